@@ -1,0 +1,95 @@
+# jomed. `make` builds what this machine allows and says what it left out; `make help` lists the rest.
+
+# ---- knobs ----
+CC       ?= gcc
+BUILD    ?= build
+DEBUG    ?= 0
+SAN      ?=
+# The CPU backend wants AVX2, FMA and F16C on x86-64 (2013 or newer); CPUFLAGS= builds a portable, slow one.
+CPUFLAGS ?= $(if $(filter x86_64,$(shell uname -m)),-march=x86-64-v3,)
+# PARTIAL=1 links although ops are missing (they are NULL): only while the engine is being written.
+PARTIAL  ?= 0
+
+# ---- probes ----
+PKG      := $(shell command -v pkg-config 2>/dev/null)
+REQUIRED := yaml-0.1 libpng zlib libjpeg jansson libutf8proc
+MISSING  := $(strip $(if $(PKG),$(foreach p,$(REQUIRED),$(if $(shell pkg-config --exists $(p) && echo y),,$(p))),pkg-config))
+NVCC     := $(shell command -v nvcc 2>/dev/null)
+has       = $(if $(wildcard $(1)),y,)
+OPENBLAS := $(call has,/usr/include/*/cblas-openblas.h /usr/include/*/openblas*/cblas.h)
+DNNL     := $(call has,/usr/include/dnnl.h /usr/include/*/dnnl.h)
+
+# ---- flags ----
+WARN     := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wvla
+OPT      := $(if $(filter 1,$(DEBUG)),-O0 -g3,-O3 -g1)
+# No fast-math: order of sums and NaN are part of the contracts. -ffp-contract=off: a fused multiply-add
+# happens where the source says fmaf, and nowhere else.
+CFLAGS   += -std=c11 $(WARN) $(OPT) $(CPUFLAGS) -ffp-contract=off -fno-math-errno -fno-trapping-math \
+            -fopenmp -I. -MMD -MP $(if $(PKG),$(shell pkg-config --cflags $(REQUIRED) 2>/dev/null))
+LDLIBS   += $(if $(PKG),$(shell pkg-config --libs $(REQUIRED) 2>/dev/null)) -lm -ldl
+LDFLAGS  += -fopenmp
+ifneq ($(SAN),)
+CFLAGS   += -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer -O1
+LDFLAGS  += -fsanitize=$(SAN)
+BUILD    := build/san
+endif
+ifeq ($(PARTIAL),1)
+CFLAGS   += -fno-pie -DPARTIAL
+LDFLAGS  += -no-pie -Wl,--unresolved-symbols=ignore-in-object-files
+endif
+
+# ---- sources ----
+LIB   := $(wildcard kernels/*.c) $(wildcard models/*.c) $(filter-out host/main.c,$(wildcard host/*.c))
+TESTS := $(wildcard tests/*.c)
+BENCH := $(wildcard bench/*.c)
+obj    = $(patsubst %.c,$(BUILD)/%.o,$(1))
+BINS  := $(BUILD)/bin/jomed $(BUILD)/bin/test $(BUILD)/bin/bench
+
+# ---- rules ----
+.PHONY: all test demo bench check readme deps help clean report-parts
+all: report-parts $(BINS)
+
+$(BUILD)/bin/jomed: $(call obj,$(LIB) host/main.c)
+$(BUILD)/bin/test:  $(call obj,$(LIB) $(TESTS))
+$(BUILD)/bin/bench: $(call obj,$(LIB) $(BENCH))
+$(BINS):
+	@mkdir -p $(@D)
+	@echo "LINK  $@"
+	@$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	@echo "CC    $<"
+	@$(CC) $(CFLAGS) -c -o $@ $<
+-include $(patsubst %.o,%.d,$(call obj,$(LIB) host/main.c $(TESTS) $(BENCH)))
+
+report-parts:
+	@$(if $(MISSING),echo "✗ required: $(MISSING) -> tools/bootstrap.sh deps"; exit 69,echo "✓ required libraries")
+	@$(if $(NVCC),echo "✓ nvcc: $(NVCC)",echo "✗ nvcc (CUDA kernels are not compiled) -> install the CUDA toolkit 13 and put nvcc on PATH")
+	@$(if $(OPENBLAS),echo "✓ OpenBLAS (bench peer)",echo "✗ OpenBLAS (bench peer) -> apt-get install libopenblas-dev")
+	@$(if $(DNNL),echo "✓ oneDNN (bench peer)",echo "✗ oneDNN (bench peer) -> apt-get install libdnnl-dev")
+
+test: all
+	$(BUILD)/bin/test
+
+demo: all
+	$(BUILD)/bin/jomed demo
+
+bench: all
+	OMP_WAIT_POLICY=passive $(BUILD)/bin/bench
+
+help:
+	@echo "make            build what this machine allows"
+	@echo "make test       ops, models, host and programs on the CPU"
+	@echo "make demo       the embedded benchmark, three seeds"
+	@echo "make bench      kernels beside their peers"
+	@echo "make check      layout, sizes, includes, stale numbers"
+	@echo "make readme     rewrite the numbers of the README from recorded runs"
+	@echo "make deps       the libraries to install"
+	@echo "knobs: DEBUG=1  SAN=address,undefined  CC=clang-14  CPUFLAGS="
+
+deps:
+	@tools/bootstrap.sh deps
+
+clean:
+	rm -rf build

@@ -1,0 +1,163 @@
+// bench: the timing harness; see bench.h.
+#include "bench/bench.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_BENCHES 256
+#define MAX_SAMPLES 4096
+
+#ifdef PARTIAL // while the engine is being written: ops without one are left out
+#define MAYBE __attribute__((weak))
+#else
+#define MAYBE
+#endif
+#define X(op) MAYBE void bench_##op(void);
+OPS(X)
+#undef X
+
+static struct {
+    const char *name;
+    void (*body)(void);
+} benches[MAX_BENCHES];
+static int bench_count;
+static const char *pattern = "", *current = "";
+static int threads;
+static double seconds = 1.0;
+static FILE *json;
+
+void bench_register(const char *name, void (*body)(void)) {
+    CHECK(bench_count < MAX_BENCHES, "more than %d benches", MAX_BENCHES);
+    benches[bench_count].name = name;
+    benches[bench_count++].body = body;
+}
+
+Device *bench_device(void) {
+    static Device *dev;
+    if (!dev) {
+        dev = device_new(DEVICE_CPU, 0, threads);
+    }
+    return dev;
+}
+
+const Ops *bench_ops(void) { return device_ops(bench_device()); }
+int bench_threads(void) { return device_threads(bench_device()); }
+double bench_seconds(void) { return seconds; }
+
+void *bench_zeros(size_t bytes) {
+    void *memory = device_alloc(bench_device(), bytes, "bench");
+    device_zero(bench_device(), memory, bytes);
+    return memory;
+}
+
+void *bench_normal(DType t, size_t n) {
+    void *memory = bench_zeros(n * dtype_size(t));
+    void *host = xmalloc(n, dtype_size(t));
+    Rng rng = rng_new(1, RNG_TEST, 0, 0);
+    for (size_t i = 0; i < n; i++) {
+        dtype_store(t, host, i, (float)rng_normal(&rng));
+    }
+    device_copy_in(bench_device(), memory, host, n * dtype_size(t));
+    free(host);
+    return memory;
+}
+
+// ---- timing ----
+static int by_value(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double time_once(bench_fn *run, void *ctx) {
+    device_sync(bench_device());
+    const double start = seconds_now();
+    run(ctx);
+    device_sync(bench_device());
+    return seconds_now() - start;
+}
+
+void bench_time(const char *shape, double flops, double bytes, bench_fn *run, void *ctx,
+                const char *peer_name, bench_fn *peer, void *peer_ctx) {
+    static double ours[MAX_SAMPLES], theirs[MAX_SAMPLES];
+    const double warm = seconds_now();
+    while (seconds_now() - warm < 0.1 * seconds) {
+        run(ctx);
+        if (peer) {
+            peer(peer_ctx);
+        }
+    }
+    int n = 0;
+    const double start = seconds_now();
+    while (n < MAX_SAMPLES && (n < 5 || seconds_now() - start < seconds)) {
+        ours[n] = time_once(run, ctx);
+        theirs[n] = peer ? time_once(peer, peer_ctx) : 0;
+        n++;
+    }
+    qsort(ours, (size_t)n, sizeof *ours, by_value);
+    qsort(theirs, (size_t)n, sizeof *theirs, by_value);
+    const double median = ours[n / 2], low = ours[n / 20], high = ours[n - 1 - n / 20];
+    printf("%-20s %-34s %10.1f us [%.1f, %.1f]", current, shape, median * 1e6, low * 1e6, high * 1e6);
+    if (flops > 0) {
+        printf(" %8.2f GFLOP/s", flops / median * 1e-9);
+    }
+    if (bytes > 0) {
+        printf(" %7.2f GB/s", bytes / median * 1e-9);
+    }
+    if (peer) {
+        printf("  %s %.1f us, ratio %.2f", peer_name, theirs[n / 2] * 1e6, theirs[n / 2] / median);
+    }
+    printf("\n");
+    fflush(stdout);
+    if (json) {
+        fprintf(json,
+                "{\"bench\":\"%s\",\"shape\":\"%s\",\"threads\":%d,\"samples\":%d,\"median_us\":%.3f,"
+                "\"p5_us\":%.3f,\"p95_us\":%.3f,\"flops\":%.0f,\"bytes\":%.0f",
+                current, shape, bench_threads(), n, median * 1e6, low * 1e6, high * 1e6, flops,
+                bytes);
+        if (peer) {
+            fprintf(json, ",\"peer\":\"%s\",\"peer_median_us\":%.3f,\"ratio\":%.4f", peer_name,
+                    theirs[n / 2] * 1e6, theirs[n / 2] / median);
+        }
+        fprintf(json, "}\n");
+        fflush(json);
+    }
+}
+
+static void parse_arguments(int argc, char **argv) {
+    for (int i = 1; i < argc; i++) {
+        if (strncmp(argv[i], "threads=", 8) == 0) {
+            threads = atoi(argv[i] + 8);
+        } else if (strncmp(argv[i], "seconds=", 8) == 0) {
+            seconds = atof(argv[i] + 8);
+        } else if (strncmp(argv[i], "json=", 5) == 0) {
+            json = fopen(argv[i] + 5, "w");
+            if (!json) {
+                die(EXIT_NO_OUTPUT, "%s: cannot write", argv[i] + 5);
+            }
+        } else {
+            pattern = argv[i];
+        }
+    }
+}
+
+int main(int argc, char **argv) {
+    parse_arguments(argc, argv);
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Waddress"
+#define X(op)                                                                                      \
+    if (bench_##op) {                                                                              \
+        bench_register(#op, bench_##op);                                                           \
+    }
+    OPS(X)
+#undef X
+#pragma GCC diagnostic pop
+    printf("device: %s\n", device_name(bench_device()));
+    for (int i = 0; i < bench_count; i++) {
+        if (strstr(benches[i].name, pattern)) {
+            current = benches[i].name;
+            benches[i].body();
+        }
+    }
+    return json ? fclose(json) : 0;
+}

@@ -1,0 +1,54 @@
+// attention: softmax(scale q k^T + bias + mask) v over packed sequences, forward and backward.
+//
+// Sequence b owns query rows cu_q[b] .. cu_q[b+1]-1 and key rows cu_k[b] .. cu_k[b+1]-1; rows of
+// different sequences never see each other (so block-diagonal attention, over the images of a batch,
+// is only a matter of cu_seqlens). Query head h reads key/value head h / (H/Hkv).
+// Causal: with Tq queries and Tk keys, query i sees keys j <= i + Tk - Tq (aligned at the end).
+// A query that sees no key gives zeros and lse = -inf. ALiBi: bias = -slope[h] * |i + Tk - Tq - j|.
+//
+// The forward keeps only the log-sum-exp. Order: scores and probability-value products are chains over
+// d and over keys ascending; the maximum is exact; the denominator is in lane order over keys.
+// Agreement: sum. Source: Vaswani et al. 2017; Dao 2023 for the backward from (out, lse).
+#ifndef JOMED_KERNELS_ATTENTION_H
+#define JOMED_KERNELS_ATTENTION_H
+
+#include <stdbool.h>
+
+#include "device.h"
+#include "dtype.h"
+
+typedef struct {
+    int B;                        // sequences
+    int H, Hkv, D;                // query heads, key/value heads (H % Hkv == 0), head width 1..256
+    const int32_t *cu_q, *cu_k;   // (B+1) on the device; cu_k may equal cu_q
+    int Nq, Nk;                   // total rows, cu_q[B] and cu_k[B]
+    int max_Tq, max_Tk;           // longest sequence of each
+    int q_stride, k_stride, v_stride, out_stride; // elements from row to row; head h starts at h*D
+    bool is_causal;
+    float scale;
+    const float *alibi;           // (H) slopes on the device, or NULL
+} AttentionShape;
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// out: (Nq, H*D) t by out_stride   lse: (H,Nq) f32   q: (Nq, H*D) t   k, v: (Nk, Hkv*D) t
+// lse[h,i] = log sum_j exp(score_ij). No aliasing.
+typedef void attention_fwd_fn(Device *dev, DType t, void *out, float *lse, const void *q,
+                              const void *k, const void *v, const AttentionShape *shape);
+
+// dq, dk, dv = gradients, same layout and strides as q, k, v; all three assigned.
+// dout has the layout and stride of out. delta: (H,Nq) f32 scratch, rowsum(dout * out) on return.
+// dk and dv sum over the query heads of a group and over queries in a fixed order.
+typedef void attention_bwd_fn(Device *dev, DType t, void *dq, void *dk, void *dv, float *delta,
+                              const void *dout, const void *out, const float *lse, const void *q,
+                              const void *k, const void *v, const AttentionShape *shape);
+
+attention_fwd_fn attention_fwd_cpu, attention_fwd_cuda, attention_fwd_emu;
+attention_bwd_fn attention_bwd_cpu, attention_bwd_cuda, attention_bwd_emu;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,83 @@
+// lanes: the fixed order in which long sums are taken on the CPU, and the scalar functions whose bits
+// must not depend on a C library.
+//
+// sum16 and dot16 keep 16 interleaved chains (element i goes to chain i mod 16, ascending), then add
+// them by halving: 16 -> 8 -> 4 -> 2 -> 1. That is one AVX-512 register, or two of AVX2, or a plain
+// loop: the same bits on all of them. exp_f32 and its kin are polynomials over fused multiply-adds
+// for the same reason: expf of the C library differs between CPUs.
+#ifndef JOMED_KERNELS_LANES_H
+#define JOMED_KERNELS_LANES_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define LANES 16
+
+static inline float lanes_halve(float lane[LANES]) {
+    for (int width = LANES / 2; width >= 1; width /= 2) {
+        for (int i = 0; i < width; i++) {
+            lane[i] += lane[i + width];
+        }
+    }
+    return lane[0];
+}
+
+// sum_i x[i], in lane order.
+static inline float sum16(const float *x, int n) {
+    float lane[LANES] = {0};
+    int i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        for (int l = 0; l < LANES; l++) {
+            lane[l] += x[i + l];
+        }
+    }
+    for (int l = 0; i + l < n; l++) {
+        lane[l] += x[i + l];
+    }
+    return lanes_halve(lane);
+}
+
+// sum_i x[i] * y[i] with fused multiply-adds, in lane order.
+static inline float dot16(const float *x, const float *y, int n) {
+    float lane[LANES] = {0};
+    int i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        for (int l = 0; l < LANES; l++) {
+            lane[l] = fmaf(x[i + l], y[i + l], lane[l]);
+        }
+    }
+    for (int l = 0; i + l < n; l++) {
+        lane[l] = fmaf(x[i + l], y[i + l], lane[l]);
+    }
+    return lanes_halve(lane);
+}
+
+// e^x. Error below 1.1 ulp for results in the normal range; 0 below about -87.3 (results that would be
+// subnormal are flushed), +inf above 88.72; NaN stays NaN.
+//   x = n ln2 + r, |r| <= ln2/2;  e^r by a degree-6 Taylor-like polynomial (Cephes expf).
+static inline float exp_f32(float x) {
+    const float LOG2E = 1.44269504088896341f;
+    const float LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f; // sum is ln 2, high part exact
+    const float clamped = x < -87.33654f ? -87.33654f : x > 88.72283f ? 88.72283f : x;
+    const float n = rintf(clamped * LOG2E);
+    float r = fmaf(n, -LN2_HIGH, clamped);
+    r = fmaf(n, -LN2_LOW, r);
+    float p = 1.9875691500e-4f;
+    p = fmaf(p, r, 1.3981999507e-3f);
+    p = fmaf(p, r, 8.3334519073e-3f);
+    p = fmaf(p, r, 4.1665795894e-2f);
+    p = fmaf(p, r, 1.6666665459e-1f);
+    p = fmaf(p, r, 5.0000001201e-1f);
+    p = fmaf(p * r, r, r) + 1.0f;
+    // 2^n in two factors, because n = 128 does not fit one.
+    const int32_t half = (int32_t)n / 2, rest = (int32_t)n - half;
+    const uint32_t bits1 = (uint32_t)(half + 127) << 23, bits2 = (uint32_t)(rest + 127) << 23;
+    float f1, f2;
+    memcpy(&f1, &bits1, 4);
+    memcpy(&f2, &bits2, 4);
+    const float y = p * f1 * f2;
+    return x < -87.33654f ? 0.0f : x > 88.72283f ? INFINITY : x != x ? x : y;
+}
+
+#endif

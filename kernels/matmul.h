@@ -1,0 +1,58 @@
+// matmul: the linear layer, its two gradients, and the packing of weights. Here M, N, K are BLAS's.
+//
+// Every output element is ONE chain of fused multiply-adds over its reduction index, ascending, in f32,
+// rounded once to t. Blocking, packing, vector width and threads do not change it: the fast kernel is
+// bit-equal to the plain loop for every shape. Inputs of type bf16 are widened exactly first.
+// Agreement: sum (and exact between our own CPU versions). Source: none needed.
+#ifndef JOMED_KERNELS_MATMUL_H
+#define JOMED_KERNELS_MATMUL_H
+
+#include <stdbool.h>
+
+#include "device.h"
+#include "dtype.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Which product a packed weight serves.
+typedef enum { MATMUL_PACK_FWD, MATMUL_PACK_BWD } MatmulPack;
+// Bytes of the packed form of a (N,K) weight of type t; 0 where the backend does not pack.
+size_t matmul_pack_bytes(const Device *dev, DType t, MatmulPack which, int N, int K);
+
+// Rearranges a weight once so that the products need not do it on every call.
+//   packed: matmul_pack_bytes(...) bytes   weight: (N,K) t. Agreement: exact (a copy).
+typedef void matmul_pack_fn(Device *dev, DType t, void *packed, const void *weight, MatmulPack which,
+                            int N, int K);
+
+// out[m,n] = (is_accumulated ? out[m,n] : bias ? bias[n] : 0) + sum_k inp[m,k] weight[n,k]
+//   the chain starts from the first term. is_accumulated with a bias is a CHECK failure.
+// out: (M,N) t   inp: (M,K) t   weight: (N,K) t, row-major as in the files   bias: (N) t or NULL
+// packed: the weight by matmul_pack(MATMUL_PACK_FWD), or NULL. No aliasing.
+typedef void matmul_fwd_fn(Device *dev, DType t, void *out, const void *inp, const void *weight,
+                           const void *packed, const void *bias, int M, int N, int K,
+                           bool is_accumulated);
+
+// dinp[m,k] = (is_accumulated ? dinp[m,k] : 0) + sum_n dout[m,n] weight[n,k]
+// dinp: (M,K) t   dout: (M,N) t   weight: (N,K) t   packed: by matmul_pack(MATMUL_PACK_BWD), or NULL.
+typedef void matmul_bwd_input_fn(Device *dev, DType t, void *dinp, const void *dout,
+                                 const void *weight, const void *packed, int M, int N, int K,
+                                 bool is_accumulated);
+
+// dweight[n,k] += sum_m dout[m,n] inp[m,k]      dbias[n] += sum_m dout[m,n]
+//   chains over m ascending that START FROM the stored value, so that two micro-batches one after the
+//   other give the bits of one batch.
+// dweight: (N,K) f32 or NULL   dbias: (N) f32 or NULL   dout: (M,N) t   inp: (M,K) t
+typedef void matmul_bwd_weight_fn(Device *dev, DType t, float *dweight, float *dbias,
+                                  const void *dout, const void *inp, int M, int N, int K);
+
+matmul_pack_fn matmul_pack_cpu, matmul_pack_cuda, matmul_pack_emu;
+matmul_fwd_fn matmul_fwd_cpu, matmul_fwd_cuda, matmul_fwd_emu;
+matmul_bwd_input_fn matmul_bwd_input_cpu, matmul_bwd_input_cuda, matmul_bwd_input_emu;
+matmul_bwd_weight_fn matmul_bwd_weight_cpu, matmul_bwd_weight_cuda, matmul_bwd_weight_emu;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,563 @@
+// check: the test harness; see check.h.
+#define _GNU_SOURCE
+#include "tests/check.h"
+
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MAX_TESTS 1024
+#define GUARD 64 // bytes of 0xA5 on each side of a buffer
+
+// ---- the list of tests ----
+#ifdef PARTIAL // while the engine is being written: ops without one are left out
+#define MAYBE __attribute__((weak))
+#else
+#define MAYBE
+#endif
+#define X(op) MAYBE void test_##op(void);
+OPS(X)
+#undef X
+
+typedef struct {
+    const char *name;
+    void (*body)(void);
+    bool is_op;
+} Test;
+static Test tests[MAX_TESTS];
+static int test_count;
+
+void check_register(const char *name, void (*body)(void)) {
+    CHECK(test_count < MAX_TESTS, "more than %d tests", MAX_TESTS);
+    tests[test_count++] = (Test){name, body, false};
+}
+
+static void register_ops(void) {
+#define X(op)                                                                                      \
+    if (test_##op) {                                                                               \
+        check_register(#op, test_##op);                                                            \
+        tests[test_count - 1].is_op = true;                                                        \
+    }
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Waddress"
+    OPS(X)
+#pragma GCC diagnostic pop
+#undef X
+}
+
+static int by_name(const void *a, const void *b) {
+    const Test *x = a, *y = b;
+    if (x->is_op != y->is_op) {
+        return x->is_op ? -1 : 1; // ops first: what fails low fails high too
+    }
+    return strcmp(x->name, y->name);
+}
+
+// ---- state shared between the runner and the child that runs a test ----
+typedef struct {
+    int passed, failed, skipped;
+    int case_number; // cases of this test begun so far, in this child
+    int resume_at;   // cases below this number were done by an earlier child
+    bool is_open, is_failed, is_skipped;
+    char case_name[240];
+    int limit;       // seconds
+} Shared;
+static Shared *shared;
+static const Test *current;
+static char test_pattern[256];         // part of the test's name
+static const char *case_pattern = "";  // part of the case's name; set: the test's name is whole
+static uint64_t seed = 20260101;
+static int threads = 1;
+static bool is_large, is_listing;
+static DeviceKind backend = DEVICE_CPU;
+static const char *program;
+static char tmpdir[64];
+
+static void close_case(void) {
+    if (!shared->is_open) {
+        return;
+    }
+    shared->is_open = false;
+    if (shared->is_failed) {
+        shared->failed++;
+        fprintf(stderr, "FAIL %s/%s\n  rerun: %s '%s/%s' seed=%llu threads=%d%s%s\n", current->name,
+                shared->case_name, program, current->name, shared->case_name,
+                (unsigned long long)seed, threads, is_large ? " large=1" : "",
+                backend == DEVICE_CPU ? "" : backend == DEVICE_EMU ? " backend=emu"
+                                                                   : " backend=cuda");
+    } else if (shared->is_skipped) {
+        shared->skipped++;
+    } else {
+        shared->passed++;
+    }
+}
+
+bool check_case(const char *fmt, ...) {
+    close_case();
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(shared->case_name, sizeof shared->case_name, fmt, args);
+    va_end(args);
+    const int number = shared->case_number++;
+    char full[512];
+    snprintf(full, sizeof full, "%s/%s", current->name, shared->case_name);
+    if (!strstr(shared->case_name, case_pattern) || number < shared->resume_at) {
+        return false;
+    }
+    if (is_listing) {
+        puts(full);
+        return false;
+    }
+    shared->is_open = true;
+    shared->is_failed = shared->is_skipped = false;
+    alarm((unsigned)shared->limit);
+    return true;
+}
+
+// A test whose body calls CASE never is one case, opened on first use.
+static void open_default_case(void) {
+    if (!shared->is_open && shared->case_number == 0) {
+        check_case("whole");
+    }
+}
+
+void check_skip(const char *fmt, ...) {
+    open_default_case();
+    char text[256];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    shared->is_skipped = true;
+    fprintf(stderr, "skip %s/%s: %s\n", current->name, shared->case_name, text);
+}
+
+void check_time_limit(int seconds) {
+    shared->limit = seconds;
+    alarm((unsigned)seconds);
+}
+
+bool check_is_large(void) { return is_large; }
+uint64_t check_seed(void) { return seed; }
+
+Rng check_rng(uint32_t sample) {
+    return rng_new(seed, RNG_TEST, (uint32_t)xxh64(current->name, strlen(current->name), 0), sample);
+}
+
+void check_fail(const char *file, int line, const char *condition, const char *fmt, ...) {
+    open_default_case();
+    shared->is_failed = true;
+    char text[2048];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    fprintf(stderr, "%s:%d: %s/%s: %s: %s\n", file, line, current->name, shared->case_name,
+            condition, text);
+}
+
+// ---- expectations ----
+void expect_within(const char *what, const double *got, const double *want, size_t n,
+                   double bound) {
+    for (size_t i = 0; i < n; i++) {
+        if (!(fabs(got[i] - want[i]) <= bound)) {
+            check_fail(__FILE__, __LINE__, what, "[%zu] is %.9g, want %.9g, off by %.3g > %.3g", i,
+                       got[i], want[i], fabs(got[i] - want[i]), bound);
+            return;
+        }
+    }
+}
+
+void expect_exact(const char *what, const double *got, const double *want, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (!(got[i] == want[i] || (isnan(got[i]) && isnan(want[i])))) {
+            check_fail(__FILE__, __LINE__, what, "[%zu] is %.9g, want exactly %.9g", i, got[i],
+                       want[i]);
+            return;
+        }
+    }
+}
+
+void expect_ulp(const char *what, const double *got, const double *want, size_t n, DType t,
+                double ulps) {
+    const int digits = t == DT_F32 ? 24 : t == DT_BF16 ? 8 : 11; // of the significand
+    const int smallest = t == DT_F16 ? -14 : -126;               // exponent of the least normal
+    for (size_t i = 0; i < n; i++) {
+        if (got[i] == want[i] || (isnan(got[i]) && isnan(want[i]))) {
+            continue;
+        }
+        int exponent;
+        frexp(want[i], &exponent); // |want| = f 2^exponent, 1/2 <= f < 1
+        exponent = exponent - 1 < smallest ? smallest : exponent - 1;
+        const double ulp = ldexp(1.0, exponent - digits + 1);
+        if (!(fabs(got[i] - want[i]) <= ulps * ulp)) {
+            check_fail(__FILE__, __LINE__, what, "[%zu] is %.9g, want %.9g: %.3g ulp of %s > %.3g",
+                       i, got[i], want[i], fabs(got[i] - want[i]) / ulp, dtype_name(t), ulps);
+            return;
+        }
+    }
+}
+
+void expect_sum(const char *what, const double *got, const double *f64, const double *plain,
+                size_t n) {
+    double worst = 0, largest = 0;
+    for (size_t i = 0; i < n; i++) {
+        worst = fmax(worst, fabs(plain[i] - f64[i]));
+        largest = fmax(largest, fabs(f64[i]));
+    }
+    EXPECT(isfinite(worst) && isfinite(largest), "%s: the reference itself is not finite", what);
+    expect_within(what, got, f64, n, 2 * worst + 1e-7 * largest);
+}
+
+void expect_gradient(const char *what, const double *grad, double *x, size_t n,
+                     double (*loss)(void *ctx), void *ctx, int probes) {
+    double largest = 0;
+    for (size_t i = 0; i < n; i++) {
+        largest = fmax(largest, fabs(grad[i]));
+    }
+    const size_t step = n > (size_t)probes ? n / (size_t)probes : 1;
+    for (size_t i = 0; i < n; i += step) {
+        // Two steps of Richardson extrapolation: the error is O(h^4) and rounding about 1e-16/h.
+        const double x0 = x[i], h = 1e-4 * fmax(1.0, fabs(x0));
+        double slope[2];
+        for (int k = 0; k < 2; k++) {
+            const double hk = k ? h / 2 : h;
+            x[i] = x0 + hk;
+            const double up = loss(ctx);
+            x[i] = x0 - hk;
+            const double down = loss(ctx);
+            slope[k] = (up - down) / (2 * hk);
+        }
+        x[i] = x0;
+        const double want = (4 * slope[1] - slope[0]) / 3;
+        if (!(fabs(grad[i] - want) <= 1e-6 * fmax(largest, 1e-3) + 1e-5 * fabs(want))) {
+            check_fail(__FILE__, __LINE__, what, "gradient [%zu] is %.9g, differences say %.9g", i,
+                       grad[i], want);
+            return;
+        }
+    }
+}
+
+// ---- device buffers ----
+Device *check_device(void) {
+    static Device *dev;
+    if (!dev) {
+        dev = device_new(backend, 0, threads);
+    }
+    return dev;
+}
+
+const Ops *check_ops(void) { return device_ops(check_device()); }
+
+// Allocates bytes between two guard bands; returns the payload, *block the whole.
+static void *guarded_new(size_t bytes, void **block) {
+    Device *dev = check_device();
+    char *base = device_alloc(dev, bytes + 256 + GUARD, "test buffer");
+    char *host = malloc(bytes + 256 + GUARD);
+    memset(host, 0xA5, bytes + 256 + GUARD);
+    device_copy_in(dev, base, host, bytes + 256 + GUARD);
+    free(host);
+    *block = base;
+    return base + 256;
+}
+
+static void guarded_check(const void *block, size_t bytes) {
+    uint8_t guard[GUARD];
+    const char *const sides[2] = {(const char *)block + 256 - GUARD,
+                                  (const char *)block + 256 + bytes};
+    for (int side = 0; side < 2; side++) {
+        device_copy_out(check_device(), guard, sides[side], GUARD);
+        for (int i = 0; i < GUARD; i++) {
+            EXPECT(guard[i] == 0xA5, "stray write %s the buffer, byte %d",
+                   side ? "behind" : "before", i);
+        }
+    }
+}
+
+static Buf buf_new(DType t, size_t n) {
+    Buf buf = {.t = t, .n = n};
+    buf.dev = guarded_new(n * dtype_size(t), &buf.block);
+    buf.host = malloc((n + 1) * sizeof(double));
+    return buf;
+}
+
+void buf_write(Buf *buf) {
+    void *packed = malloc((buf->n + 1) * dtype_size(buf->t));
+    for (size_t i = 0; i < buf->n; i++) {
+        dtype_store(buf->t, packed, i, (float)buf->host[i]);
+        buf->host[i] = dtype_load(buf->t, packed, i);
+    }
+    device_copy_in(check_device(), buf->dev, packed, buf->n * dtype_size(buf->t));
+    free(packed);
+}
+
+Buf buf_normal(DType t, size_t n, double sd, Rng *rng) {
+    Buf buf = buf_new(t, n);
+    for (size_t i = 0; i < n; i++) {
+        buf.host[i] = sd * rng_normal(rng);
+    }
+    buf_write(&buf);
+    return buf;
+}
+
+Buf buf_from(DType t, const double *values, size_t n) {
+    Buf buf = buf_new(t, n);
+    memcpy(buf.host, values, n * sizeof(double));
+    buf_write(&buf);
+    return buf;
+}
+
+Buf buf_fill(DType t, size_t n, double value) {
+    Buf buf = buf_new(t, n);
+    for (size_t i = 0; i < n; i++) {
+        buf.host[i] = value;
+    }
+    buf_write(&buf);
+    return buf;
+}
+
+const double *buf_read(Buf *buf) {
+    void *packed = malloc((buf->n + 1) * dtype_size(buf->t));
+    device_copy_out(check_device(), packed, buf->dev, buf->n * dtype_size(buf->t));
+    for (size_t i = 0; i < buf->n; i++) {
+        buf->host[i] = dtype_load(buf->t, packed, i);
+    }
+    free(packed);
+    guarded_check(buf->block, buf->n * dtype_size(buf->t));
+    return buf->host;
+}
+
+float *buf_f32(Buf *buf) {
+    CHECK(buf->t == DT_F32, "type %s", dtype_name(buf->t));
+    return buf->dev;
+}
+
+void buf_free(Buf *buf) {
+    device_release(check_device(), buf->block);
+    free(buf->host);
+    *buf = (Buf){0};
+}
+
+IntBuf ibuf_from(const int32_t *values, size_t n) {
+    IntBuf buf = {.n = n};
+    buf.dev = guarded_new(n * sizeof(int32_t), &buf.block);
+    buf.host = malloc((n + 1) * sizeof(int32_t));
+    memcpy(buf.host, values, n * sizeof(int32_t));
+    device_copy_in(check_device(), buf.dev, values, n * sizeof(int32_t));
+    return buf;
+}
+
+IntBuf ibuf_fill(size_t n, int32_t value) {
+    int32_t *values = malloc((n + 1) * sizeof(int32_t));
+    for (size_t i = 0; i < n; i++) {
+        values[i] = value;
+    }
+    IntBuf buf = ibuf_from(values, n);
+    free(values);
+    return buf;
+}
+
+const int32_t *ibuf_read(IntBuf *buf) {
+    device_copy_out(check_device(), buf->host, buf->dev, buf->n * sizeof(int32_t));
+    guarded_check(buf->block, buf->n * sizeof(int32_t));
+    return buf->host;
+}
+
+void ibuf_free(IntBuf *buf) {
+    device_release(check_device(), buf->block);
+    free(buf->host);
+    *buf = (IntBuf){0};
+}
+
+// ---- data and programs ----
+static char *next_path(void) {
+    static char paths[8][1024];
+    static int turn;
+    return paths[turn++ % 8];
+}
+
+const char *check_data(const char *path) {
+    const char *root = getenv("JOMED_TEST_DATA"), *require = getenv("REQUIRE");
+    char *full = next_path();
+    snprintf(full, 1024, "%s/%s", root ? root : "../shared/data", path);
+    if (access(full, R_OK) == 0) {
+        return full;
+    }
+    if (require && strstr(require, "data")) {
+        check_fail(__FILE__, __LINE__, "REQUIRE=data", "'%s' is not there", full);
+    } else {
+        check_skip("no test data at '%s'; set JOMED_TEST_DATA", full);
+    }
+    return NULL;
+}
+
+const char *check_fixture(const char *path) {
+    char *full = next_path();
+    snprintf(full, 1024, "tests/data/%s", path);
+    EXPECT(access(full, R_OK) == 0, "fixture '%s' is not there; run from the source directory",
+           full);
+    return full;
+}
+
+const char *check_tmpdir(void) {
+    if (!tmpdir[0]) {
+        strcpy(tmpdir, "/tmp/jomed-test-XXXXXX");
+        CHECK(mkdtemp(tmpdir), "mkdtemp: %s", strerror(errno));
+    }
+    return tmpdir;
+}
+
+static void remove_tmpdir(void) {
+    if (tmpdir[0]) {
+        char command[128];
+        snprintf(command, sizeof command, "rm -rf '%s'", tmpdir);
+        const int rc = system(command);
+        (void)rc; // what stays behind is only a temporary directory
+    }
+}
+
+int check_run(char **output, const char *fmt, ...) {
+    char command[4096];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(command, sizeof command, fmt, args);
+    va_end(args);
+    char *whole = xformat_new("( %s ) 2>&1", command);
+    fflush(NULL);
+    FILE *pipe = popen(whole, "r");
+    CHECK(pipe, "popen: %s", strerror(errno));
+    free(whole);
+    size_t used = 0, room = 4096;
+    char *text = xmalloc(room, 1);
+    for (size_t got; (got = fread(text + used, 1, room - used - 1, pipe)) > 0;) {
+        used += got;
+        if (room - used < 2) {
+            room *= 2;
+            text = xrealloc(text, room, 1);
+        }
+    }
+    text[used] = '\0';
+    const int status = pclose(pipe);
+    if (output) {
+        *output = text;
+    } else {
+        free(text);
+    }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+// ---- running ----
+static void run_child(const Test *test) {
+    current = test;
+    shared->case_number = 0;
+    alarm((unsigned)shared->limit);
+    test->body();
+    if (!is_listing) {
+        open_default_case(); // no CASE and no expectation failed: one passed case
+    } else if (shared->case_number == 0) {
+        puts(test->name);
+    }
+    close_case();
+    remove_tmpdir();
+    fflush(NULL);
+    _exit(0);
+}
+
+static void run_test(const Test *test) {
+    current = test;
+    shared->resume_at = 0;
+    shared->limit = 60;
+    for (;;) {
+        fflush(NULL);
+        shared->is_open = false;
+        const pid_t pid = fork();
+        CHECK(pid >= 0, "fork: %s", strerror(errno));
+        if (pid == 0) {
+            run_child(test);
+        }
+        int status = 0;
+        while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+        }
+        if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+            return;
+        }
+        if (!shared->is_open) { // died between cases or before the first one
+            shared->is_open = true;
+            snprintf(shared->case_name, sizeof shared->case_name, "whole");
+        }
+        shared->is_failed = true;
+        fprintf(stderr, "%s/%s: %s %d\n", test->name, shared->case_name,
+                WIFSIGNALED(status)
+                    ? (WTERMSIG(status) == SIGALRM ? "time limit, signal" : "killed by signal")
+                    : "exited with code",
+                WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+        close_case();
+        if (shared->case_number <= shared->resume_at) {
+            return; // no case was begun: going on would not end
+        }
+        shared->resume_at = shared->case_number;
+    }
+}
+
+static void parse_arguments(int argc, char **argv) {
+    for (int i = 1; i < argc; i++) {
+        const char *a = argv[i];
+        if (strcmp(a, "--list") == 0) {
+            is_listing = true;
+        } else if (strncmp(a, "seed=", 5) == 0) {
+            seed = strtoull(a + 5, NULL, 10);
+        } else if (strncmp(a, "threads=", 8) == 0) {
+            threads = atoi(a + 8);
+        } else if (strcmp(a, "large=1") == 0) {
+            is_large = true;
+        } else if (strncmp(a, "backend=", 8) == 0) {
+            backend = strcmp(a + 8, "cuda") == 0  ? DEVICE_CUDA
+                      : strcmp(a + 8, "emu") == 0 ? DEVICE_EMU
+                                                  : DEVICE_CPU;
+        } else {
+            const char *slash = strchr(a, '/');
+            snprintf(test_pattern, sizeof test_pattern, "%.*s",
+                     (int)(slash ? slash - a : (long)strlen(a)), a);
+            case_pattern = slash ? slash + 1 : "";
+        }
+    }
+}
+
+int main(int argc, char **argv) {
+    program = argv[0];
+    parse_arguments(argc, argv);
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(shared != MAP_FAILED, "mmap: %s", strerror(errno));
+    register_ops();
+    qsort(tests, (size_t)test_count, sizeof *tests, by_name);
+    const double start = seconds_now();
+    for (int i = 0; i < test_count; i++) {
+        if (case_pattern[0] ? strcmp(tests[i].name, test_pattern) == 0
+                            : strstr(tests[i].name, test_pattern) != NULL) {
+            const double before = seconds_now();
+            run_test(&tests[i]);
+            const double took = seconds_now() - before;
+            if (took > 5) {
+                fprintf(stderr, "%6.1f s  %s\n", took, tests[i].name);
+            }
+        }
+    }
+    if (is_listing) {
+        return 0;
+    }
+    fprintf(stderr, "seed=%llu, %.1f s\n", (unsigned long long)seed, seconds_now() - start);
+    if (shared->passed + shared->failed + shared->skipped == 0) {
+        fprintf(stderr, "no case matches '%s/%s'\n", test_pattern, case_pattern);
+        return EXIT_SYNTAX;
+    }
+    printf("%d passed, %d failed, %d skipped\n", shared->passed, shared->failed, shared->skipped);
+    return shared->failed > 0;
+}

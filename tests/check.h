@@ -1,0 +1,109 @@
+// check: the test harness. One binary, one case at a time in a forked child, no test that cannot fail.
+//
+//   build/bin/test [--list] [pattern] [backend=cpu|emu|cuda] [seed=N] [threads=N] [large=1]
+//
+// A test is a function: TEST(config_duplicate_key) { ... } for models and host, TEST_OP(topk) { ... }
+// for an op of the OPS list. It divides itself into cases:
+//
+//     for (...) if (CASE("N=%d C=%d t=%s", N, C, dtype_name(t))) { ... }
+//
+// A pattern "word" selects the tests whose name contains it, "test/word" the cases of one test whose
+// name contains it; the line printed for a failure reruns exactly that case.
+// A test without CASE counts as one case. A crash or a time-out fails the case it happened in, and the
+// test goes on with the next one. A skip is counted and says why; it is never a pass.
+#ifndef JOMED_TESTS_CHECK_H
+#define JOMED_TESTS_CHECK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/base.h"
+#include "kernels/ops.h"
+
+// ---- tests and cases ----
+#define TEST(name)                                                                                 \
+    static void check_body_##name(void);                                                           \
+    __attribute__((constructor)) static void check_register_##name(void) {                         \
+        check_register(#name, check_body_##name);                                                  \
+    }                                                                                              \
+    static void check_body_##name(void)
+#define TEST_OP(op)                                                                                \
+    void test_##op(void);                                                                          \
+    void test_##op(void)
+void check_register(const char *name, void (*body)(void));
+#define CASE(...) check_case(__VA_ARGS__)
+bool check_case(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+void check_skip(const char *fmt, ...) __attribute__((format(printf, 1, 2))); // this case; goes on
+void check_time_limit(int seconds); // for the rest of this test; default 60
+bool check_is_large(void);          // large=1 was given: also run the slow shapes
+uint64_t check_seed(void);
+Rng check_rng(uint32_t sample); // a stream of this test's seed
+
+// ---- expectations ----
+// All count a failure, print what differed, and go on; NaN never passes.
+#define EXPECT(condition, ...)                                                                     \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            check_fail(__FILE__, __LINE__, #condition, __VA_ARGS__);                               \
+        }                                                                                          \
+    } while (0)
+void check_fail(const char *file, int line, const char *condition, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+// |got - want| <= bound for every element.
+void expect_within(const char *what, const double *got, const double *want, size_t n, double bound);
+// Class "exact": equal values (-0 equals 0, NaN equals NaN).
+void expect_exact(const char *what, const double *got, const double *want, size_t n);
+// Class "ulp": within `ulps` units in the last place of type t at the wanted value (f32 errors below
+// `ulps32` f32 ulps are added for t = f32 only by passing them as ulps).
+void expect_ulp(const char *what, const double *got, const double *want, size_t n, DType t,
+                double ulps);
+// Class "sum": max |got - f64| <= 2 max |plain - f64| + 1e-7 max |f64|, where `plain` is the plain f32
+// loop rounded to t like the op.
+void expect_sum(const char *what, const double *got, const double *f64, const double *plain,
+                size_t n);
+// A gradient in double precision against central differences of loss(ctx) in double precision;
+// x (n) is perturbed in place and restored. At most `probes` elements are tried, spread evenly.
+void expect_gradient(const char *what, const double *grad, double *x, size_t n,
+                     double (*loss)(void *ctx), void *ctx, int probes);
+
+// ---- device buffers with guard bands ----
+Device *check_device(void); // the backend under test, opened once
+const Ops *check_ops(void);
+// n elements on the device between two guard bands, and a mirror in double on the host.
+typedef struct {
+    DType t;
+    size_t n;
+    void *dev;    // pass this to ops
+    double *host; // what was written, or what buf_read brought back
+    void *block;  // device block with its guard bands
+} Buf;
+Buf buf_normal(DType t, size_t n, double sd, Rng *rng); // N(0, sd), rounded to t
+Buf buf_from(DType t, const double *values, size_t n);  // rounded to t; host holds rounded values
+Buf buf_fill(DType t, size_t n, double value);          // NAN for outputs that must be assigned
+void buf_write(Buf *buf);                               // host (rounded to t) to device
+const double *buf_read(Buf *buf);                       // device to host; checks the guard bands
+float *buf_f32(Buf *buf);                               // dev as float *, CHECKs the type
+void buf_free(Buf *buf);
+typedef struct {
+    size_t n;
+    int32_t *dev, *host;
+    void *block;
+} IntBuf;
+IntBuf ibuf_from(const int32_t *values, size_t n);
+IntBuf ibuf_fill(size_t n, int32_t value);
+const int32_t *ibuf_read(IntBuf *buf);
+void ibuf_free(IntBuf *buf);
+
+// ---- data and programs ----
+// Path of a file of the test data (JOMED_TEST_DATA, else ../shared/data), or NULL after counting a
+// skip, or a failure when REQUIRE names data. The string lives until the next call but seven.
+const char *check_data(const char *path);
+const char *check_fixture(const char *path); // a file under tests/data; fails when absent
+// A fresh empty directory, removed when the test ends.
+const char *check_tmpdir(void);
+// Runs a command line by /bin/sh; returns the exit code (128 + signal if killed) and, in *output
+// (caller frees; may be NULL), stdout and stderr together.
+int check_run(char **output, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#endif
