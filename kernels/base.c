@@ -93,7 +93,9 @@ Error error_at(ExitCode code, size_t offset, const char *fmt, ...) {
 }
 
 void error_die(const char *file, Error error) {
-    if (error.code != EXIT_OK) {
+    if (error.code != EXIT_OK && error.offset == ERROR_NOWHERE) {
+        die(error.code, "%s: %s", file, error.text);
+    } else if (error.code != EXIT_OK) {
         die(error.code, "%s:%zu: %s", file, error.offset, error.text);
     }
 }

@@ -50,7 +50,9 @@ _Noreturn void check_failed(const char *file, int line, const char *condition, c
     } while (0)
 
 // ---- errors of parsers and readers ----
-// code 0 means success; offset is the byte (or, where the text says so, the line) of the fault.
+// code 0 means success; offset is the byte (or, where the contract says so, the line) of the fault, or
+// ERROR_NOWHERE. The text does not name the file: error_die does.
+#define ERROR_NOWHERE SIZE_MAX
 typedef struct {
     ExitCode code;
     size_t offset;
@@ -59,7 +61,7 @@ typedef struct {
 Error error_none(void);
 Error error_at(ExitCode code, size_t offset, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-// Dies with "file:offset: text" when error holds one; returns otherwise.
+// Dies with "file:offset: text" (or "file: text") when error holds one; returns otherwise.
 void error_die(const char *file, Error error);
 
 // ---- logging ----
