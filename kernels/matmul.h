@@ -52,6 +52,12 @@ matmul_fwd_fn matmul_fwd_cpu, matmul_fwd_cuda, matmul_fwd_emu;
 matmul_bwd_input_fn matmul_bwd_input_cpu, matmul_bwd_input_cuda, matmul_bwd_input_emu;
 matmul_bwd_weight_fn matmul_bwd_weight_cpu, matmul_bwd_weight_cuda, matmul_bwd_weight_emu;
 
+// The contracts above written as the plain loops they state: what the fast ones must equal bit for
+// bit. packed is ignored. Host memory, one thread; for tests.
+matmul_fwd_fn matmul_fwd_naive;
+matmul_bwd_input_fn matmul_bwd_input_naive;
+matmul_bwd_weight_fn matmul_bwd_weight_naive;
+
 #ifdef __cplusplus
 }
 #endif
