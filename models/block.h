@@ -1,0 +1,113 @@
+// block: the one transformer block, in all the forms the towers need, and a stack of them.
+//
+//   pre-norm                               post-norm (BERT, JinaBERT)
+//     h = x + attn(norm1 x)                  h   = norm1(attn(x) + x)
+//     out = h + mlp(norm2 h)                 out = norm2(mlp(h) + h)
+//   attn(u) = o([inner_norm] softmax(scale rope(q u) rope(k u)^T + alibi + mask) v u)
+//   mlp(u)  = down([mlp_norm] act(up u))        or, gated,  down([mlp_norm] (act(gate u) * up u))
+//   scale = D^-0.5; sequences never see each other.
+// A model states a BlockConfig and a table of names; block.c does the rest. See spec/models.md 1 to 8.
+#ifndef JOMED_MODELS_BLOCK_H
+#define JOMED_MODELS_BLOCK_H
+
+#include "layer.h"
+#include "lora.h"
+
+// The parts of a block, in the order of its tensors. Each name appears here once: the lists generate
+// the struct, the names, the tensors.        part, columns in, rows out
+#define BLOCK_NORMS(X) X(norm1) X(inner_norm) X(norm2) X(mlp_norm)
+#define BLOCK_LINEARS(X) X(q) X(k) X(v) X(o) X(gate) X(up) X(down)
+
+// Where a part is found in a checkpoint, below the block's own prefix.
+typedef struct {
+    const char *module; // "attn.q_proj": tensors are module.weight and module.bias
+    const char *bias;   // whole name of the bias where it is another, such as "attn.q_bias"; else NULL
+    int slice, slices;  // part number and parts of a fused module such as "attn.qkv"; 0, 0: not fused
+} PartName;
+typedef struct {
+#define X(part) PartName part;
+    BLOCK_NORMS(X) BLOCK_LINEARS(X)
+#undef X
+} BlockNames;
+extern const BlockNames block_names_jina_image, block_names_jina_text, block_names_clip,
+    block_names_timm, block_names_bert, block_names_qwen2vl_vision, block_names_pixtral_vision,
+    block_names_llama; // llama: Qwen2 and Mistral language models
+
+typedef struct {
+    int C, H, Hkv, D, F;
+    NormKind norm;
+    float eps;
+    bool is_post_norm;
+    bool has_inner_norm, has_mlp_norm; // EVA02's sub-norms
+    bool is_causal;
+    bool has_alibi;
+    bool has_rope; // tables come with the batch
+    RopePairing pairing;
+    bool is_gated; // else there is no gate
+    Activation act;
+#define X(part) bool has_##part##_bias;
+    BLOCK_LINEARS(X)
+#undef X
+    LoraConfig lora; // on every linear layer of the block
+    const BlockNames *names;
+} BlockConfig;
+
+typedef struct {
+    BlockConfig config;
+#define X(part) Norm part;
+    BLOCK_NORMS(X)
+#undef X
+#define X(part) Linear part;
+    BLOCK_LINEARS(X)
+#undef X
+} Block;
+
+// The rows of one pass: B packed sequences.
+typedef struct {
+    int B, N, max_T;
+    const int32_t *cu_seqlens;   // (B+1) on the device
+    const float *cosine, *sine;  // (N,D/2), for has_rope
+    const float *alibi;          // (H) slopes, for has_alibi
+} BlockBatch;
+
+// What the backward needs, all in the run's arena. (N,C) unless said.
+typedef struct {
+    void *attn_in, *q, *k, *v, *attn, *inner; // q, attn, inner (N,H*D); k, v (N,Hkv*D)
+    void *sum1, *mid, *mlp_in, *gate, *up, *act, *mlp_mid, *sum2; // gate .. mlp_mid (N,F)
+    float *lse; // (H,N)
+#define X(part) NormState part;
+    BLOCK_NORMS(X)
+#undef X
+#define X(part) void *part##_lora;
+    BLOCK_LINEARS(X)
+#undef X
+} BlockState;
+
+typedef struct {
+    Block *block; // (L)
+    int L;
+    float *alibi; // (H) on the device, or NULL; set by stack_allocate
+} BlockStack;
+typedef struct {
+    void *x[MAX_LAYERS + 1]; // x[l] is the input of block l, x[L] the output
+    BlockState block[MAX_LAYERS];
+    BlockBatch batch;
+} StackState;
+
+// Adds the tensors of L blocks; block l has the prefix `prefix` l "." ("blocks." gives "blocks.0.").
+BlockStack stack_new(TensorList *list, const BlockConfig *config, int L, const char *prefix);
+void stack_free(Device *dev, BlockStack *stack);
+// Constants on the device (ALiBi slopes). Before the first pass.
+void stack_allocate(Device *dev, BlockStack *stack);
+// Runs the blocks on x (N,C), which is overwritten unless the run trains. Returns the output; kept in state.
+void *stack_fwd(Run *run, const BlockStack *stack, StackState *state, void *x,
+                const BlockBatch *batch);
+// d (N,C): the gradient of the output on entry, that of the input on return, unless wants_dx is false:
+// then the first block stops at its parameters and d is spoiled.
+void stack_bwd(Run *run, const BlockStack *stack, const StackState *state, void *d, bool wants_dx);
+bool stack_is_trainable(const BlockStack *stack); // any tensor
+// ALiBi slopes of H heads (Press et al. 2022): 2^(-8k/n), n the lower power of two, then every other
+// entry of the series of 2n.
+void alibi_slopes(float *slopes, int H);
+
+#endif

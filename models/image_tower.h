@@ -1,0 +1,53 @@
+// image_tower: a vision transformer from pixels to one embedding per image.
+//   x = [cls ; unfold(pixels) W^T + b] + pos     [ln_pre]     blocks     final norm of the CLS row
+//   [projection, no bias]
+// One code for jina-clip-v1 (EVA02: sub-norms, gated MLP, 2-D RoPE on patches beside the learned table),
+// OpenAI CLIP and timm's ViT (BiomedCLIP); spec/models.md 2 to 4. Leaves out patch dropout, and the
+// L2 norm, which is the caller's (retriever.h).
+#ifndef JOMED_MODELS_IMAGE_TOWER_H
+#define JOMED_MODELS_IMAGE_TOWER_H
+
+#include "block.h"
+
+typedef enum { IMAGE_JINA, IMAGE_CLIP, IMAGE_TIMM } ImageForm; // whose names and head
+typedef struct {
+    ImageForm form;
+    int image_size, P, L, E; // E = C where there is no projection
+    BlockConfig block;       // C, H, D, F and the choices
+    bool has_patch_bias, has_ln_pre, has_projection;
+    double theta;            // of the 2-D RoPE; unused without has_rope
+} ImageTowerConfig;
+// Presets: "tiny", "jina-clip-v1", "clip-vit-b-32", "clip-vit-b-16", "clip-vit-l-14", "biomedclip".
+// False: no such preset.
+bool image_tower_preset(ImageTowerConfig *config, const char *name);
+
+typedef struct {
+    ImageTowerConfig config;
+    int T;             // rows of one image: 1 + patches
+    Tensor *cls, *pos; // (C) and (T,C) elements
+    Linear patch, projection;
+    Norm ln_pre, norm;
+    BlockStack blocks;
+    // Row numbers for `capacity` images, on the device; grown when a pass, or a plan, needs more.
+    int capacity;
+    int32_t *cls_rows, *patch_rows, *pos_ids, *zeros, *cu_seqlens;
+    float *cosine, *sine; // (T,D/2) of one image
+} ImageTower;
+
+typedef struct {
+    int B;
+    void *patches, *embedded, *cls, *normed; // unfolded pixels; before ln_pre; CLS rows before, after norm
+    NormState ln_pre, norm;
+    StackState blocks;
+} ImageTowerState;
+
+// Adds the tower's tensors to list; the caller marks and allocates. image_tower_free frees all but these.
+ImageTower image_tower_new(TensorList *list, const ImageTowerConfig *config);
+void image_tower_free(Device *dev, ImageTower *tower);
+// out: (B,E) t, not normalised   pixels: (B,3,S,S) f32 on the device, already scaled
+void image_tower_fwd(Run *run, ImageTower *tower, ImageTowerState *state, void *out,
+                     const float *pixels, int B);
+// Parameter gradients from dout (B,E). No gradient of the pixels.
+void image_tower_bwd(Run *run, ImageTower *tower, ImageTowerState *state, const void *dout);
+
+#endif

@@ -1,0 +1,88 @@
+// reader: a vision-language model from packed prompts with images to logits of the wanted rows.
+//   h = embed[id], with the rows of image tokens replaced by the vision tower's, in reading order
+//   h = blocks(h), causal;   logits = head(norm(h[wanted]))
+// Families: Qwen2-VL (M-RoPE, biases on q, k, v) and Pixtral (Mistral, 1-D RoPE); spec/models.md 6, 7.
+// LoRA on every linear layer of the blocks of vision tower and language model (LLaMA-Factory's "all":
+// not on merger, projector or head), or training of all weights. Leaves out generation with a cache.
+#ifndef JOMED_MODELS_READER_H
+#define JOMED_MODELS_READER_H
+
+#include "vision_tower.h"
+
+typedef struct {
+    ReaderFamily family;
+    VisionConfig vision;
+    BlockConfig block; // of the language model
+    int L, V;
+    bool is_tied;      // the head is the embedding table
+    double theta;
+    int sections[3];   // M-RoPE: pairs turned by t, h, w; sum D/2
+    int image_id;      // token whose embedding an image row replaces: <|image_pad|>, [IMG]
+    float embed_sd;
+    bool has_vision_lora; // with block.lora.rank > 0: adapters on the vision blocks too
+} ReaderConfig;
+// Presets: "tiny-qwen2vl", "tiny-pixtral", "qwen2-vl-2b", "qwen2-vl-7b", "pixtral-12b". The tiny ones leave
+// V = 0 and image_id = -1: set them from the tokenizer. False: no such preset.
+bool reader_preset(ReaderConfig *config, const char *name);
+// Sets the adapters of all blocks. rank 0: none.
+void reader_set_lora(ReaderConfig *config, int rank, float alpha, bool has_vision_lora);
+
+typedef struct {
+    ReaderConfig config;
+    TensorList tensors;
+    VisionTower vision;
+    Tensor *embed;
+    BlockStack blocks;
+    Norm norm;
+    Linear head; // weight == embed when tied
+    int32_t *host;
+    size_t host_count;
+} Reader;
+// With adapters the base is frozen unless is_base_trainable; without, that alone decides.
+Reader *reader_new(Device *dev, DType t, const ReaderConfig *config, bool is_base_trainable);
+void reader_free(Reader *reader);
+
+// ---- batches, on the host ----
+// Owns its arrays, which grow while prompts are added; images are borrowed until the pass is over.
+typedef struct {
+    int B, N, max_T, images, R;
+    int32_t *ids;        // (N) all prompts, packed
+    int32_t *cu_seqlens; // (B+1)
+    int32_t *positions;  // (3,capacity_N): axis a of row n at a * capacity_N + n
+    int32_t *wanted;     // (R) rows of N whose logits are wanted
+    ReaderImage *image;  // (images) in reading order
+    int capacity_B, capacity_N, capacity_images, capacity_R;
+} ReaderBatch;
+ReaderBatch reader_batch_new(void);
+void reader_batch_free(ReaderBatch *batch);
+void reader_batch_clear(ReaderBatch *batch);
+// Appends a prompt of T ids with its images, and the rows of it (0..T-1) that are wanted. The number of
+// image tokens must equal the sum of vision_tokens (CHECK). Computes positions. Returns its first row.
+int reader_batch_add(ReaderBatch *batch, const ReaderConfig *config, const int32_t *ids, int T,
+                     const ReaderImage *image, int images, const int32_t *wanted, int wanted_count);
+// Positions of one prompt: three axes, axis a at positions + a * stride. Pixtral: 0..T-1 on all axes.
+// Qwen2-VL: a text run advances all axes; an image of g x k tokens starting at s gets
+// (s, s + r, s + c), and what follows starts at s + max(1, g, k). Returns the largest position + 1.
+int reader_positions(const ReaderConfig *config, int32_t *positions, int stride,
+                     const int32_t *ids, int T, const ReaderImage *image, int images);
+
+// ---- passes ----
+typedef struct {
+    const ReaderBatch *batch;
+    int32_t *ids, *image_rows, *text_rows, *wanted, *cu_seqlens; // device copies
+    int vision_rows, computed_rows, text_count; // image rows; those from the tower; the other rows
+    void *picked, *normed; // (R,C): wanted rows before and after the norm
+    NormState norm;
+    void *head_lora;
+    VisionState vision;
+    StackState blocks;
+} ReaderState;
+// Features only, for the cache. out: (sum of vision_tokens, C) t
+void reader_vision_fwd(Run *run, Reader *reader, void *out, const ReaderImage *image, int images);
+// logits: (R,V) t. The batch stays as it is until the backward is done.
+void reader_fwd(Run *run, Reader *reader, ReaderState *state, void *logits,
+                const ReaderBatch *batch);
+// Parameter gradients from dlogits (R,V). Given features, and embedding rows under images, get none.
+void reader_bwd(Run *run, Reader *reader, ReaderState *state, const void *dlogits);
+
+#endif
