@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/ops.h"
+
 ImageLimits image_limits_default(void) {
     return (ImageLimits){.max_side = 32768, .max_pixels = (size_t)64 << 20, .max_scans = 500};
 }
@@ -35,4 +37,84 @@ void image_free(Image *image) {
 uint64_t image_hash(const Image *image) {
     const int32_t shape[3] = {image->width, image->height, image->channels};
     return xxh64(image->data, image_bytes(image), xxh64(shape, sizeof shape, 0));
+}
+
+// ---- changing one ----
+Image image_to_rgb_new(const Image *image) {
+    Image out = image_new(image->width, image->height, 3);
+    const size_t pixels = (size_t)image->width * (size_t)image->height;
+    const int C = image->channels;
+    for (size_t i = 0; i < pixels; i++) {
+        const uint8_t *from = image->data + i * (size_t)C;
+        for (int c = 0; c < 3; c++) {
+            out.data[3 * i + (size_t)c] = from[C < 3 ? 0 : c];
+        }
+    }
+    return out;
+}
+
+// Colours times alpha / 255 and back, with Pillow's roundings: to nearest on the way in, down on the
+// way out; alpha 0 and 255 leave the colours alone.
+static void multiply_alpha(Image *image) {
+    const size_t C = (size_t)image->channels, bytes = image_bytes(image);
+    for (size_t i = 0; i < bytes; i += C) {
+        uint8_t *pixel = image->data + i;
+        for (size_t c = 0; c < C - 1; c++) {
+            const unsigned product = pixel[c] * (unsigned)pixel[C - 1] + 128;
+            pixel[c] = (uint8_t)((product + (product >> 8)) >> 8);
+        }
+    }
+}
+
+static void divide_alpha(Image *image) {
+    const size_t C = (size_t)image->channels, bytes = image_bytes(image);
+    for (size_t i = 0; i < bytes; i += C) {
+        uint8_t *pixel = image->data + i;
+        const unsigned alpha = pixel[C - 1];
+        for (size_t c = 0; c < C - 1 && alpha != 0 && alpha != 255; c++) {
+            const unsigned colour = 255 * (unsigned)pixel[c] / alpha;
+            pixel[c] = (uint8_t)(colour > 255 ? 255 : colour);
+        }
+    }
+}
+
+Image image_resize_new(Device *dev, const Image *image, int width, int height,
+                       ResizeFilter filter) {
+    if (width == image->width && height == image->height) {
+        return image_copy_new(image);
+    }
+    Image source = image_copy_new(image), out = image_new(width, height, image->channels);
+    const int H = image->height, W = image->width, C = image->channels;
+    const bool has_alpha = filter != RESIZE_NEAREST && (C == 2 || C == 4);
+    if (has_alpha) {
+        multiply_alpha(&source);
+    }
+    void *inp = device_alloc(dev, image_bytes(&source), "picture");
+    void *to = device_alloc(dev, image_bytes(&out), "resized picture");
+    void *scratch = device_alloc(
+        dev, image_resize_scratch_bytes(H, W, C, height, width, filter), "resize scratch");
+    device_copy_in(dev, inp, source.data, image_bytes(&source));
+    device_ops(dev)->image_resize(dev, to, inp, scratch, H, W, C, height, width, filter);
+    device_copy_out(dev, out.data, to, image_bytes(&out));
+    device_release(dev, scratch);
+    device_release(dev, to);
+    device_release(dev, inp);
+    image_free(&source);
+    if (has_alpha) {
+        divide_alpha(&out);
+    }
+    return out;
+}
+
+Image image_crop_new(const Image *image, int left, int top, int width, int height) {
+    CHECK(left >= 0 && top >= 0 && width <= image->width - left && height <= image->height - top,
+          "%d x %d at (%d,%d) of %d x %d", width, height, left, top, image->width, image->height);
+    Image out = image_new(width, height, image->channels);
+    const size_t row = (size_t)width * (size_t)image->channels;
+    for (int y = 0; y < height; y++) {
+        const size_t from = ((size_t)(top + y) * (size_t)image->width + (size_t)left) *
+                            (size_t)image->channels;
+        memcpy(out.data + (size_t)y * row, image->data + from, row);
+    }
+    return out;
 }

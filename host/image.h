@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "kernels/base.h"
+#include "kernels/image_resize.h"
 
 // Rows from the top, pixels from the left, channels interleaved, no padding: sample c of pixel (x,y) is
 // data[((size_t)y * width + x) * channels + c]. channels: 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA.
@@ -34,5 +35,14 @@ typedef struct {
     int max_scans;     // of a progressive JPEG
 } ImageLimits;
 ImageLimits image_limits_default(void); // 32768, 64 Mi, 500
+
+// ---- changing one ----
+// Pillow's convert("RGB"): grey is repeated, alpha is dropped without compositing.
+Image image_to_rgb_new(const Image *image);
+// Pillow's resize: the op image_resize, with alpha multiplied in before and divided out after (not for
+// NEAREST). Equal sizes give a copy. dev is any device: the CPU's to work beside a busy GPU.
+Image image_resize_new(Device *dev, const Image *image, int width, int height, ResizeFilter filter);
+// The width x height part whose top left corner is (left, top); all of it inside the picture.
+Image image_crop_new(const Image *image, int left, int top, int width, int height);
 
 #endif

@@ -1,0 +1,195 @@
+// image_resize on the CPU; the equations are in image_resize.h.
+//
+// The weights of an axis are tabled once in scratch. Integer sums are exact in any order, so the vertical
+// pass runs over whole rows (vectorised) and rows go to threads, without changing a bit.
+#include "image_resize.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "base.h"
+
+#define WEIGHT_BITS 22        // 32 - 8 bits of a sample - 2 bits of headroom for overshoot
+#define STRIP 512             // samples of a row summed at a time in the vertical pass
+#define PARALLEL_BYTES 100000 // smaller outputs are not worth waking threads
+
+// ---- filters ----
+static double radius_of(ResizeFilter filter) { return filter == RESIZE_BICUBIC ? 2.0 : 1.0; }
+
+// The forms of the polynomials are Pillow's: another grouping rounds differently.
+static double filter_value(ResizeFilter filter, double x) {
+    const double A = -0.5;
+    x = fabs(x);
+    if (filter == RESIZE_BILINEAR) {
+        return x < 1.0 ? 1.0 - x : 0.0;
+    }
+    if (x < 1.0) {
+        return ((A + 2.0) * x - (A + 3.0)) * x * x + 1;
+    }
+    return x < 2.0 ? (((x - 5) * x + 8) * x - 4) * A : 0.0;
+}
+
+// ---- table of weights of one axis ----
+typedef struct {
+    int taps;         // most inputs one output may take
+    int32_t *first;   // (n) first input of each output
+    int32_t *count;   // (n) how many
+    int32_t *weights; // (n,taps)
+} Axis;
+
+static int axis_taps(int m, int n, ResizeFilter filter) {
+    const double scale = (double)m / n;
+    return 2 * (int)ceil(radius_of(filter) * (scale > 1.0 ? scale : 1.0)) + 1;
+}
+
+static size_t axis_words(int m, int n, ResizeFilter filter) {
+    return filter == RESIZE_NEAREST ? (size_t)n
+           : m == n                 ? 0
+                                    : (size_t)n * ((size_t)axis_taps(m, n, filter) + 2);
+}
+
+static Axis axis_fill(int32_t *words, int m, int n, ResizeFilter filter) {
+    Axis axis = {.taps = axis_taps(m, n, filter), .first = words};
+    axis.count = words + n;
+    axis.weights = words + 2 * (size_t)n;
+    const double scale = (double)m / n, widen = scale > 1.0 ? scale : 1.0;
+    const double radius = radius_of(filter) * widen, narrow = 1.0 / widen;
+    for (int i = 0; i < n; i++) {
+        const double centre = (i + 0.5) * scale;
+        const int low = (int)(centre - radius + 0.5), high = (int)(centre + radius + 0.5);
+        const int first = low > 0 ? low : 0, last = high < m ? high : m;
+        double sum = 0;
+        for (int k = 0; k < last - first; k++) {
+            sum += filter_value(filter, (k + first - centre + 0.5) * narrow);
+        }
+        int32_t *weights = axis.weights + (size_t)i * (size_t)axis.taps;
+        for (int k = 0; k < last - first; k++) {
+            double w = filter_value(filter, (k + first - centre + 0.5) * narrow);
+            w = sum != 0.0 ? w / sum : w;
+            const double scaled = w * (1 << WEIGHT_BITS);
+            weights[k] = (int32_t)(scaled < 0 ? scaled - 0.5 : scaled + 0.5);
+        }
+        axis.first[i] = first;
+        axis.count[i] = last - first;
+    }
+    return axis;
+}
+
+static void nearest_fill(int32_t *index, int m, int n) {
+    const double scale = (double)m / n;
+    double at = 0.5 * scale;
+    for (int i = 0; i < n; i++, at += scale) {
+        index[i] = (int32_t)at;
+    }
+}
+
+static inline uint8_t round_clamp(int32_t sum) {
+    const int32_t v = sum >> WEIGHT_BITS;
+    return (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
+}
+
+// ---- passes ----
+// One row of n pixels from one of m. C is a constant where this is inlined.
+static inline __attribute__((always_inline)) void row_pass(uint8_t *out, const uint8_t *inp,
+                                                           const Axis *axis, int n, int C) {
+    for (int i = 0; i < n; i++) {
+        const int32_t *weights = axis->weights + (size_t)i * (size_t)axis->taps;
+        const uint8_t *from = inp + (size_t)axis->first[i] * (size_t)C;
+        for (int c = 0; c < C; c++) {
+            int32_t sum = 1 << (WEIGHT_BITS - 1);
+            for (int k = 0; k < axis->count[i]; k++) {
+                sum += weights[k] * from[k * C + c];
+            }
+            out[i * C + c] = round_clamp(sum);
+        }
+    }
+}
+
+static void horizontal(uint8_t *out, const uint8_t *inp, const Axis *axis, int H, int W, int n, int C,
+                       int threads) {
+#pragma omp parallel for num_threads(threads)
+    for (int y = 0; y < H; y++) {
+        uint8_t *to = out + (size_t)y * (size_t)n * (size_t)C;
+        const uint8_t *from = inp + (size_t)y * (size_t)W * (size_t)C;
+        switch (C) {
+        case 1: row_pass(to, from, axis, n, 1); break;
+        case 3: row_pass(to, from, axis, n, 3); break;
+        case 4: row_pass(to, from, axis, n, 4); break;
+        default: row_pass(to, from, axis, n, C); break;
+        }
+    }
+}
+
+static void vertical(uint8_t *out, const uint8_t *inp, const Axis *axis, int n, size_t row,
+                     int threads) {
+#pragma omp parallel for num_threads(threads)
+    for (int y = 0; y < n; y++) {
+        const int32_t *weights = axis->weights + (size_t)y * (size_t)axis->taps;
+        const uint8_t *from = inp + (size_t)axis->first[y] * row;
+        for (size_t x0 = 0; x0 < row; x0 += STRIP) {
+            const int width = row - x0 < STRIP ? (int)(row - x0) : STRIP;
+            int32_t sum[STRIP];
+            for (int x = 0; x < width; x++) {
+                sum[x] = 1 << (WEIGHT_BITS - 1);
+            }
+            for (int k = 0; k < axis->count[y]; k++) {
+                const uint8_t *samples = from + (size_t)k * row + x0;
+                const int32_t w = weights[k];
+                for (int x = 0; x < width; x++) {
+                    sum[x] += w * samples[x];
+                }
+            }
+            for (int x = 0; x < width; x++) {
+                out[(size_t)y * row + x0 + (size_t)x] = round_clamp(sum[x]);
+            }
+        }
+    }
+}
+
+static void nearest(uint8_t *out, const uint8_t *inp, int32_t *columns, int32_t *rows, int H, int W,
+                    int C, int outH, int outW) {
+    nearest_fill(columns, W, outW);
+    nearest_fill(rows, H, outH);
+    for (int y = 0; y < outH; y++) {
+        const uint8_t *from = inp + (size_t)rows[y] * (size_t)W * (size_t)C;
+        for (int x = 0; x < outW; x++, out += C) {
+            memcpy(out, from + (size_t)columns[x] * (size_t)C, (size_t)C);
+        }
+    }
+}
+
+// ---- op ----
+size_t image_resize_scratch_bytes(int H, int W, int C, int outH, int outW, ResizeFilter filter) {
+    const size_t words = axis_words(W, outW, filter) + axis_words(H, outH, filter);
+    const bool has_both = filter != RESIZE_NEAREST && W != outW && H != outH;
+    return words * sizeof(int32_t) + (has_both ? (size_t)H * (size_t)outW * (size_t)C : 0);
+}
+
+void image_resize_cpu(Device *dev, uint8_t *out, const uint8_t *inp, void *scratch, int H, int W,
+                      int C, int outH, int outW, ResizeFilter filter) {
+    CHECK(H >= 1 && W >= 1 && C >= 1 && outH >= 1 && outW >= 1, "%d x %d x %d to %d x %d", H, W, C,
+          outH, outW);
+    int32_t *words = scratch;
+    if (filter == RESIZE_NEAREST) {
+        nearest(out, inp, words, words + outW, H, W, C, outH, outW);
+        return;
+    }
+    const size_t row = (size_t)outW * (size_t)C;
+    if (W == outW && H == outH) {
+        memcpy(out, inp, row * (size_t)H);
+        return;
+    }
+    const int threads = row * (size_t)(H + outH) < PARALLEL_BYTES ? 1 : device_threads(dev);
+    if (W != outW) {
+        const Axis axis = axis_fill(words, W, outW, filter);
+        words += axis_words(W, outW, filter);
+        uint8_t *rows = H == outH ? out : (uint8_t *)(words + axis_words(H, outH, filter));
+        horizontal(rows, inp, &axis, H, W, outW, C, threads);
+        inp = rows;
+    }
+    if (H != outH) {
+        const Axis axis = axis_fill(words, H, outH, filter);
+        vertical(out, inp, &axis, outH, row, threads);
+    }
+}
