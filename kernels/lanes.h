@@ -23,9 +23,9 @@ static inline float lanes_halve(float lane[LANES]) {
     return lane[0];
 }
 
-// sum_i x[i], in lane order.
-static inline float sum16(const float *x, int n) {
-    float lane[LANES] = {0};
+// The chains go on over a further n elements: lane[i mod 16] += x[i]. A row taken in pieces gives the
+// same bits as in one, as long as every piece but the last is a multiple of LANES.
+static inline void lanes_sum(float lane[LANES], const float *x, int n) {
     int i = 0;
     for (; i + LANES <= n; i += LANES) {
         for (int l = 0; l < LANES; l++) {
@@ -35,12 +35,10 @@ static inline float sum16(const float *x, int n) {
     for (int l = 0; i + l < n; l++) {
         lane[l] += x[i + l];
     }
-    return lanes_halve(lane);
 }
 
-// sum_i x[i] * y[i] with fused multiply-adds, in lane order.
-static inline float dot16(const float *x, const float *y, int n) {
-    float lane[LANES] = {0};
+// lane[i mod 16] = fmaf(x[i], y[i], lane[i mod 16]), in pieces as lanes_sum.
+static inline void lanes_dot(float lane[LANES], const float *x, const float *y, int n) {
     int i = 0;
     for (; i + LANES <= n; i += LANES) {
         for (int l = 0; l < LANES; l++) {
@@ -50,6 +48,19 @@ static inline float dot16(const float *x, const float *y, int n) {
     for (int l = 0; i + l < n; l++) {
         lane[l] = fmaf(x[i + l], y[i + l], lane[l]);
     }
+}
+
+// sum_i x[i], in lane order.
+static inline float sum16(const float *x, int n) {
+    float lane[LANES] = {0};
+    lanes_sum(lane, x, n);
+    return lanes_halve(lane);
+}
+
+// sum_i x[i] * y[i] with fused multiply-adds, in lane order.
+static inline float dot16(const float *x, const float *y, int n) {
+    float lane[LANES] = {0};
+    lanes_dot(lane, x, y, n);
     return lanes_halve(lane);
 }
 
@@ -59,7 +70,8 @@ static inline float dot16(const float *x, const float *y, int n) {
 static inline float exp_f32(float x) {
     const float LOG2E = 1.44269504088896341f;
     const float LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f; // sum is ln 2, high part exact
-    const float clamped = x < -87.33654f ? -87.33654f : x > 88.72283f ? 88.72283f : x;
+    // NaN becomes the lower bound here, so that the conversion to an integer below is defined.
+    const float clamped = x > 88.72283f ? 88.72283f : x > -87.33654f ? x : -87.33654f;
     const float n = rintf(clamped * LOG2E);
     float r = fmaf(n, -LN2_HIGH, clamped);
     r = fmaf(n, -LN2_LOW, r);
