@@ -1,9 +1,27 @@
 // matmul: the linear layer and its gradients on the CPU; see matmul.h.
+//
+// All three are C[i,j] = start[i,j] + sum_l A[i,l] B[l,j] with other strides (Product below):
+//
+//   product      C                 A                B                     reduction l
+//   fwd          out (M,N)         inp (M,K)        weight' (K,N)         k
+//   bwd_input    dinp (M,K)        dout (M,N)       weight (N,K)          n
+//   bwd_weight   dweight (N,K)     dout' (N,M)      inp (M,K)             m
+//
+// After Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication": B is cut into
+// panels as wide as a register tile, stored l after l; a panel DEPTH long stays in the first cache
+// while the rows of A pass by, a block of A in the second. What differs from there: the sum over l is
+// never divided, only interrupted (a tile's f32 partial sums are stored and taken up again), so that
+// every element is the chain of the contract; and each thread packs the panels it needs for itself,
+// in its own scratch, so that threads never wait for each other inside a product.
+//
+// Left out: B packed once for all threads, and any use of tensor units of the CPU.
 #include "matmul.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 #include "base.h"
+#include "matmul_kernel.h"
 
 static void check_sizes(int M, int N, int K) {
     CHECK(M >= 1 && N >= 1 && K >= 1, "M=%d N=%d K=%d", M, N, K);
@@ -67,37 +85,310 @@ void matmul_bwd_weight_naive(Device *dev, DType t, float *dweight, float *dbias,
     }
 }
 
+// ---- blocks ----
+enum {
+    DEPTH = 256,                  // of a panel: 256 x 16 floats are half of a first cache of 32 KB
+    BLOCK_ROWS = 240,             // rows of A in the second cache; packing a panel pays 1/BLOCK_ROWS
+    BLOCK_COLUMNS = 512,          // columns of C done with one staged block of A
+    CHUNK = 64,                   // elements widened at a time while packing
+    STAGE_PANELS = 8,             // panels of C that pay for staging a block of A
+    WORK_PER_THREAD = 1 << 20,    // multiply-adds worth waking a thread for, about 30 us
+    PANEL_COST = 8,               // packing one step of a panel costs as much as this many rows
+};
+
+// One matrix product. Strides count elements; A and B have a unit stride each, one way or the other.
+typedef struct {
+    const MatmulKernel *kernel;
+    DType t, c_type; // of a, b, bias; of c
+    const void *a, *b, *bias;
+    size_t a_row, a_inner, b_inner, b_column; // inner: step of l
+    const float *packed;                      // all panels of B one after the other, or NULL
+    void *c;                                  // (rows, columns)
+    int rows, columns, depth;
+    bool is_accumulated;
+} Product;
+
+// What one thread needs besides the operands. Made when a thread first multiplies and kept, so that a
+// step allocates nothing; about 1 MB a thread.
+typedef struct {
+    float a[BLOCK_ROWS * DEPTH];
+    float panel[DEPTH * MATMUL_MAX_COLUMNS];
+    float c[BLOCK_ROWS * BLOCK_COLUMNS];
+} Scratch;
+
+static Scratch *scratch_of_thread(void) {
+    static _Thread_local Scratch *scratch;
+    if (!scratch) {
+        scratch = aligned_alloc(64, (sizeof *scratch + 63) / 64 * 64);
+        if (!scratch) {
+            die(EXIT_RESOURCE, "memory: cannot get %zu bytes for matmul", sizeof *scratch);
+        }
+    }
+    return scratch;
+}
+
+static int ceil_div(int a, int b) { return a / b + (a % b > 0); }
+static int min_int(int a, int b) { return a < b ? a : b; }
+
+// Length of the even pieces, each a multiple of `unit`, into which pieces of at most `most` cut n.
+static int even_piece(int n, int most, int unit) {
+    return ceil_div(ceil_div(n, ceil_div(n, most)), unit) * unit;
+}
+
+// ---- packing ----
+// out[l*width + j] = B[l0+l, j0+j] for l < depth, j < width; columns past the last are zero.
+static void pack_panel(const Product *p, float *out, int l0, int depth, int j0) {
+    const int width = p->kernel->columns, columns = min_int(width, p->columns - j0);
+    const void *b = dtype_at_const(p->t, p->b, l0 * p->b_inner + j0 * p->b_column);
+    if (p->b_column == 1) {
+        for (int l = 0; l < depth; l++) {
+            float *row = out + (size_t)l * width;
+            dtype_widen(row, p->t, dtype_at_const(p->t, b, l * p->b_inner), columns);
+            for (int j = columns; j < width; j++) {
+                row[j] = 0;
+            }
+        }
+    } else if (p->t == DT_F32 && columns == width) {
+        p->kernel->panel(out, b, p->b_column, depth);
+    } else {
+        float wide[MATMUL_MAX_COLUMNS * CHUNK] = {0};
+        for (int l = 0; l < depth; l += CHUNK) {
+            const int n = min_int(CHUNK, depth - l);
+            for (int j = 0; j < columns; j++) {
+                dtype_widen(wide + j * CHUNK, p->t, dtype_at_const(p->t, b, j * p->b_column + l), n);
+            }
+            p->kernel->panel(out + (size_t)l * width, wide, CHUNK, n);
+        }
+    }
+}
+
+// Copies the block of A at (i0, l0) into scratch, widened, with its unit stride kept.
+static void stage_a(const Product *p, float *out, int i0, int rows, int l0, int depth) {
+    const void *a = dtype_at_const(p->t, p->a, i0 * p->a_row + l0 * p->a_inner);
+    const bool is_inner = p->a_inner == 1;
+    const int lines = is_inner ? rows : depth, length = is_inner ? depth : rows;
+    const size_t stride = is_inner ? p->a_row : p->a_inner;
+    for (int i = 0; i < lines; i++) {
+        dtype_widen(out + (size_t)i * length, p->t, dtype_at_const(p->t, a, i * stride), length);
+    }
+}
+
+// ---- one block of C ----
+typedef struct {
+    const float *a, *b; // at this block's first row and step; one panel
+    size_t a_row, a_inner;
+    const float *first; // what every row starts from, or NULL: from c
+    float *c;
+    size_t c_row;
+    int rows, columns, depth; // columns: of this panel
+} Strip;
+
+// The rows of one block against one panel.
+static void multiply_strip(const MatmulKernel *kernel, const Strip *s) {
+    const int width = kernel->columns;
+    float edge[MATMUL_MAX_ROWS * MATMUL_MAX_COLUMNS];
+    for (int i = 0; i < s->rows; i += kernel->rows) {
+        const int rows = min_int(kernel->rows, s->rows - i);
+        const float *a = s->a + i * s->a_row;
+        float *c = s->c + i * s->c_row;
+        if (s->columns == width) {
+            kernel->tile(rows, s->depth, a, s->a_row, s->a_inner, s->b, s->first ? s->first : c,
+                         s->first ? 0 : s->c_row, c, s->c_row);
+            continue;
+        }
+        // A tile over the right edge of C is made beside it.
+        for (int r = 0; r < rows && !s->first; r++) {
+            for (int j = 0; j < width; j++) {
+                edge[r * width + j] = j < s->columns ? c[r * s->c_row + j] : 0;
+            }
+        }
+        kernel->tile(rows, s->depth, a, s->a_row, s->a_inner, s->b, s->first ? s->first : edge,
+                     s->first ? 0 : width, edge, width);
+        for (int r = 0; r < rows; r++) {
+            memcpy(c + r * s->c_row, edge + r * width, s->columns * sizeof(float));
+        }
+    }
+}
+
+// One block of C, whole: all of l. rows <= BLOCK_ROWS, columns <= BLOCK_COLUMNS; j0 starts a panel.
+static void multiply_block(const Product *p, int i0, int rows, int j0, int columns) {
+    Scratch *scratch = scratch_of_thread();
+    const MatmulKernel *kernel = p->kernel;
+    const int width = kernel->columns, step = even_piece(p->depth, DEPTH, 8);
+    const size_t at = (size_t)i0 * p->columns + j0;
+    const bool is_f32 = p->c_type == DT_F32; // then partial sums may lie in C itself
+    const bool is_staged = p->t != DT_F32 || columns > STAGE_PANELS * width;
+    float first[MATMUL_MAX_COLUMNS];
+    Strip s = {.c_row = is_f32 ? (size_t)p->columns : BLOCK_COLUMNS, .rows = rows};
+    float *c = is_f32 ? (float *)p->c + at : scratch->c;
+    for (int i = 0; i < rows && !is_f32 && p->is_accumulated; i++) {
+        dtype_widen(c + i * s.c_row, p->c_type,
+                    dtype_at_const(p->c_type, p->c, at + (size_t)i * p->columns), columns);
+    }
+    for (int l = 0; l < p->depth; l += step) {
+        s.depth = min_int(step, p->depth - l);
+        s.a_row = p->a_row, s.a_inner = p->a_inner;
+        if (is_staged) {
+            stage_a(p, scratch->a, i0, rows, l, s.depth);
+            s.a = scratch->a;
+            s.a_row = p->a_inner == 1 ? (size_t)s.depth : 1;
+            s.a_inner = p->a_inner == 1 ? 1 : (size_t)rows;
+        } else {
+            s.a = (const float *)p->a + i0 * p->a_row + l * p->a_inner;
+        }
+        for (int j = 0; j < columns; j += width) {
+            s.columns = min_int(width, columns - j);
+            s.c = c + j;
+            if (p->packed) {
+                s.b = p->packed + (size_t)(j0 + j) * p->depth + (size_t)l * width;
+            } else {
+                pack_panel(p, scratch->panel, l, s.depth, j0 + j);
+                s.b = scratch->panel;
+            }
+            s.first = NULL;
+            if (l == 0 && !p->is_accumulated) {
+                memset(first, 0, sizeof first);
+                if (p->bias) {
+                    dtype_widen(first, p->t, dtype_at_const(p->t, p->bias, j0 + j), s.columns);
+                }
+                s.first = first;
+            }
+            multiply_strip(kernel, &s);
+        }
+    }
+    for (int i = 0; i < rows && !is_f32; i++) {
+        dtype_narrow(p->c_type, dtype_at(p->c_type, p->c, at + (size_t)i * p->columns),
+                     c + i * s.c_row, columns);
+    }
+}
+
+// ---- threads ----
+// Rows i0..i1 and columns j0..j1 of C, by one thread.
+static void multiply_part(const Product *p, int i0, int i1, int j0, int j1) {
+    const int block = BLOCK_ROWS / p->kernel->rows * p->kernel->rows;
+    if (i0 >= i1 || j0 >= j1) {
+        return;
+    }
+    const int rows = even_piece(i1 - i0, block, p->kernel->rows);
+    const int columns = even_piece(j1 - j0, BLOCK_COLUMNS, p->kernel->columns);
+    for (int j = j0; j < j1; j += columns) {
+        for (int i = i0; i < i1; i += rows) {
+            multiply_block(p, i, min_int(rows, i1 - i), j, min_int(columns, j1 - j));
+        }
+    }
+}
+
+static int threads_for(const Device *dev, double work) {
+    const double most = work / WORK_PER_THREAD;
+    return most < 2 ? 1 : most < device_threads(dev) ? (int)most : device_threads(dev);
+}
+
+// Divides C into as many equal rectangles of whole tiles as there are threads.
+static void multiply(const Device *dev, Product p) {
+    p.kernel = matmul_kernels()[0];
+    const int height = p.kernel->rows, width = p.kernel->columns;
+    const int tiles = ceil_div(p.rows, height), panels = ceil_div(p.columns, width);
+    const int threads = threads_for(dev, (double)p.rows * p.columns * p.depth);
+    int down = 1; // rectangles one below the other; threads / down beside each other
+    double least = HUGE_VAL;
+    for (int d = 1; d <= threads; d++) {
+        const double rows = (double)ceil_div(tiles, d) * height + (p.packed ? 0 : PANEL_COST);
+        const double cost = rows * ceil_div(panels, threads / d);
+        if (cost < least) {
+            least = cost;
+            down = d;
+        }
+    }
+    const int across = threads / down;
+    const int rows = ceil_div(tiles, down) * height, columns = ceil_div(panels, across) * width;
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (int part = 0; part < down * across; part++) {
+        const int i = part / across * rows, j = part % across * columns;
+        multiply_part(&p, i, min_int(p.rows, i + rows), j, min_int(p.columns, j + columns));
+    }
+}
+
 // ---- the ops ----
 size_t matmul_pack_bytes(const Device *dev, DType t, MatmulPack which, int N, int K) {
-    (void)dev;
-    (void)t;
-    (void)which;
     check_sizes(1, N, K);
-    return 0;
+    CHECK(t < DT_COUNT, "t=%d", (int)t);
+    if (device_kind(dev) != DEVICE_CPU) {
+        return 0;
+    }
+    const int width = matmul_kernels()[0]->columns;
+    const int columns = which == MATMUL_PACK_FWD ? N : K, depth = which == MATMUL_PACK_FWD ? K : N;
+    size_t bytes;
+    CHECK(size_mul((size_t)ceil_div(columns, width) * width, (size_t)depth * sizeof(float), &bytes),
+          "N=%d K=%d", N, K);
+    return bytes;
+}
+
+static Product of_weight(DType t, const void *weight, MatmulPack which, int N, int K) {
+    return which == MATMUL_PACK_FWD
+               ? (Product){.t = t, .b = weight, .b_inner = 1, .b_column = K, .columns = N, .depth = K}
+               : (Product){.t = t, .b = weight, .b_inner = K, .b_column = 1, .columns = K, .depth = N};
 }
 
 void matmul_pack_cpu(Device *dev, DType t, void *packed, const void *weight, MatmulPack which, int N,
                      int K) {
-    (void)dev;
-    (void)t;
-    (void)packed;
-    (void)weight;
-    (void)which;
     check_sizes(1, N, K);
+    Product p = of_weight(t, weight, which, N, K);
+    p.kernel = matmul_kernels()[0];
+    const int width = p.kernel->columns, panels = ceil_div(p.columns, width);
+    const int threads = threads_for(dev, (double)N * K);
+    float *out = packed;
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (int i = 0; i < panels; i++) {
+        pack_panel(&p, out + (size_t)i * width * p.depth, 0, p.depth, i * width);
+    }
 }
 
 void matmul_fwd_cpu(Device *dev, DType t, void *out, const void *inp, const void *weight,
                     const void *packed, const void *bias, int M, int N, int K,
                     bool is_accumulated) {
-    matmul_fwd_naive(dev, t, out, inp, weight, packed, bias, M, N, K, is_accumulated);
+    check_sizes(M, N, K);
+    CHECK(!(is_accumulated && bias), "bias with is_accumulated");
+    Product p = of_weight(t, weight, MATMUL_PACK_FWD, N, K);
+    p.a = inp, p.a_row = K, p.a_inner = 1;
+    p.packed = packed, p.bias = bias;
+    p.c = out, p.c_type = t, p.rows = M, p.is_accumulated = is_accumulated;
+    multiply(dev, p);
 }
 
 void matmul_bwd_input_cpu(Device *dev, DType t, void *dinp, const void *dout, const void *weight,
                           const void *packed, int M, int N, int K, bool is_accumulated) {
-    matmul_bwd_input_naive(dev, t, dinp, dout, weight, packed, M, N, K, is_accumulated);
+    check_sizes(M, N, K);
+    Product p = of_weight(t, weight, MATMUL_PACK_BWD, N, K);
+    p.a = dout, p.a_row = N, p.a_inner = 1;
+    p.packed = packed;
+    p.c = dinp, p.c_type = t, p.rows = M, p.is_accumulated = is_accumulated;
+    multiply(dev, p);
+}
+
+static void sum_rows(Device *dev, DType t, float *dbias, const void *dout, int M, int N) {
+    const int threads = threads_for(dev, (double)M * N);
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (int n = 0; n < N; n += CHUNK) {
+        float row[CHUNK];
+        const int count = min_int(CHUNK, N - n);
+        for (int m = 0; m < M; m++) {
+            dtype_widen(row, t, dtype_at_const(t, dout, (size_t)m * N + n), count);
+            for (int i = 0; i < count; i++) {
+                dbias[n + i] += row[i];
+            }
+        }
+    }
 }
 
 void matmul_bwd_weight_cpu(Device *dev, DType t, float *dweight, float *dbias, const void *dout,
                            const void *inp, int M, int N, int K) {
-    matmul_bwd_weight_naive(dev, t, dweight, dbias, dout, inp, M, N, K);
+    check_sizes(M, N, K);
+    if (dweight) {
+        multiply(dev, (Product){.t = t, .a = dout, .a_row = 1, .a_inner = N, .b = inp, .b_inner = K,
+                                .b_column = 1, .c = dweight, .c_type = DT_F32, .rows = N,
+                                .columns = K, .depth = M, .is_accumulated = true});
+    }
+    if (dbias) {
+        sum_rows(dev, t, dbias, dout, M, N);
+    }
 }

@@ -29,13 +29,15 @@ typedef void matmul_pack_fn(Device *dev, DType t, void *packed, const void *weig
 // out[m,n] = (is_accumulated ? out[m,n] : bias ? bias[n] : 0) + sum_k inp[m,k] weight[n,k]
 //   the chain starts from the first term. is_accumulated with a bias is a CHECK failure.
 // out: (M,N) t   inp: (M,K) t   weight: (N,K) t, row-major as in the files   bias: (N) t or NULL
-// packed: the weight by matmul_pack(MATMUL_PACK_FWD), or NULL. No aliasing.
+// packed: the weight by matmul_pack(MATMUL_PACK_FWD), or NULL; with packed the weight is not read and
+//   may be NULL, so that the files' form of a frozen weight need not be kept. No aliasing.
 typedef void matmul_fwd_fn(Device *dev, DType t, void *out, const void *inp, const void *weight,
                            const void *packed, const void *bias, int M, int N, int K,
                            bool is_accumulated);
 
 // dinp[m,k] = (is_accumulated ? dinp[m,k] : 0) + sum_n dout[m,n] weight[n,k]
-// dinp: (M,K) t   dout: (M,N) t   weight: (N,K) t   packed: by matmul_pack(MATMUL_PACK_BWD), or NULL.
+// dinp: (M,K) t   dout: (M,N) t   weight: (N,K) t   packed: by matmul_pack(MATMUL_PACK_BWD), or NULL;
+//   with packed the weight is not read and may be NULL. No aliasing.
 typedef void matmul_bwd_input_fn(Device *dev, DType t, void *dinp, const void *dout,
                                  const void *weight, const void *packed, int M, int N, int K,
                                  bool is_accumulated);
