@@ -1,0 +1,138 @@
+// Tests of adamw: against a double loop over several steps, in every storage type.
+#include <math.h>
+#include <stdlib.h>
+
+#include "tests/check.h"
+
+static const AdamWConfig usual = {1e-3f, 0.9f, 0.999f, 1e-8f, 0.01f, 1};
+
+// The textbook update in double. `size` collects the magnitudes that are added up in each element of
+// w and m, so that a bound in units of rounding can be stated although the terms may cancel.
+typedef struct {
+    double w, m, v, w_size, m_size;
+} Element;
+
+static void update_f64(Element *x, double g, const AdamWConfig *c) {
+    const double lr = (double)c->lr, b1 = (double)c->beta1, b2 = (double)c->beta2;
+    x->m_size = fabs(b1 * x->m) + fabs((1 - b1) * g);
+    x->m = b1 * x->m + (1 - b1) * g;
+    x->v = b2 * x->v + (1 - b2) * g * g;
+    const double m_hat = x->m / (1 - pow(b1, c->step)), v_hat = x->v / (1 - pow(b2, c->step));
+    const double delta = lr * m_hat / (sqrt(v_hat) + (double)c->eps);
+    const double kept = x->w * (1 - lr * (double)c->weight_decay);
+    x->w = kept - delta;
+    x->w_size = fabs(kept) + fabs(delta) * (1 + x->m_size / (fabs(x->m) + 1e-300));
+}
+
+// One step from random state: no error is carried in, so each output is a few roundings away.
+static void step_case(DType t, size_t n, const AdamWConfig *config, bool has_scale, Rng *rng) {
+    Buf master = buf_normal(DT_F32, n, 1, rng), m = buf_normal(DT_F32, n, 0.1, rng);
+    Buf v = buf_normal(DT_F32, n, 0.1, rng), grad = buf_normal(DT_F32, n, 0.3, rng);
+    for (size_t i = 0; i < n; i++) {
+        v.host[i] = fabs(v.host[i]);
+    }
+    buf_write(&v);
+    const double factor = 0.375; // exact in f32
+    Buf scale = buf_from(DT_F32, &factor, 1), param = buf_fill(t, n, NAN);
+    Element *want = xcalloc(n, sizeof *want);
+    for (size_t i = 0; i < n; i++) {
+        want[i] = (Element){.w = master.host[i], .m = m.host[i], .v = v.host[i]};
+        update_f64(&want[i], grad.host[i] * (has_scale ? factor : 1), config);
+    }
+    check_ops()->adamw(check_device(), t, param.dev, buf_f32(&master), buf_f32(&m), buf_f32(&v),
+                       buf_f32(&grad), has_scale ? buf_f32(&scale) : NULL, n, config);
+    buf_read(&master);
+    buf_read(&m);
+    buf_read(&v);
+    buf_read(&param);
+    const double unit = ldexp(1, -24); // one rounding, relative
+    for (size_t i = 0; i < n; i++) {
+        double rounded;
+        dtype_store(t, &rounded, 0, (float)master.host[i]);
+        const double in_t = (double)dtype_load(t, &rounded, 0);
+        // Roundings on the way: m 3, v 4; the step adds quotient, root, division, eps and product.
+        const bool is_right = fabs(m.host[i] - want[i].m) <= 3 * unit * want[i].m_size &&
+                              fabs(v.host[i] - want[i].v) <= 4 * unit * want[i].v &&
+                              fabs(master.host[i] - want[i].w) <= 10 * unit * want[i].w_size &&
+                              param.host[i] == in_t;
+        EXPECT(is_right, "[%zu]: w %.9g for %.9g, m %.9g for %.9g, v %.9g for %.9g, param %.9g", i,
+               master.host[i], want[i].w, m.host[i], want[i].m, v.host[i], want[i].v,
+               param.host[i]);
+        if (!is_right) {
+            break;
+        }
+    }
+    free(want);
+    buf_free(&master);
+    buf_free(&m);
+    buf_free(&v);
+    buf_free(&grad);
+    buf_free(&scale);
+    buf_free(&param);
+}
+
+static void many_steps_case(Rng *rng) {
+    enum { N = 37, STEPS = 50 };
+    Buf w = buf_normal(DT_F32, N, 1, rng), m = buf_fill(DT_F32, N, 0), v = buf_fill(DT_F32, N, 0);
+    Element want[N];
+    for (int i = 0; i < N; i++) {
+        want[i] = (Element){.w = w.host[i]};
+    }
+    AdamWConfig config = usual;
+    for (config.step = 1; config.step <= STEPS; config.step++) {
+        config.lr = config.step == 1 ? 0 : 1e-2f;
+        Buf grad = buf_normal(DT_F32, N, 1, rng);
+        for (int i = 0; i < N; i++) {
+            update_f64(&want[i], grad.host[i], &config);
+        }
+        check_ops()->adamw(check_device(), DT_F32, w.dev, buf_f32(&w), buf_f32(&m), buf_f32(&v),
+                           buf_f32(&grad), NULL, N, &config);
+        buf_free(&grad);
+    }
+    buf_read(&w);
+    double want_w[N];
+    for (int i = 0; i < N; i++) {
+        want_w[i] = want[i].w;
+    }
+    // 50 steps, each a handful of roundings of a number of size about 3.
+    expect_within("w after 50 steps", w.host, want_w, N, 50 * 5 * 3 * ldexp(1, -24));
+    buf_free(&w);
+    buf_free(&m);
+    buf_free(&v);
+}
+
+TEST_OP(adamw) {
+    static const size_t sizes[] = {1, 7, 64, 4097, 50000};
+    Rng rng = check_rng(0);
+    for (DType t = DT_F32; t < DT_COUNT; t++) {
+        for (int i = 0; i < 5; i++) {
+            for (int step = 1; step <= 1000; step += 999) {
+                if (CASE("n=%zu t=%s step=%d", sizes[i], dtype_name(t), step)) {
+                    AdamWConfig config = usual;
+                    config.step = step;
+                    step_case(t, sizes[i], &config, i % 2, &rng);
+                }
+            }
+        }
+    }
+    if (CASE("fifty steps in place, the first with lr 0")) {
+        many_steps_case(&rng);
+    }
+    if (CASE("lr 0 moves the moments only")) {
+        const double w0 = 1.25, g0 = 3;
+        Buf w = buf_from(DT_F32, &w0, 1), m = buf_fill(DT_F32, 1, 0), v = buf_fill(DT_F32, 1, 0);
+        Buf grad = buf_from(DT_F32, &g0, 1);
+        AdamWConfig config = usual;
+        config.lr = 0;
+        config.weight_decay = 1;
+        check_ops()->adamw(check_device(), DT_F32, w.dev, buf_f32(&w), buf_f32(&m), buf_f32(&v),
+                           buf_f32(&grad), NULL, 1, &config);
+        expect_exact("w", buf_read(&w), &w0, 1);
+        EXPECT(buf_read(&m)[0] > 0.29 && buf_read(&v)[0] > 0.008, "m=%g v=%g", m.host[0],
+               v.host[0]);
+        buf_free(&w);
+        buf_free(&m);
+        buf_free(&v);
+        buf_free(&grad);
+    }
+}
