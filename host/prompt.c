@@ -1,0 +1,186 @@
+// prompt: see prompt.h.
+#include "prompt.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// ---- forms ----
+const char *const *prompt_specials(PromptForm form, int *count) {
+    static const char *const qwen2vl[] = {"<|endoftext|>", "<|im_start|>", "<|im_end|>",
+                                          "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"};
+    static const char *const pixtral[] = {"<s>", "</s>", "[INST]", "[/INST]", "[IMG]", "[IMG_BREAK]",
+                                          "[IMG_END]"};
+    *count = form == PROMPT_PIXTRAL ? (int)(sizeof pixtral / sizeof *pixtral)
+                                    : (int)(sizeof qwen2vl / sizeof *qwen2vl);
+    return form == PROMPT_PIXTRAL ? pixtral : qwen2vl;
+}
+
+static int32_t special(const Tokenizer *tokenizer, const char *name) {
+    const int32_t id = tokenizer_id(tokenizer, name);
+    if (id < 0) {
+        die(EXIT_BAD_DATA, "tokenizer: no special token '%s', which the prompt form needs", name);
+    }
+    return id;
+}
+
+PromptMaker prompt_maker_new(PromptForm form, const Tokenizer *tokenizer, const ReaderConfig *reader,
+                             int max_tokens) {
+    PromptMaker maker = {.form = form, .tokenizer = tokenizer, .reader = reader,
+                         .max_tokens = max_tokens, .image_break = -1, .image_end = -1,
+                         .vision_start = -1, .vision_end = -1, .im_start = -1, .im_end = -1,
+                         .bos = -1, .inst = -1, .inst_end = -1};
+    // The tiny form takes its image tokens from the reader's family.
+    if (form == PROMPT_PIXTRAL || reader->family == READER_PIXTRAL) {
+        maker.image = special(tokenizer, "[IMG]");
+        maker.image_break = special(tokenizer, "[IMG_BREAK]");
+        maker.image_end = special(tokenizer, "[IMG_END]");
+    } else {
+        maker.image = special(tokenizer, "<|image_pad|>");
+        maker.vision_start = special(tokenizer, "<|vision_start|>");
+        maker.vision_end = special(tokenizer, "<|vision_end|>");
+    }
+    if (form == PROMPT_PIXTRAL) {
+        maker.bos = special(tokenizer, "<s>");
+        maker.inst = special(tokenizer, "[INST]");
+        maker.inst_end = special(tokenizer, "[/INST]");
+    } else if (form == PROMPT_QWEN2VL) {
+        maker.im_start = special(tokenizer, "<|im_start|>");
+        maker.im_end = special(tokenizer, "<|im_end|>");
+    }
+    CHECK(maker.image == reader->image_id, "image token %d, the reader's is %d", maker.image,
+          reader->image_id);
+    return maker;
+}
+
+uint64_t prompt_hash(const PromptMaker *maker) {
+    const uint64_t words[] = {maker->form, maker->tokenizer->hash, (uint64_t)maker->max_tokens};
+    return xxh64(words, sizeof words, 0);
+}
+
+// ---- one prompt ----
+typedef struct {
+    int32_t *ids;
+    int count, room;
+} Ids;
+
+static void push(Ids *ids, int32_t id) {
+    if (ids->count == ids->room) {
+        ids->room = ids->room ? 2 * ids->room : 256;
+        ids->ids = xrealloc(ids->ids, (size_t)ids->room, sizeof *ids->ids);
+    }
+    ids->ids[ids->count++] = id;
+}
+
+static void push_text(const PromptMaker *maker, Ids *ids, const char *text) {
+    const size_t size = strlen(text);
+    const int count = tokenizer_encode(maker->tokenizer, text, size, NULL, 0);
+    while (ids->room < ids->count + count) {
+        ids->room = ids->room ? 2 * ids->room : 256;
+        ids->ids = xrealloc(ids->ids, (size_t)ids->room, sizeof *ids->ids);
+    }
+    tokenizer_encode(maker->tokenizer, text, size, ids->ids + ids->count, count);
+    ids->count += count;
+}
+
+static void push_image(const PromptMaker *maker, Ids *ids, const ReaderImage *image) {
+    if (maker->image_break >= 0) { // Pixtral: every row of patches ends in a break, the last in an end
+        for (int row = 0; row < image->rows; row++) {
+            for (int column = 0; column < image->columns; column++) {
+                push(ids, maker->image);
+            }
+            push(ids, row + 1 < image->rows ? maker->image_break : maker->image_end);
+        }
+    } else {
+        push(ids, maker->vision_start);
+        for (int i = vision_tokens(&maker->reader->vision, image); i > 0; i--) {
+            push(ids, maker->image);
+        }
+        push(ids, maker->vision_end);
+    }
+}
+
+static void push_head(const PromptMaker *maker, Ids *ids) {
+    if (maker->form == PROMPT_PIXTRAL) {
+        push(ids, maker->bos);
+        push(ids, maker->inst);
+    } else if (maker->form == PROMPT_QWEN2VL) {
+        push(ids, maker->im_start);
+        push_text(maker, ids, "system\nYou are a helpful assistant.");
+        push(ids, maker->im_end);
+        push_text(maker, ids, "\n");
+        push(ids, maker->im_start);
+        push_text(maker, ids, "user\n");
+    }
+}
+
+static void push_tail(const PromptMaker *maker, Ids *ids) {
+    if (maker->form == PROMPT_PIXTRAL) {
+        push(ids, maker->inst_end);
+    } else if (maker->form == PROMPT_QWEN2VL) {
+        push(ids, maker->im_end);
+        push_text(maker, ids, "\n");
+        push(ids, maker->im_start);
+        push_text(maker, ids, "assistant\n");
+    }
+}
+
+// The caption with the words around it, as ids of their own, so that it can be cut alone.
+static Ids caption_ids(const PromptMaker *maker, const char *caption) {
+    Ids ids = {0};
+    char *text = maker->form == PROMPT_TINY ? xformat_new("background : %s", caption)
+                                            : xformat_new("background: %s\n\n", caption);
+    push_text(maker, &ids, text);
+    free(text);
+    return ids;
+}
+
+int prompt_add(PromptMaker *maker, ReaderBatch *batch, const PromptInput *input,
+               const int32_t *answer, int answer_count) {
+    Ids ids = {0};
+    ReaderImage images[2];
+    int image_count = 0;
+    push_head(maker, &ids);
+    if (input->passage_image.rows > 0) {
+        push_image(maker, &ids, &input->passage_image);
+        images[image_count++] = input->passage_image;
+    }
+    // What follows the caption is built first, to know how much room the caption has.
+    Ids tail = {0};
+    push_image(maker, &tail, &input->query_image);
+    images[image_count++] = input->query_image;
+    push_text(maker, &tail, input->question);
+    push_tail(maker, &tail);
+    if (input->passage_image.rows > 0) {
+        Ids caption = caption_ids(maker, input->caption);
+        const int room = maker->max_tokens - ids.count - tail.count - answer_count;
+        if (room < 0) {
+            die(EXIT_CONFIG, "prompt.max_tokens: %d tokens do not hold images and question (%d); "
+                "raise it", maker->max_tokens, ids.count + tail.count + answer_count);
+        }
+        maker->cut_captions += caption.count > room;
+        for (int i = 0; i < caption.count && i < room; i++) {
+            push(&ids, caption.ids[i]);
+        }
+        free(caption.ids);
+    }
+    for (int i = 0; i < tail.count; i++) {
+        push(&ids, tail.ids[i]);
+    }
+    // The last prompt row predicts the first answer token, each answer row the next one; the last
+    // answer token itself predicts nothing that is asked for, so it is not fed.
+    const int wanted_count = answer_count > 0 ? answer_count : 1;
+    int32_t *wanted = xmalloc((size_t)wanted_count, sizeof *wanted);
+    for (int i = 0; i < wanted_count; i++) {
+        wanted[i] = ids.count - 1 + i;
+    }
+    for (int i = 0; i + 1 < answer_count; i++) {
+        push(&ids, answer[i]);
+    }
+    reader_batch_add(batch, maker->reader, ids.ids, ids.count, images, image_count, wanted,
+                     wanted_count);
+    free(wanted);
+    free(tail.ids);
+    free(ids.ids);
+    return wanted_count;
+}

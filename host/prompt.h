@@ -1,0 +1,48 @@
+// prompt: from a query and a passage to the reader's token ids and images.
+//
+//   [passage image] "background: {caption}\n\n" [query image] {question}        a passage at a time
+//   [query image] {question}                                                    closed book
+//
+// The forms differ in what stands around: `tiny` nothing (one blank between words), `qwen2vl` ChatML with
+// the default system text, `pixtral` <s>[INST]...[/INST]. spec/jomed.md 3.1, spec/models.md 6.7, 7.6.
+// Captions too long for max_tokens are cut at the end, and only they; cuts are counted.
+#ifndef JOMED_HOST_PROMPT_H
+#define JOMED_HOST_PROMPT_H
+
+#include "models/reader.h"
+#include "tokenizer.h"
+
+typedef enum { PROMPT_TINY, PROMPT_QWEN2VL, PROMPT_PIXTRAL } PromptForm;
+
+typedef struct {
+    PromptForm form;
+    const Tokenizer *tokenizer;
+    const ReaderConfig *reader;
+    int max_tokens;       // of a whole prompt
+    // Ids found once by prompt_form_new; -1 where the form has none.
+    int32_t image, vision_start, vision_end, image_break, image_end, im_start, im_end, bos, inst,
+        inst_end;
+    int cut_captions;     // prompts whose caption was cut
+} PromptMaker;
+// Dies with EXIT_BAD_DATA when the tokenizer lacks a special token of the form.
+PromptMaker prompt_maker_new(PromptForm form, const Tokenizer *tokenizer, const ReaderConfig *reader,
+                             int max_tokens);
+// Special tokens a tiny tokenizer must have for a form; *count of them.
+const char *const *prompt_specials(PromptForm form, int *count);
+
+// What goes into one prompt. passage_image.rows == 0: no passage (closed book).
+typedef struct {
+    ReaderImage passage_image, query_image;
+    const char *caption, *question;
+} PromptInput;
+
+// Appends the prompt to the batch; the row that predicts the first answer token is wanted. answer: ids
+// that follow the prompt (teacher forcing), of which all rows that predict one are wanted, or NULL.
+// Returns the number of wanted rows.
+int prompt_add(PromptMaker *maker, ReaderBatch *batch, const PromptInput *input,
+               const int32_t *answer, int answer_count);
+
+// Everything of the form that changes what the reader sees: for the key of the score store.
+uint64_t prompt_hash(const PromptMaker *maker);
+
+#endif
