@@ -6,8 +6,12 @@
 // Causal: with Tq queries and Tk keys, query i sees keys j <= i + Tk - Tq (aligned at the end).
 // A query that sees no key gives zeros and lse = -inf. ALiBi: bias = -slope[h] * |i + Tk - Tq - j|.
 //
-// The forward keeps only the log-sum-exp. Order: scores and probability-value products are chains over
-// d and over keys ascending; the maximum is exact; the denominator is in lane order over keys.
+// The forward keeps only the log-sum-exp. In f32, with chains over d, keys and queries ascending:
+//   s_ij = fma(scale, chain_d q k, bias)   e_ij = exp_f32(s_ij - max_j s)   l_i = lanes_j e_ij
+//   out_id = (chain_j e_ij v_jd) / l_i     lse_i = max + log_f32(l_i)
+//   p_ij = exp_f32(s_ij - lse_i)   delta_i = lanes_d dout out   dp_ij = chain_d dout v
+//   ds_ij = p_ij (dp_ij - delta_i) scale   dq_id = chain_j ds k
+//   dk_jd = chain_hi ds q   dv_jd = chain_hi p dout, over the heads h of the group, then queries i
 // Agreement: sum. Source: Vaswani et al. 2017; Dao 2023 for the backward from (out, lse).
 #ifndef JOMED_KERNELS_ATTENTION_H
 #define JOMED_KERNELS_ATTENTION_H
@@ -40,13 +44,15 @@ typedef void attention_fwd_fn(Device *dev, DType t, void *out, float *lse, const
 
 // dq, dk, dv = gradients, same layout and strides as q, k, v; all three assigned.
 // dout has the layout and stride of out. delta: (H,Nq) f32 scratch, rowsum(dout * out) on return.
-// dk and dv sum over the query heads of a group and over queries in a fixed order.
 typedef void attention_bwd_fn(Device *dev, DType t, void *dq, void *dk, void *dv, float *delta,
                               const void *dout, const void *out, const float *lse, const void *q,
                               const void *k, const void *v, const AttentionShape *shape);
 
 attention_fwd_fn attention_fwd_cpu, attention_fwd_cuda, attention_fwd_emu;
 attention_bwd_fn attention_bwd_cpu, attention_bwd_cuda, attention_bwd_emu;
+// The equations as plain loops on the CPU: same bits as _cpu, for reading and for tests.
+attention_fwd_fn attention_fwd_naive;
+attention_bwd_fn attention_bwd_naive;
 
 #ifdef __cplusplus
 }

@@ -92,4 +92,31 @@ static inline float exp_f32(float x) {
     return x < -87.33654f ? 0.0f : x > 88.72283f ? INFINITY : x != x ? x : y;
 }
 
+// ln x, correctly rounded but for results within 1e-9 ulp of a tie: f64 arithmetic, rounded once.
+// -inf at 0, NaN below, +inf and NaN stay.
+//   x = 2^n m, m in [sqrt(1/2), sqrt 2);  ln m = 2 atanh((m - 1) / (m + 1)) by its series.
+static inline float log_f32(float x) {
+    if (!(x > 0.0f) || x == INFINITY) {
+        return x == 0.0f ? -INFINITY : x < 0.0f ? NAN : x;
+    }
+    const double LN2 = 0.69314718055994530942, ROOT_HALF = 0.70710678118654752440;
+    const double wide = (double)x; // also makes subnormals normal
+    uint64_t bits;
+    memcpy(&bits, &wide, 8);
+    int n = (int)(bits >> 52) - 1022;
+    bits = (bits & 0xfffffffffffffu) | (uint64_t)1022 << 52;
+    double m; // in [1/2, 1)
+    memcpy(&m, &bits, 8);
+    if (m < ROOT_HALF) {
+        m *= 2;
+        n--;
+    }
+    const double s = (m - 1) / (m + 1), z = s * s; // |s| <= 0.1716: the next term is below 1e-16
+    double p = 1.0 / 19;
+    for (int k = 17; k >= 1; k -= 2) {
+        p = p * z + 1.0 / k;
+    }
+    return (float)(n * LN2 + 2 * s * p);
+}
+
 #endif

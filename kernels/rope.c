@@ -1,0 +1,125 @@
+// rope: rotary position embeddings on the CPU; the contract is in rope.h.
+//
+// The table is made once per batch and shared by all layers, so its sines may be slow; the rotation is
+// bound by memory. Heads of 16-bit rows are widened into a small buffer, turned, and rounded once.
+#include "rope.h"
+
+#include <math.h>
+#include <stdbool.h>
+
+#include "base.h"
+
+#define MAX_D 256
+#define PARALLEL_FROM ((size_t)1 << 17) // elements; below, waking the threads costs more than it gains
+
+// ---- the table ----
+// Frequency of pair j, and in *axis which position it takes.
+static double frequency(int j, int D, RopeLayout layout, double theta, const int *sections,
+                        int *axis) {
+    const int quarter = D / 4;
+    const bool is_column = j >= quarter;
+    switch (layout) {
+    case ROPE_1D:
+        *axis = 0;
+        return pow(theta, -2.0 * j / D);
+    case ROPE_2D_HALVES:
+        *axis = is_column;
+        return pow(theta, -2.0 * (j - (is_column ? quarter : 0)) / (D / 2));
+    case ROPE_2D_ALTERNATE:
+        *axis = is_column;
+        return pow(theta, -(is_column ? 4.0 * (j - quarter) + 2.0 : 4.0 * j) / D);
+    case ROPE_M:
+        *axis = (j >= sections[0]) + (j >= sections[0] + sections[1]);
+        return pow(theta, -2.0 * j / D);
+    default:
+        CHECK(false, "layout=%d", (int)layout);
+    }
+}
+
+void rope_table_cpu(Device *dev, float *cosine, float *sine, const int32_t *positions, int N, int D,
+                    RopeLayout layout, double theta, const int *sections) {
+    CHECK(N >= 1 && D >= 2 && D <= MAX_D && D % 2 == 0, "N=%d D=%d", N, D);
+    CHECK((layout != ROPE_2D_HALVES && layout != ROPE_2D_ALTERNATE) || D % 4 == 0, "D=%d", D);
+    CHECK(layout != ROPE_M || sections[0] + sections[1] + sections[2] == D / 2,
+          "sections %d %d %d, D=%d", sections[0], sections[1], sections[2], D);
+    const int pairs = D / 2;
+    double freq[MAX_D / 2];
+    int axis[MAX_D / 2];
+    for (int j = 0; j < pairs; j++) {
+        freq[j] = frequency(j, D, layout, theta, sections, &axis[j]);
+    }
+#pragma omp parallel for num_threads(device_threads(dev)) if ((size_t)N * pairs >= PARALLEL_FROM / 16)
+    for (int n = 0; n < N; n++) {
+        for (int j = 0; j < pairs; j++) {
+            const double angle = positions[(size_t)axis[j] * N + n] * freq[j];
+            cosine[(size_t)n * pairs + j] = (float)cos(angle);
+            sine[(size_t)n * pairs + j] = (float)sin(angle);
+        }
+    }
+}
+
+// ---- the rotation ----
+// Position 0 must leave every bit alone: -0 * 1 + 0 would become +0, and an infinity NaN.
+static bool is_identity(const float *cosine, const float *sine, int pairs) {
+    for (int j = 0; j < pairs; j++) {
+        if (cosine[j] != 1.0f || sine[j] != 0.0f) {
+            return false;
+        }
+    }
+    return true;
+}
+
+// Pair j of a head is (x[j*step], x[j*step + apart]); sign -1 turns backwards.
+static void rotate_head(float *__restrict__ x, const float *__restrict__ cosine,
+                        const float *__restrict__ sine, int pairs, RopePairing pairing,
+                        float sign) {
+    if (pairing == ROPE_HALF) {
+        float *__restrict__ y = x + pairs;
+        for (int j = 0; j < pairs; j++) {
+            const float a = x[j], b = y[j], c = cosine[j], s = sign * sine[j];
+            x[j] = fmaf(a, c, -(b * s));
+            y[j] = fmaf(b, c, a * s);
+        }
+    } else {
+        for (int j = 0; j < pairs; j++) {
+            const float a = x[2 * j], b = x[2 * j + 1], c = cosine[j], s = sign * sine[j];
+            x[2 * j] = fmaf(a, c, -(b * s));
+            x[2 * j + 1] = fmaf(b, c, a * s);
+        }
+    }
+}
+
+static void rotate(Device *dev, DType t, void *x, const float *cosine, const float *sine, int N,
+                   int H, int D, int stride, RopePairing pairing, float sign) {
+    CHECK(N >= 1 && H >= 1 && D >= 2 && D <= MAX_D && D % 2 == 0 && stride >= H * D,
+          "N=%d H=%d D=%d stride=%d", N, H, D, stride);
+    const int pairs = D / 2;
+#pragma omp parallel for num_threads(device_threads(dev)) if ((size_t)N * H * D >= PARALLEL_FROM)
+    for (int n = 0; n < N; n++) {
+        const float *c = cosine + (size_t)n * pairs, *s = sine + (size_t)n * pairs;
+        if (is_identity(c, s, pairs)) {
+            continue;
+        }
+        for (int h = 0; h < H; h++) {
+            void *head = dtype_at(t, x, (size_t)n * stride + (size_t)h * D);
+            if (t == DT_F32) {
+                rotate_head(head, c, s, pairs, pairing, sign);
+            } else {
+                float wide[MAX_D];
+                dtype_widen(wide, t, head, (size_t)D);
+                rotate_head(wide, c, s, pairs, pairing, sign);
+                dtype_narrow(t, head, wide, (size_t)D);
+            }
+        }
+    }
+}
+
+void rope_fwd_cpu(Device *dev, DType t, void *x, const float *cosine, const float *sine, int N, int H,
+                  int D, int stride, RopePairing pairing) {
+    rotate(dev, t, x, cosine, sine, N, H, D, stride, pairing, 1.0f);
+}
+
+void rope_bwd_cpu(Device *dev, DType t, void *dx, const float *cosine, const float *sine, int N,
+                  int H, int D, int stride, RopePairing pairing) {
+    rotate(dev, t, dx, cosine, sine, N, H, D, stride, pairing, -1.0f);
+}
