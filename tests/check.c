@@ -245,6 +245,12 @@ void expect_gradient(const char *what, const double *grad, double *x, size_t n,
     }
 }
 
+double check_round(DType t, double x) {
+    float stored;
+    dtype_store(t, &stored, 0, (float)x);
+    return dtype_load(t, &stored, 0);
+}
+
 // ---- device buffers ----
 Device *check_device(void) {
     static Device *dev;
@@ -252,6 +258,18 @@ Device *check_device(void) {
         dev = device_new(backend, 0, threads);
     }
     return dev;
+}
+
+Device *check_device_threads(int count) {
+    static Device *devs[65];
+    CHECK(count >= 1 && count <= 64, "count=%d", count);
+    if (backend != DEVICE_CPU) {
+        return check_device();
+    }
+    if (!devs[count]) {
+        devs[count] = device_new(backend, 0, count);
+    }
+    return devs[count];
 }
 
 const Ops *check_ops(void) { return device_ops(check_device()); }

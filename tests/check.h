@@ -67,8 +67,16 @@ void expect_sum(const char *what, const double *got, const double *f64, const do
 void expect_gradient(const char *what, const double *grad, double *x, size_t n,
                      double (*loss)(void *ctx), void *ctx, int probes);
 
+// ---- references ----
+// A reference loop is written once, every step through check_step: in double it is the oracle, in f32
+// the plain loop of class "sum" (a double holds any one f32 operation exactly enough to round it).
+typedef enum { IN_F64, IN_F32 } Precision;
+static inline double check_step(Precision p, double x) { return p == IN_F32 ? (double)(float)x : x; }
+double check_round(DType t, double x); // x rounded to f32 and then to t, as a store does
+
 // ---- device buffers with guard bands ----
 Device *check_device(void); // the backend under test, opened once
+Device *check_device_threads(int threads); // the same with so many threads, where it has threads
 const Ops *check_ops(void);
 // n elements on the device between two guard bands, and a mirror in double on the host.
 typedef struct {
