@@ -38,6 +38,10 @@ CFLAGS   += -fno-pie -DPARTIAL
 LDFLAGS  += -no-pie -Wl,--unresolved-symbols=ignore-in-object-files
 endif
 
+# Commit and flags, for --version and the run directories; only host/version.c is rebuilt when they change.
+COMMIT   := $(shell git describe --always --dirty=+changes --abbrev=12 2>/dev/null || echo unknown)
+VERSION  := -DJOMED_COMMIT='"$(COMMIT)"' -DJOMED_FLAGS='"$(CPUFLAGS) $(if $(SAN),SAN=$(SAN))"'
+
 # ---- sources ----
 LIB   := $(wildcard kernels/*.c) $(wildcard models/*.c) $(filter-out host/main.c,$(wildcard host/*.c))
 TESTS := $(wildcard tests/*.c)
@@ -61,6 +65,12 @@ $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	@echo "CC    $<"
 	@$(CC) $(CFLAGS) -c -o $@ $<
+$(BUILD)/host/version.o: CFLAGS += $(VERSION)
+$(BUILD)/host/version.o: $(BUILD)/version.txt
+$(BUILD)/version.txt: FORCE
+	@mkdir -p $(@D)
+	@echo "$(COMMIT) $(CPUFLAGS) $(SAN)" | cmp -s - $@ || echo "$(COMMIT) $(CPUFLAGS) $(SAN)" > $@
+FORCE:
 -include $(patsubst %.o,%.d,$(call obj,$(LIB) host/main.c $(TESTS) $(BENCH)))
 
 report-parts:

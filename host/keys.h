@@ -1,0 +1,179 @@
+// keys: the list of all settings. One line each; struct Config, the parser, help and the dump of a run
+// come from it (config.h).
+//
+//   X(section, name, TYPE, default as text, range, help)     section ends with a dot, or is empty
+//
+// TYPE: BOOL bool, INT int, SIZE int64_t, FLOAT double, TEXT const char *, CHOICE int (an enumerator),
+// TEXTS TextList, INTS IntList. Range: BETWEEN(low, high), ONE_OF(choices), ANY.
+// To add a key, add a line; to add a section, BEGIN and END around it.
+#ifndef JOMED_HOST_KEYS_H
+#define JOMED_HOST_KEYS_H
+
+// ---- choices: C(enumerator, "text"), in this order ----
+#define START_CHOICES(C) \
+    C(START_NEW, "new") C(START_RESUME, "resume") C(START_OVERWRITE, "overwrite")
+#define LOG_CHOICES(C) \
+    C(LEVEL_ERROR, "error") C(LEVEL_WARN, "warn") C(LEVEL_INFO, "info") C(LEVEL_DEBUG, "debug")
+#define COMM_CHOICES(C) \
+    C(COMM_AUTO, "auto") C(COMM_SINGLE, "single") C(COMM_TCP, "tcp") C(COMM_NCCL, "nccl")
+#define NON_UTF8_CHOICES(C) C(NON_UTF8_REPLACE, "replace") C(NON_UTF8_FAIL, "fail")
+#define BAD_IMAGE_CHOICES(C) \
+    C(BAD_IMAGE_FAIL, "fail") C(BAD_IMAGE_SKIP, "skip") C(BAD_IMAGE_BLANK, "blank")
+#define WARNINGS_CHOICES(C) C(WARNINGS_ACCEPT, "accept") C(WARNINGS_REFUSE, "refuse")
+#define HEAD_CHOICES(C) C(HEAD_TEXT, "text") C(HEAD_IMAGE, "image")
+#define SCHEDULE_CHOICES(C) \
+    C(SCHEDULE_COSINE, "cosine") C(SCHEDULE_LINEAR, "linear") C(SCHEDULE_CONSTANT, "constant")
+#define LOSS_CHOICES(C)                                                                            \
+    C(LOSS_MARGINAL, "marginal") C(LOSS_JOMED, "jomed") C(LOSS_PDIST, "pdist")                     \
+    C(LOSS_EMDR2, "emdr2") C(LOSS_LEGACY1, "legacy1") C(LOSS_LEGACY2, "legacy2")                   \
+    C(LOSS_LEGACY3, "legacy3")
+#define SPLIT_CHOICES(C) C(SPLIT_TEST, "test") C(SPLIT_VAL, "val") C(SPLIT_TRAIN, "train")
+#define ON_ERROR_CHOICES(C) C(ON_ERROR_STOP, "stop") C(ON_ERROR_WARN, "warn")
+// These two are enumerated in kernels/: DType and DeviceKind.
+#define DTYPE_CHOICES(C) C(KEY_F32, "f32") C(KEY_BF16, "bf16") C(KEY_F16, "f16")
+#define DEVICE_CHOICES(C) C(KEY_CPU, "cpu") C(KEY_CUDA, "cuda")
+
+// ---- the list ----
+// clang-format off
+#define CONFIG(BEGIN, X, END) \
+X(, seed, INT, "1", BETWEEN(0, 2147483647), "key of every random number") \
+X(, threads, INT, "0", BETWEEN(0, 4096), "CPU threads; 0: what OpenMP says; results do not depend on it") \
+X(, device, CHOICE, "cpu", ONE_OF(DEVICE_CHOICES), "where ops run; cuda never falls back to cpu") \
+X(, comm, CHOICE, "auto", ONE_OF(COMM_CHOICES), "how several processes talk") \
+X(, world, INT, "0", BETWEEN(0, 65536), "number of processes expected; 0: what the launcher says") \
+X(, question, TEXT, "", ANY, "question of the task, put before the answer") \
+X(, classes, TEXTS, "[]", ANY, "answers of the task, in label order") \
+BEGIN(run) \
+X(run., dir, TEXT, "", ANY, "directory of the run; empty: runs/VERB") \
+X(run., start, CHOICE, "new", ONE_OF(START_CHOICES), "new refuses a used directory; a Slurm restart resumes") \
+X(run., deterministic, BOOL, "false", ANY, "also write losses.jsonl, without times, for comparison byte by byte") \
+END(run) \
+BEGIN(log) \
+X(log., level, CHOICE, "info", ONE_OF(LOG_CHOICES), "lines above this level are dropped") \
+X(log., every, INT, "10", BETWEEN(1, 1000000), "steps between progress lines") \
+END(log) \
+BEGIN(data) \
+X(data., root, TEXT, ".", ANY, "directory that relative paths in data files start from") \
+X(data., task, TEXT, "", ANY, "JSONL file of queries") \
+X(data., corpus, TEXT, "", ANY, "JSONL file of passages") \
+X(data., allow_absolute_paths, BOOL, "false", ANY, "allow data files to name files outside data.root") \
+X(data., max_bad_lines, INT, "0", BETWEEN(0, 2147483647), "lines that may be skipped as unreadable") \
+X(data., non_utf8, CHOICE, "replace", ONE_OF(NON_UTF8_CHOICES), "bytes that are not UTF-8: U+FFFD, or an error") \
+X(data., on_bad_image, CHOICE, "fail", ONE_OF(BAD_IMAGE_CHOICES), "an image that cannot be decoded") \
+END(data) \
+BEGIN(image) \
+X(image., warnings, CHOICE, "accept", ONE_OF(WARNINGS_CHOICES), "images that decode with warnings") \
+X(image., max_side, INT, "32768", BETWEEN(1, 1000000), "pixels; larger images are refused from the header") \
+X(image., max_pixels, SIZE, "67108864", BETWEEN(1, 4294967296), "width times height, likewise") \
+END(image) \
+BEGIN(limits) \
+X(limits., max_array_bytes, SIZE, "4294967296", BETWEEN(1, 1e15), "largest array taken from an .npz file") \
+END(limits) \
+BEGIN(retriever) \
+X(retriever., preset, TEXT, "tiny", ANY, "form of the towers") \
+X(retriever., weights, TEXT, "", ANY, "safetensors file or directory") \
+X(retriever., dtype, CHOICE, "f32", ONE_OF(DTYPE_CHOICES), "storage type of the towers") \
+X(retriever., head, CHOICE, "text", ONE_OF(HEAD_CHOICES), "which query head is trained: text or image index") \
+X(retriever., image_size, INT, "0", BETWEEN(0, 4096), "pixels; 0: what the preset says") \
+X(retriever., k, INT, "50", BETWEEN(1, 4096), "passages per training query, K") \
+X(retriever., share, FLOAT, "0.15", BETWEEN(0, 1), "weight a of the trained query in the mixed query") \
+X(retriever., temperature, FLOAT, "0.02", BETWEEN(1e-6, 1e3), "T_s: scores are divided by it") \
+X(retriever., evidence_temperature, FLOAT, "1", BETWEEN(1e-6, 1e6), "T_g: the reader's evidence is divided by it") \
+X(retriever., refresh, INT, "10", BETWEEN(1, 1000000), "steps between refreshes of the search head") \
+X(retriever., steps, INT, "400", BETWEEN(0, 2147483647), "training steps") \
+X(retriever., batch, INT, "8", BETWEEN(1, 1048576), "queries per step, over all processes") \
+X(retriever., lr, FLOAT, "1e-4", BETWEEN(0, 10), "learning rate") \
+X(retriever., warmup, INT, "20", BETWEEN(0, 2147483647), "steps of linear warm-up; the first has rate 0") \
+X(retriever., schedule, CHOICE, "cosine", ONE_OF(SCHEDULE_CHOICES), "learning rate after the warm-up") \
+X(retriever., weight_decay, FLOAT, "0.01", BETWEEN(0, 10), "on tensors of two or more dimensions") \
+X(retriever., beta2, FLOAT, "0.999", BETWEEN(0, 0.9999999), "AdamW's second moment") \
+X(retriever., clip, FLOAT, "1", BETWEEN(0, 1e9), "limit of the gradient's norm; 0: none") \
+X(retriever., loss, CHOICE, "marginal", ONE_OF(LOSS_CHOICES), "gold scores and objective") \
+END(retriever) \
+BEGIN(reader) \
+X(reader., preset, TEXT, "tiny", ANY, "form of the vision-language model") \
+X(reader., weights, TEXT, "", ANY, "safetensors file or directory") \
+X(reader., adapter, TEXT, "", ANY, "PEFT directory with a LoRA adapter") \
+X(reader., dtype, CHOICE, "f32", ONE_OF(DTYPE_CHOICES), "storage type of the frozen weights") \
+X(reader., steps, INT, "150", BETWEEN(0, 2147483647), "training steps") \
+X(reader., batch, INT, "64", BETWEEN(1, 1048576), "prompts per step, over all processes") \
+X(reader., lr, FLOAT, "1e-4", BETWEEN(0, 10), "learning rate") \
+X(reader., warmup, INT, "15", BETWEEN(0, 2147483647), "steps of linear warm-up; the first has rate 0") \
+X(reader., schedule, CHOICE, "cosine", ONE_OF(SCHEDULE_CHOICES), "learning rate after the warm-up") \
+X(reader., weight_decay, FLOAT, "0", BETWEEN(0, 10), "on tensors of two or more dimensions") \
+X(reader., beta2, FLOAT, "0.999", BETWEEN(0, 0.9999999), "AdamW's second moment") \
+X(reader., clip, FLOAT, "1", BETWEEN(0, 1e9), "limit of the gradient's norm; 0: none") \
+X(reader., lora_rank, INT, "8", BETWEEN(1, 4096), "r of the adapter") \
+X(reader., lora_alpha, FLOAT, "16", BETWEEN(1e-6, 1e6), "the adapter is scaled by lora_alpha / lora_rank") \
+X(reader., lora_dropout, FLOAT, "0", BETWEEN(0, 0), "only 0: dropout is not supported") \
+X(reader., closed_book_share, FLOAT, "0.15", BETWEEN(0, 1), "share of prompts without passages") \
+X(reader., all_weights, BOOL, "false", ANY, "train every weight instead of an adapter") \
+END(reader) \
+BEGIN(pretrain) \
+X(pretrain., steps, INT, "300", BETWEEN(0, 2147483647), "contrastive steps of the towers") \
+X(pretrain., batch, INT, "128", BETWEEN(2, 1048576), "pairs per step, over all processes") \
+X(pretrain., lr, FLOAT, "1e-3", BETWEEN(0, 10), "learning rate") \
+X(pretrain., warmup, INT, "20", BETWEEN(0, 2147483647), "steps of linear warm-up") \
+X(pretrain., weight_decay, FLOAT, "0.01", BETWEEN(0, 10), "on tensors of two or more dimensions") \
+X(pretrain., temperature, FLOAT, "0.07", BETWEEN(1e-6, 1e3), "of the InfoNCE loss") \
+X(pretrain., learn_temperature, BOOL, "false", ANY, "train the temperature too") \
+END(pretrain) \
+BEGIN(index) \
+X(index., dir, TEXT, "", ANY, "directory of the index shards") \
+X(index., dtype, CHOICE, "f16", ONE_OF(DTYPE_CHOICES), "storage type of the rows") \
+X(index., shard_rows, INT, "1000000", BETWEEN(1, 2147483647), "rows per shard file") \
+END(index) \
+BEGIN(score_store) \
+X(score_store., enable, BOOL, "true", ANY, "keep the reader's scores of (query, passage) pairs") \
+X(score_store., dir, TEXT, "", ANY, "directory of the store; empty: inside the run") \
+END(score_store) \
+BEGIN(prompt) \
+X(prompt., max_tokens, INT, "4096", BETWEEN(8, 1048576), "captions, and only they, are cut to fit") \
+END(prompt) \
+BEGIN(evaluate) \
+X(evaluate., k, INT, "2", BETWEEN(1, 4096), "passages per head") \
+X(evaluate., split, CHOICE, "test", ONE_OF(SPLIT_CHOICES), "which rows of the task") \
+X(evaluate., rerankers, TEXTS, "[]", ANY, "analyses that reorder the retrieved passages") \
+X(evaluate., oracle_at, INTS, "[]", BETWEEN(1, 4096), "passages per head at which the oracle is reported") \
+END(evaluate) \
+BEGIN(checkpoint) \
+X(checkpoint., every, INT, "1000", BETWEEN(1, 2147483647), "steps between checkpoints") \
+X(checkpoint., keep, INT, "2", BETWEEN(1, 100000), "newest checkpoints that stay") \
+X(checkpoint., on_error, CHOICE, "stop", ONE_OF(ON_ERROR_CHOICES), "when one cannot be written") \
+END(checkpoint) \
+BEGIN(exact) \
+X(exact., all, BOOL, "false", ANY, "sets every exact.* that is not set by itself") \
+X(exact., double_softmax, BOOL, "false", ANY, "cross-entropy applied to probabilities") \
+X(exact., wd1, BOOL, "false", ANY, "weight decay 1.0 on all tensors, biases and norms too") \
+X(exact., clip_before_backward, BOOL, "false", ANY, "gradients are clipped while still empty: not at all") \
+X(exact., kl_mean, BOOL, "false", ANY, "element mean of the divergence times 1000") \
+X(exact., prior_t1, BOOL, "false", ANY, "prior in the target at temperature 1") \
+X(exact., stale_search_head, BOOL, "false", ANY, "the image stage starts with the text head as search head") \
+X(exact., recompute_fp32, BOOL, "false", ANY, "loss scores from f32 rows, search in f16") \
+X(exact., max_norm, BOOL, "false", ANY, "scores of each head divided by their maximum before fusion") \
+X(exact., min_class, BOOL, "false", ANY, "epochs cut to the rarest class") \
+X(exact., retina6, BOOL, "false", ANY, "a sixth retina label that does not exist") \
+X(exact., space_tokens, BOOL, "false", ANY, "labels as space-prefixed tokens") \
+X(exact., fusion, BOOL, "false", ANY, "logit fusion of the decoded text") \
+END(exact)
+// clang-format on
+
+// ---- refused by name: R(key, value or "" for any bad one, why) ----
+// Consulted when a key is unknown or its value does not pass.
+#define CONFIG_REFUSED(R)                                                                          \
+    R("reader.lora_dropout", "", "dropout is not supported; 0 is the only value")                  \
+    R("reader.dropout", "", "dropout is not supported; leave it out")                              \
+    R("retriever.dropout", "", "dropout is not supported; leave it out")                           \
+    R("reader.quantization", "", "quantised weights are not supported; use reader.dtype=bf16")     \
+    R("reader.load_in_4bit", "", "quantised weights are not supported; use reader.dtype=bf16")     \
+    R("reader.load_in_8bit", "", "quantised weights are not supported; use reader.dtype=bf16")     \
+    R("reader.dtype", "int8", "quantised weights are not supported; use reader.dtype=bf16")        \
+    R("reader.dtype", "int4", "quantised weights are not supported; use reader.dtype=bf16")        \
+    R("reader.dtype", "nf4", "quantised weights are not supported; use reader.dtype=bf16")         \
+    R("reader.use_dora", "", "DoRA is not supported; plain LoRA is")                               \
+    R("reader.dora", "", "DoRA is not supported; plain LoRA is")                                   \
+    R("retriever.loss", "loop", "leave-one-out evidence is not built; loss=marginal is")           \
+    R("retriever.loss", "adist", "attention evidence is not built; loss=marginal is")              \
+    R("exact.modes", "", "the original's dropout is not built")
+
+#endif
