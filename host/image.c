@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "jpeg.h"
 #include "kernels/ops.h"
+#include "png.h"
 
 ImageLimits image_limits_default(void) {
     return (ImageLimits){.max_side = 32768, .max_pixels = (size_t)64 << 20, .max_scans = 500};
@@ -37,6 +39,42 @@ void image_free(Image *image) {
 uint64_t image_hash(const Image *image) {
     const int32_t shape[3] = {image->width, image->height, image->channels};
     return xxh64(image->data, image_bytes(image), xxh64(shape, sizeof shape, 0));
+}
+
+// ---- files ----
+// What a file that is no picture of ours most likely is, by its first bytes.
+static const char *looks_like(const uint8_t *bytes, size_t size) {
+    static const struct {
+        size_t at;
+        const char *magic, *name;
+    } known[] = {{0, "GIF8", "a GIF"},       {0, "BM", "a BMP"},     {0, "II*", "a TIFF"},
+                 {0, "MM", "a TIFF"},        {8, "WEBP", "a WebP"},  {128, "DICM", "a DICOM file"},
+                 {0, "<", "a web page"},     {0, "%PDF", "a PDF"},   {0, "version https://git-lfs",
+                                                                      "a Git LFS pointer"}};
+    if (size == 0) {
+        return "an empty file";
+    }
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        const size_t n = strlen(known[i].magic);
+        if (size >= known[i].at + n && memcmp(bytes + known[i].at, known[i].magic, n) == 0) {
+            return known[i].name;
+        }
+    }
+    return "something else";
+}
+
+Error image_decode(const void *bytes, size_t size, const ImageLimits *limits, Image *out,
+                   int *warnings) {
+    *warnings = 0;
+    if (size >= 4 && memcmp(bytes, "\x89PNG", 4) == 0) {
+        return png_decode(bytes, size, limits, out, warnings);
+    }
+    if (size >= 3 && memcmp(bytes, "\xFF\xD8\xFF", 3) == 0) {
+        return jpeg_decode(bytes, size, limits, out, warnings);
+    }
+    *out = (Image){0};
+    return error_at(EXIT_BAD_DATA, 0, "neither png nor jpeg but %s; convert it",
+                    looks_like(bytes, size));
 }
 
 // ---- changing one ----

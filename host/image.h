@@ -36,6 +36,12 @@ typedef struct {
 } ImageLimits;
 ImageLimits image_limits_default(void); // 32768, 64 Mi, 500
 
+// ---- files ----
+// Decodes a PNG or JPEG (host/png.h, host/jpeg.h say to what). On error *out is empty and the text names
+// what the bytes look like instead. *warnings counts what the decoder bridged (0 for a sound file).
+Error image_decode(const void *bytes, size_t size, const ImageLimits *limits, Image *out,
+                   int *warnings);
+
 // ---- changing one ----
 // Pillow's convert("RGB"): grey is repeated, alpha is dropped without compositing.
 Image image_to_rgb_new(const Image *image);

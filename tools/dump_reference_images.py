@@ -9,7 +9,7 @@ import sys
 import zlib
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image
 
 OUT = os.path.join(os.path.dirname(__file__), "..", "tests", "data")
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -50,6 +50,27 @@ def dump_resize():
     write("image_resize.txt", lines)
 
 
+def dump_decode(data):
+    """Every picture of the test data: size and crc32 of its RGB pixels, or the word error."""
+    lines = ["# file width height crc32 of convert('RGB') | file error"]
+    for folder in ("images/jpeg", "images/jpeg-corrupt", "images/png-extra", "medical/vqa-rad/images",
+                   "medical/skin-ham10000/images", "medical/breast-ultrasound/images",
+                   "medical/covid-chestxray/images", "medical/retina"):
+        for root, _, files in sorted(os.walk(os.path.join(data, folder))):
+            for name in sorted(files):
+                if not name.lower().endswith((".jpg", ".jpeg", ".png")):
+                    continue
+                path = os.path.join(root, name)
+                shown = os.path.relpath(path, data)
+                try:
+                    picture = Image.open(path).convert("RGB")
+                    lines.append(f"{shown} {picture.width} {picture.height} "
+                                 f"{zlib.crc32(picture.tobytes()):08x}")
+                except Exception:  # Pillow refuses in many ways
+                    lines.append(f"{shown} error")
+    write("image_decode.txt", lines)
+
+
 def write(name, lines):
     with open(os.path.join(OUT, name), "w") as f:
         f.write("\n".join(lines) + "\n")
@@ -58,3 +79,4 @@ def write(name, lines):
 
 if __name__ == "__main__":
     dump_resize()
+    dump_decode(sys.argv[1])
