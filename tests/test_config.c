@@ -4,6 +4,7 @@
 
 #include "check.h"
 #include "host/config.h"
+#include "host/dataset.h"
 
 static ConfigProblems read_yaml(Config *config, const char *text) {
     ConfigProblems problems = {0};
@@ -29,7 +30,7 @@ TEST(config_values) {
     config_override(&config, &problems, "question=is it: a=b? null");
     config_override(&config, &problems, "evaluate.rerankers=[a, 'b c']");
     EXPECT(problems.count == 0, "%s", problems.lines[0]);
-    EXPECT(config.seed == 7 && config.run.start == START_RESUME, "seed=%d", config.seed);
+    EXPECT(config.seed == 7 && config.run.start == KEY_START_RESUME, "seed=%d", config.seed);
     EXPECT(strcmp(config.run.dir, "a b/c") == 0, "%s", config.run.dir);
     EXPECT(config.retriever.lr == 1e-4 && config.retriever.k == 6, "k=%d", config.retriever.k);
     EXPECT(config.retriever.share == 1, "an integer is a number");
@@ -149,12 +150,16 @@ TEST(config_exact_all) {
     config_free(&config);
 }
 
-// These choices are used as enumerators of kernels/.
-TEST(config_choices_agree_with_kernels) {
+// These choices are used as enumerators of other modules.
+TEST(config_choices_agree) {
     EXPECT((int)KEY_F32 == (int)DT_F32 && (int)KEY_BF16 == (int)DT_BF16 && (int)KEY_F16 == (int)DT_F16,
            "DType");
     EXPECT((int)KEY_CPU == (int)DEVICE_CPU && (int)KEY_CUDA == (int)DEVICE_CUDA, "DeviceKind");
-    EXPECT((int)LEVEL_ERROR == (int)LOG_ERROR && (int)LEVEL_DEBUG == (int)LOG_DEBUG, "LogLevel");
+    EXPECT((int)KEY_LEVEL_ERROR == (int)LOG_ERROR && (int)KEY_LEVEL_DEBUG == (int)LOG_DEBUG, "LogLevel");
+    EXPECT((int)KEY_BAD_IMAGE_FAIL == (int)BAD_IMAGE_FAIL &&
+               (int)KEY_BAD_IMAGE_SKIP == (int)BAD_IMAGE_SKIP &&
+               (int)KEY_BAD_IMAGE_BLANK == (int)BAD_IMAGE_BLANK,
+           "BadImage");
 }
 
 // Any damage to a good file gives values or problems, never a crash.
