@@ -14,7 +14,7 @@
 #include "lora.h"
 
 // The parts of a block, in the order of its tensors. Each name appears here once: the lists generate
-// the struct, the names, the tensors.        part, columns in, rows out
+// the struct, the names and the tensors.
 #define BLOCK_NORMS(X) X(norm1) X(inner_norm) X(norm2) X(mlp_norm)
 #define BLOCK_LINEARS(X) X(q) X(k) X(v) X(o) X(gate) X(up) X(down)
 
@@ -30,8 +30,8 @@ typedef struct {
 #undef X
 } BlockNames;
 extern const BlockNames block_names_jina_image, block_names_jina_text, block_names_clip,
-    block_names_timm, block_names_bert, block_names_qwen2vl_vision, block_names_pixtral_vision,
-    block_names_llama; // llama: Qwen2 and Mistral language models
+    block_names_timm, block_names_bert, block_names_pixtral_vision,
+    block_names_llama; // timm also serves Qwen2-VL vision, llama Qwen2 and Mistral
 
 typedef struct {
     int C, H, Hkv, D, F;
@@ -67,13 +67,15 @@ typedef struct {
     int B, N, max_T;
     const int32_t *cu_seqlens;   // (B+1) on the device
     const float *cosine, *sine;  // (N,D/2), for has_rope
-    const float *alibi;          // (H) slopes, for has_alibi
+    const float *alibi;          // (H) slopes; stack_fwd sets it
 } BlockBatch;
 
 // What the backward needs, all in the run's arena. (N,C) unless said.
 typedef struct {
-    void *attn_in, *q, *k, *v, *attn, *inner; // q, attn, inner (N,H*D); k, v (N,Hkv*D)
-    void *sum1, *mid, *mlp_in, *gate, *up, *act, *mlp_mid, *sum2; // gate .. mlp_mid (N,F)
+    const void *attn_in, *mlp_in;        // what q, k, v and gate, up read
+    void *q, *k, *v, *attn, *inner;      // q, attn, inner (N,H*D); k, v (N,Hkv*D)
+    void *sum1, *mid, *sum2;             // sums: post-norm only, before norm1 and norm2
+    void *gate, *up, *act, *down_in;     // (N,F)
     float *lse; // (H,N)
 #define X(part) NormState part;
     BLOCK_NORMS(X)
@@ -86,7 +88,7 @@ typedef struct {
 typedef struct {
     Block *block; // (L)
     int L;
-    float *alibi; // (H) on the device, or NULL; set by stack_allocate
+    float *slopes; // (H) of ALiBi on the host, or NULL
 } BlockStack;
 typedef struct {
     void *x[MAX_LAYERS + 1]; // x[l] is the input of block l, x[L] the output
@@ -96,9 +98,7 @@ typedef struct {
 
 // Adds the tensors of L blocks; block l has the prefix `prefix` l "." ("blocks." gives "blocks.0.").
 BlockStack stack_new(TensorList *list, const BlockConfig *config, int L, const char *prefix);
-void stack_free(Device *dev, BlockStack *stack);
-// Constants on the device (ALiBi slopes). Before the first pass.
-void stack_allocate(Device *dev, BlockStack *stack);
+void stack_free(BlockStack *stack); // not the tensors, which are the list's
 // Runs the blocks on x (N,C), which is overwritten unless the run trains. Returns the output; kept in state.
 void *stack_fwd(Run *run, const BlockStack *stack, StackState *state, void *x,
                 const BlockBatch *batch);

@@ -28,22 +28,21 @@ typedef struct {
     Linear patch, projection;
     Norm ln_pre, norm;
     BlockStack blocks;
-    // Row numbers for `capacity` images, on the device; grown when a pass, or a plan, needs more.
-    int capacity;
-    int32_t *cls_rows, *patch_rows, *pos_ids, *zeros, *cu_seqlens;
-    float *cosine, *sine; // (T,D/2) of one image
+    HostIds scratch;
 } ImageTower;
 
 typedef struct {
     int B;
+    int32_t *patch_rows, *cls_rows, *pos_ids, *zeros; // (B*(T-1)), (B), (B*T), (B)
     void *patches, *embedded, *cls, *normed; // unfolded pixels; before ln_pre; CLS rows before, after norm
+    void *patch_lora, *projection_lora;
     NormState ln_pre, norm;
     StackState blocks;
 } ImageTowerState;
 
 // Adds the tower's tensors to list; the caller marks and allocates. image_tower_free frees all but these.
 ImageTower image_tower_new(TensorList *list, const ImageTowerConfig *config);
-void image_tower_free(Device *dev, ImageTower *tower);
+void image_tower_free(ImageTower *tower);
 // out: (B,E) t, not normalised   pixels: (B,3,S,S) f32 on the device, already scaled
 void image_tower_fwd(Run *run, ImageTower *tower, ImageTowerState *state, void *out,
                      const float *pixels, int B);

@@ -107,5 +107,14 @@ void *run_take(Run *run, size_t rows, size_t columns);              // (rows,col
 float *run_take_f32(Run *run, size_t count);
 int32_t *run_take_ids(Run *run, const int32_t *host, size_t count); // a device copy of host ids
 void run_zero(Run *run, void *tensor, size_t rows, size_t columns);
+void *run_at(const Run *run, const void *tensor, size_t element); // address of an element; NULL in a plan
+
+// Scratch on the host for row numbers. It grows when a pass, or a plan, needs more than ever before.
+typedef struct {
+    int32_t *ids;
+    size_t count;
+} HostIds;
+int32_t *host_ids(HostIds *scratch, size_t count);
+void host_ids_free(HostIds *scratch);
 
 #endif

@@ -35,8 +35,7 @@ typedef struct {
     BlockStack blocks;
     Norm norm;
     Linear head; // weight == embed when tied
-    int32_t *host;
-    size_t host_count;
+    HostIds scratch;
 } Reader;
 // With adapters the base is frozen unless is_base_trainable; without, that alone decides.
 Reader *reader_new(Device *dev, DType t, const ReaderConfig *config, bool is_base_trainable);

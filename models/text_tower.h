@@ -30,8 +30,7 @@ typedef struct {
     Norm embed_norm, norm;
     Linear projection, head1, head2;
     BlockStack blocks;
-    int32_t *host; // scratch for positions and pooled rows; grown when a pass, or a plan, needs more
-    size_t host_count;
+    HostIds scratch;
 } TextTower;
 
 // B packed sequences, on the host; a forward copies them in.
@@ -50,7 +49,7 @@ typedef struct {
 } TextTowerState;
 
 TextTower text_tower_new(TensorList *list, const TextTowerConfig *config);
-void text_tower_free(Device *dev, TextTower *tower);
+void text_tower_free(TextTower *tower);
 // out: (B,E) t, not normalised
 void text_tower_fwd(Run *run, TextTower *tower, TextTowerState *state, void *out,
                     const TextBatch *batch);

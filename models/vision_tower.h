@@ -31,8 +31,7 @@ typedef struct {
     Linear patch, merge1, merge2; // merge: the merger's or projector's two layers
     Norm ln_pre, ln_q;            // Pixtral's; Qwen2-VL's
     BlockStack blocks;
-    int32_t *host; // scratch for positions; grown when a pass, or a plan, needs more
-    size_t host_count;
+    HostIds scratch;
 } VisionTower;
 typedef struct {
     int images, N; // those without given features, and their patches
@@ -42,7 +41,7 @@ typedef struct {
 } VisionState;
 
 VisionTower vision_tower_new(TensorList *list, const VisionConfig *config);
-void vision_tower_free(Device *dev, VisionTower *tower);
+void vision_tower_free(VisionTower *tower);
 // out: (sum of vision_tokens, C_out) t, of the images that bring no features, in their order.
 void vision_tower_fwd(Run *run, VisionTower *tower, VisionState *state, void *out,
                       const ReaderImage *image, int count);

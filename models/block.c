@@ -1,0 +1,465 @@
+// block: the transformer block and the stack; see block.h for the equations.
+#include "block.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// ---- names ----
+const BlockNames block_names_jina_image = {
+    .norm1 = {"norm1"},
+    .q = {"attn.q_proj", .bias = "attn.q_bias"},
+    .k = {"attn.k_proj"},
+    .v = {"attn.v_proj", .bias = "attn.v_bias"},
+    .inner_norm = {"attn.inner_attn_ln"},
+    .o = {"attn.proj"},
+    .norm2 = {"norm2"},
+    .gate = {"mlp.w1"},
+    .up = {"mlp.w2"},
+    .mlp_norm = {"mlp.ffn_ln"},
+    .down = {"mlp.w3"},
+};
+const BlockNames block_names_jina_text = {
+    .norm1 = {"norm1"},
+    .q = {"mixer.Wqkv", .slice = 0, .slices = 3},
+    .k = {"mixer.Wqkv", .slice = 1, .slices = 3},
+    .v = {"mixer.Wqkv", .slice = 2, .slices = 3},
+    .o = {"mixer.out_proj"},
+    .norm2 = {"norm2"},
+    .gate = {"mlp.gated_layers", .slice = 0, .slices = 2},
+    .up = {"mlp.gated_layers", .slice = 1, .slices = 2},
+    .down = {"mlp.wo"},
+};
+const BlockNames block_names_clip = {
+    .norm1 = {"layer_norm1"},
+    .q = {"self_attn.q_proj"},
+    .k = {"self_attn.k_proj"},
+    .v = {"self_attn.v_proj"},
+    .o = {"self_attn.out_proj"},
+    .norm2 = {"layer_norm2"},
+    .up = {"mlp.fc1"},
+    .down = {"mlp.fc2"},
+};
+const BlockNames block_names_timm = {
+    .norm1 = {"norm1"},
+    .q = {"attn.qkv", .slice = 0, .slices = 3},
+    .k = {"attn.qkv", .slice = 1, .slices = 3},
+    .v = {"attn.qkv", .slice = 2, .slices = 3},
+    .o = {"attn.proj"},
+    .norm2 = {"norm2"},
+    .up = {"mlp.fc1"},
+    .down = {"mlp.fc2"},
+};
+const BlockNames block_names_bert = {
+    .norm1 = {"attention.output.LayerNorm"},
+    .q = {"attention.self.query"},
+    .k = {"attention.self.key"},
+    .v = {"attention.self.value"},
+    .o = {"attention.output.dense"},
+    .norm2 = {"output.LayerNorm"},
+    .up = {"intermediate.dense"},
+    .down = {"output.dense"},
+};
+const BlockNames block_names_pixtral_vision = {
+    .norm1 = {"attention_norm"},
+    .q = {"attention.q_proj"},
+    .k = {"attention.k_proj"},
+    .v = {"attention.v_proj"},
+    .o = {"attention.o_proj"},
+    .norm2 = {"ffn_norm"},
+    .gate = {"feed_forward.gate_proj"},
+    .up = {"feed_forward.up_proj"},
+    .down = {"feed_forward.down_proj"},
+};
+const BlockNames block_names_llama = {
+    .norm1 = {"input_layernorm"},
+    .q = {"self_attn.q_proj"},
+    .k = {"self_attn.k_proj"},
+    .v = {"self_attn.v_proj"},
+    .o = {"self_attn.o_proj"},
+    .norm2 = {"post_attention_layernorm"},
+    .gate = {"mlp.gate_proj"},
+    .up = {"mlp.up_proj"},
+    .down = {"mlp.down_proj"},
+};
+
+// ---- building ----
+typedef char Name[TENSOR_NAME];
+
+static void join(Name out, const char *prefix, const char *middle, const char *suffix) {
+    const int length = snprintf(out, TENSOR_NAME, "%s%s%s", prefix, middle, suffix);
+    CHECK(length < TENSOR_NAME, "name '%s%s%s' is too long", prefix, middle, suffix);
+}
+
+// Adds one tensor of a linear layer: a whole tensor of the file, or rows of a fused one.
+static Tensor *add_rows(TensorList *list, const char *file, const PartName *names, const char *part,
+                        int rank, int out, int in) {
+    Name name;
+    join(name, file, names->slices ? "/" : "", names->slices ? part : "");
+    Tensor *tensor = tensors_add(list, name, init_fan_in(in), rank, (int[]){out, in});
+    if (names->slices) {
+        tensor_set_slice(tensor, file, names->slice * out, names->slices * out);
+    }
+    return tensor;
+}
+
+static Linear part_linear(TensorList *list, const char *prefix, const PartName *names,
+                          const char *part, int out, int in, bool has_bias, LoraConfig lora) {
+    CHECK(names->module, "these names have no part '%s'", part);
+    Linear linear = {.in = in, .out = out};
+    Name module, file;
+    join(module, prefix, names->module, "");
+    join(file, module, ".weight", "");
+    linear.weight = add_rows(list, file, names, part, 2, out, in);
+    linear.weight->is_matrix = true;
+    if (has_bias) {
+        if (names->bias) {
+            join(file, prefix, names->bias, "");
+        } else {
+            join(file, module, ".bias", "");
+        }
+        linear.bias = add_rows(list, file, names, part, 1, out, in);
+    }
+    if (names->slices) {
+        lora_add_slice(list, &linear, module, part, names->slice * out, names->slices * out, lora);
+    } else {
+        lora_add(list, &linear, module, lora);
+    }
+    return linear;
+}
+
+static Norm part_norm(TensorList *list, const char *prefix, const PartName *names, const char *part,
+                      const BlockConfig *config, int C) {
+    CHECK(names->module, "these names have no part '%s'", part);
+    Name module;
+    join(module, prefix, names->module, "");
+    return norm_new(list, module, config->norm, C, config->eps);
+}
+
+static Block block_new(TensorList *list, const BlockConfig *config, const char *prefix) {
+    const int C = config->C, F = config->F, HD = config->H * config->D,
+              HkvD = config->Hkv * config->D;
+    Block block = {.config = *config};
+#define NORM(part, width)                                                                          \
+    block.part = part_norm(list, prefix, &config->names->part, #part, config, width)
+#define LINEAR(part, out, in)                                                                      \
+    block.part = part_linear(list, prefix, &config->names->part, #part, out, in,                   \
+                             config->has_##part##_bias, config->lora)
+    NORM(norm1, C);
+    LINEAR(q, HD, C);
+    LINEAR(k, HkvD, C);
+    LINEAR(v, HkvD, C);
+    if (config->has_inner_norm) {
+        NORM(inner_norm, HD);
+    }
+    LINEAR(o, C, HD);
+    NORM(norm2, C);
+    if (config->is_gated) {
+        LINEAR(gate, F, C);
+    }
+    LINEAR(up, F, C);
+    if (config->has_mlp_norm) {
+        NORM(mlp_norm, F);
+    }
+    LINEAR(down, C, F);
+#undef NORM
+#undef LINEAR
+    return block;
+}
+
+void alibi_slopes(float *slopes, int H) {
+    int n = 1;
+    while (2 * n <= H) {
+        n *= 2;
+    }
+    for (int h = 0; h < H; h++) {
+        const double k = h < n ? h + 1 : 0.5 + (h - n);
+        slopes[h] = (float)exp2(-8.0 * k / n);
+    }
+}
+
+BlockStack stack_new(TensorList *list, const BlockConfig *config, int L, const char *prefix) {
+    CHECK(L >= 1 && L <= MAX_LAYERS, "L=%d", L);
+    CHECK(config->H % config->Hkv == 0, "H=%d Hkv=%d", config->H, config->Hkv);
+    BlockStack stack = {.block = xcalloc((size_t)L, sizeof *stack.block), .L = L};
+    for (int l = 0; l < L; l++) {
+        Name name;
+        snprintf(name, sizeof name, "%s%d.", prefix, l);
+        stack.block[l] = block_new(list, config, name);
+    }
+    if (config->has_alibi) {
+        stack.slopes = xmalloc((size_t)config->H, sizeof *stack.slopes);
+        alibi_slopes(stack.slopes, config->H);
+    }
+    return stack;
+}
+
+void stack_free(BlockStack *stack) {
+    free(stack->block);
+    free(stack->slopes);
+    *stack = (BlockStack){0};
+}
+
+static bool block_is_trainable(const Block *block) {
+#define X(part)                                                                                    \
+    if (block->part.weight && block->part.weight->is_trainable) {                                  \
+        return true;                                                                               \
+    }
+    BLOCK_NORMS(X)
+#undef X
+#define X(part)                                                                                    \
+    if (linear_is_trainable(&block->part)) {                                                       \
+        return true;                                                                               \
+    }
+    BLOCK_LINEARS(X)
+#undef X
+    return false;
+}
+
+bool stack_is_trainable(const BlockStack *stack) {
+    for (int l = 0; l < stack->L; l++) {
+        if (block_is_trainable(&stack->block[l])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+// ---- forward ----
+static AttentionShape attention_shape(const BlockConfig *config, const BlockBatch *batch) {
+    const int HD = config->H * config->D, HkvD = config->Hkv * config->D;
+    return (AttentionShape){
+        .B = batch->B,
+        .H = config->H,
+        .Hkv = config->Hkv,
+        .D = config->D,
+        .cu_q = batch->cu_seqlens,
+        .cu_k = batch->cu_seqlens,
+        .Nq = batch->N,
+        .Nk = batch->N,
+        .max_Tq = batch->max_T,
+        .max_Tk = batch->max_T,
+        .q_stride = HD,
+        .k_stride = HkvD,
+        .v_stride = HkvD,
+        .out_stride = HD,
+        .is_causal = config->is_causal,
+        .scale = (float)(1.0 / sqrt((double)config->D)),
+        .alibi = batch->alibi,
+    };
+}
+
+// out = attn(state->attn_in), before the residual.
+static void attn_fwd(Run *run, const Block *block, BlockState *state, void *out,
+                     const BlockBatch *batch) {
+    const BlockConfig *config = &block->config;
+    const int N = batch->N, HD = config->H * config->D, HkvD = config->Hkv * config->D;
+    state->q = run_take(run, (size_t)N, (size_t)HD);
+    state->k = run_take(run, (size_t)N, (size_t)HkvD);
+    state->v = run_take(run, (size_t)N, (size_t)HkvD);
+    void *lora[3];
+    linears_fwd(run, (const Linear *[]){&block->q, &block->k, &block->v}, 3,
+                (void *[]){state->q, state->k, state->v}, lora, state->attn_in, N);
+    state->q_lora = lora[0];
+    state->k_lora = lora[1];
+    state->v_lora = lora[2];
+    if (config->has_rope) {
+        RUN(run, rope_fwd, state->q, batch->cosine, batch->sine, N, config->H, config->D, HD,
+            config->pairing);
+        RUN(run, rope_fwd, state->k, batch->cosine, batch->sine, N, config->Hkv, config->D, HkvD,
+            config->pairing);
+    }
+    const AttentionShape shape = attention_shape(config, batch);
+    state->attn = run_take(run, (size_t)N, (size_t)HD);
+    state->lse = run_take_f32(run, (size_t)config->H * N);
+    RUN(run, attention_fwd, state->attn, state->lse, state->q, state->k, state->v, &shape);
+    state->inner = state->attn;
+    if (config->has_inner_norm) {
+        state->inner = run_take(run, (size_t)N, (size_t)HD);
+        norm_fwd(run, &block->inner_norm, &state->inner_norm, state->inner, state->attn, N);
+    }
+    linear_fwd(run, &block->o, out, &state->o_lora, state->inner, N);
+}
+
+// out = mlp(state->mlp_in), before the residual.
+static void mlp_fwd(Run *run, const Block *block, BlockState *state, void *out, int N) {
+    const BlockConfig *config = &block->config;
+    const size_t F = (size_t)config->F, NF = (size_t)N * F;
+    state->up = run_take(run, (size_t)N, F);
+    if (config->is_gated) {
+        state->gate = run_take(run, (size_t)N, F);
+        void *lora[2];
+        linears_fwd(run, (const Linear *[]){&block->gate, &block->up}, 2,
+                    (void *[]){state->gate, state->up}, lora, state->mlp_in, N);
+        state->gate_lora = lora[0];
+        state->up_lora = lora[1];
+    } else {
+        linear_fwd(run, &block->up, state->up, &state->up_lora, state->mlp_in, N);
+    }
+    // Without a backward the activation overwrites what nobody reads again.
+    state->act = run->is_training ? run_take(run, (size_t)N, F) : state->up;
+    if (config->is_gated) {
+        RUN(run, gated_fwd, state->act, state->gate, state->up, NF, config->act);
+    } else {
+        RUN(run, activation_fwd, state->act, state->up, NF, config->act);
+    }
+    state->down_in = state->act;
+    if (config->has_mlp_norm) {
+        state->down_in = run_take(run, (size_t)N, F);
+        norm_fwd(run, &block->mlp_norm, &state->mlp_norm, state->down_in, state->act, N);
+    }
+    linear_fwd(run, &block->down, out, &state->down_lora, state->down_in, N);
+}
+
+// out may alias x where the run does not train.
+static void block_fwd(Run *run, const Block *block, BlockState *state, void *out, const void *x,
+                      const BlockBatch *batch) {
+    const BlockConfig *config = &block->config;
+    const int N = batch->N;
+    const size_t C = (size_t)config->C, NC = (size_t)N * C;
+    state->mid = run_take(run, (size_t)N, C);
+    if (config->is_post_norm) {
+        state->attn_in = x;
+        state->sum1 = run_take(run, (size_t)N, C);
+        attn_fwd(run, block, state, state->sum1, batch);
+        RUN(run, residual_fwd, state->sum1, state->sum1, x, NC);
+        norm_fwd(run, &block->norm1, &state->norm1, state->mid, state->sum1, N);
+        state->mlp_in = state->mid;
+        state->sum2 = run_take(run, (size_t)N, C);
+        mlp_fwd(run, block, state, state->sum2, N);
+        RUN(run, residual_fwd, state->sum2, state->sum2, state->mid, NC);
+        norm_fwd(run, &block->norm2, &state->norm2, out, state->sum2, N);
+    } else {
+        void *normed1 = run_take(run, (size_t)N, C), *normed2 = run_take(run, (size_t)N, C);
+        norm_fwd(run, &block->norm1, &state->norm1, normed1, x, N);
+        state->attn_in = normed1;
+        attn_fwd(run, block, state, state->mid, batch);
+        RUN(run, residual_fwd, state->mid, state->mid, x, NC);
+        norm_fwd(run, &block->norm2, &state->norm2, normed2, state->mid, N);
+        state->mlp_in = normed2;
+        mlp_fwd(run, block, state, out, N);
+        RUN(run, residual_fwd, out, out, state->mid, NC);
+    }
+}
+
+void *stack_fwd(Run *run, const BlockStack *stack, StackState *state, void *x,
+                const BlockBatch *batch) {
+    const BlockConfig *config = &stack->block[0].config;
+    state->batch = *batch;
+    if (stack->slopes) {
+        float *slopes = run_take_f32(run, (size_t)config->H);
+        if (!run->is_planning) {
+            device_copy_in(run->dev, slopes, stack->slopes, (size_t)config->H * sizeof *slopes);
+        }
+        state->batch.alibi = slopes;
+    }
+    state->x[0] = x;
+    for (int l = 0; l < stack->L; l++) {
+        void *out = run->is_training ? run_take(run, (size_t)batch->N, (size_t)config->C)
+                                     : state->x[l];
+        const size_t mark = arena_mark(run->arena);
+        block_fwd(run, &stack->block[l], &state->block[l], out, state->x[l], &state->batch);
+        if (!run->is_training || run->recomputes) {
+            arena_release(run->arena, mark);
+        }
+        state->x[l + 1] = out;
+    }
+    return state->x[stack->L];
+}
+
+// ---- backward ----
+// dx (or NULL) = gradient of state->attn_in, from d, that of attn's output.
+static void attn_bwd(Run *run, const Block *block, const BlockState *state, void *dx, const void *d,
+                     const BlockBatch *batch) {
+    const BlockConfig *config = &block->config;
+    const int N = batch->N, HD = config->H * config->D, HkvD = config->Hkv * config->D;
+    void *dinner = run_take(run, (size_t)N, (size_t)HD);
+    linear_bwd(run, &block->o, dinner, d, state->o_lora, state->inner, N);
+    if (config->has_inner_norm) {
+        norm_bwd(run, &block->inner_norm, &state->inner_norm, dinner, dinner, state->attn, N);
+    }
+    void *dq = run_take(run, (size_t)N, (size_t)HD), *dk = run_take(run, (size_t)N, (size_t)HkvD),
+         *dv = run_take(run, (size_t)N, (size_t)HkvD);
+    float *delta = run_take_f32(run, (size_t)config->H * N);
+    const AttentionShape shape = attention_shape(config, batch);
+    RUN(run, attention_bwd, dq, dk, dv, delta, dinner, state->attn, state->lse, state->q, state->k,
+        state->v, &shape);
+    if (config->has_rope) {
+        RUN(run, rope_bwd, dq, batch->cosine, batch->sine, N, config->H, config->D, HD,
+            config->pairing);
+        RUN(run, rope_bwd, dk, batch->cosine, batch->sine, N, config->Hkv, config->D, HkvD,
+            config->pairing);
+    }
+    linears_bwd(run, (const Linear *[]){&block->q, &block->k, &block->v}, 3, dx,
+                (const void *[]){dq, dk, dv},
+                (void *[]){state->q_lora, state->k_lora, state->v_lora}, state->attn_in, N);
+}
+
+// dx = gradient of state->mlp_in, from d, that of mlp's output.
+static void mlp_bwd(Run *run, const Block *block, const BlockState *state, void *dx, const void *d,
+                    int N) {
+    const BlockConfig *config = &block->config;
+    const size_t F = (size_t)config->F, NF = (size_t)N * F;
+    void *dact = run_take(run, (size_t)N, F);
+    linear_bwd(run, &block->down, dact, d, state->down_lora, state->down_in, N);
+    if (config->has_mlp_norm) {
+        norm_bwd(run, &block->mlp_norm, &state->mlp_norm, dact, dact, state->act, N);
+    }
+    if (config->is_gated) {
+        void *dgate = run_take(run, (size_t)N, F), *dup = dact;
+        RUN(run, gated_bwd, dgate, dup, dact, state->gate, state->up, NF, config->act);
+        linears_bwd(run, (const Linear *[]){&block->gate, &block->up}, 2, dx,
+                    (const void *[]){dgate, dup}, (void *[]){state->gate_lora, state->up_lora},
+                    state->mlp_in, N);
+    } else {
+        RUN(run, activation_bwd, dact, dact, state->up, NF, config->act);
+        linear_bwd(run, &block->up, dx, dact, state->up_lora, state->mlp_in, N);
+    }
+}
+
+// d (N,C): gradient of the output, then of x (spoiled if nobody wants it).
+static void block_bwd(Run *run, const Block *block, const BlockState *state, void *d, const void *x,
+                      const BlockBatch *batch, bool wants_dx) {
+    const int N = batch->N;
+    const size_t C = (size_t)block->config.C, NC = (size_t)N * C;
+    void *branch = run_take(run, (size_t)N, C);
+    const size_t mark = arena_mark(run->arena);
+    if (block->config.is_post_norm) {
+        norm_bwd(run, &block->norm2, &state->norm2, d, d, state->sum2, N);
+        mlp_bwd(run, block, state, branch, d, N);
+        arena_release(run->arena, mark);
+        RUN(run, residual_fwd, d, d, branch, NC);
+        norm_bwd(run, &block->norm1, &state->norm1, d, d, state->sum1, N);
+        attn_bwd(run, block, state, wants_dx ? branch : NULL, d, batch);
+    } else {
+        mlp_bwd(run, block, state, branch, d, N);
+        arena_release(run->arena, mark);
+        norm_bwd(run, &block->norm2, &state->norm2, branch, branch, state->mid, N);
+        RUN(run, residual_fwd, d, d, branch, NC);
+        const bool wants_branch = wants_dx || block->norm1.weight->is_trainable;
+        attn_bwd(run, block, state, wants_branch ? branch : NULL, d, batch);
+        if (wants_branch) {
+            norm_bwd(run, &block->norm1, &state->norm1, branch, branch, x, N);
+        }
+    }
+    if (wants_dx) {
+        RUN(run, residual_fwd, d, d, branch, NC);
+    }
+}
+
+void stack_bwd(Run *run, const BlockStack *stack, const StackState *state, void *d, bool wants_dx) {
+    CHECK(run->is_training, "the forward of %d blocks kept nothing for a backward", stack->L);
+    const BlockBatch *batch = &state->batch;
+    for (int l = stack->L - 1; l >= 0; l--) {
+        const Block *block = &stack->block[l];
+        const size_t mark = arena_mark(run->arena);
+        BlockState again = state->block[l];
+        if (run->recomputes) {
+            void *out = run_take(run, (size_t)batch->N, (size_t)block->config.C);
+            block_fwd(run, block, &again, out, state->x[l], batch);
+        }
+        block_bwd(run, block, &again, d, state->x[l], batch, wants_dx || l > 0);
+        arena_release(run->arena, mark);
+    }
+}
