@@ -32,7 +32,7 @@ typedef struct {
 Head *head_new(Device *dev, DType t, const ImageTowerConfig *config, bool is_trainable);
 void head_free(Head *head);
 
-// Unit rows and their backward. out: (B,E) t.
+// Unit rows and their backward. out: (B,E) t; in training it must stay until the backward is done.
 typedef struct {
     ImageTowerState tower;
     void *unit; // (B,E), the out of the forward

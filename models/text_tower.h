@@ -43,7 +43,7 @@ typedef struct {
 typedef struct {
     int B, N;
     int32_t *ids, *pos_ids, *types, *cu_seqlens, *rows; // device copies
-    void *embedded, *pooled_from, *pooled, *normed, *hidden, *activated;
+    void *embedded, *pooled, *head_in, *hidden, *activated; // before embed_norm, norm, head, gelu, head2
     NormState embed_norm, norm;
     StackState blocks;
 } TextTowerState;
