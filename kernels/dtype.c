@@ -24,10 +24,8 @@ int dtype_parse(const char *name) {
     return -1;
 }
 
-float f16_to_float(f16 h) {
-#if defined(__F16C__)
-    return _cvtsh_ss(h.bits);
-#else
+// ---- f16 ----
+float f16_to_float_portable(f16 h) {
     const uint32_t sign = (uint32_t)(h.bits & 0x8000u) << 16;
     const uint32_t exponent = h.bits >> 10 & 31, fraction = h.bits & 1023u;
     float x;
@@ -43,14 +41,10 @@ float f16_to_float(f16 h) {
     }
     memcpy(&x, &bits, 4);
     return x;
-#endif
 }
 
-f16 f16_from_float(float x) {
+f16 f16_from_float_portable(float x) {
     f16 h;
-#if defined(__F16C__)
-    h.bits = (uint16_t)_cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT);
-#else
     uint32_t bits;
     memcpy(&bits, &x, 4);
     const uint16_t sign = (uint16_t)(bits >> 16 & 0x8000u);
@@ -70,10 +64,48 @@ f16 f16_from_float(float x) {
         const uint32_t rounded = magnitude + 0xfffu + (magnitude >> 13 & 1);
         h.bits = (uint16_t)(sign | (rounded - 0x38000000u) >> 13);
     }
-#endif
     return h;
 }
 
+#if defined(__F16C__) // implies AVX
+float f16_to_float(f16 h) { return _cvtsh_ss(h.bits); }
+
+f16 f16_from_float(float x) {
+    const f16 h = {(uint16_t)_cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT)};
+    return h;
+}
+
+// Eight at a time (a search reads whole indices through here); returns how many were done.
+static size_t f16_widen_wide(float *out, const f16 *inp, size_t n) {
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128((const void *)(inp + i))));
+    }
+    return i;
+}
+
+static size_t f16_narrow_wide(f16 *out, const float *inp, size_t n) {
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        _mm_storeu_si128((void *)(out + i),
+                         _mm256_cvtps_ph(_mm256_loadu_ps(inp + i), _MM_FROUND_TO_NEAREST_INT));
+    }
+    return i;
+}
+#else
+float f16_to_float(f16 h) { return f16_to_float_portable(h); }
+f16 f16_from_float(float x) { return f16_from_float_portable(x); }
+static size_t f16_widen_wide(float *out, const f16 *inp, size_t n) {
+    (void)out, (void)inp, (void)n;
+    return 0;
+}
+static size_t f16_narrow_wide(f16 *out, const float *inp, size_t n) {
+    (void)out, (void)inp, (void)n;
+    return 0;
+}
+#endif
+
+// ---- elements and arrays of any type ----
 float dtype_load(DType t, const void *tensor, size_t i) {
     switch (t) {
     case DT_F32: return ((const float *)tensor)[i];
@@ -102,13 +134,7 @@ void dtype_widen(float *out, DType t, const void *inp, size_t n) {
         }
     } else {
         const f16 *h = inp;
-        size_t i = 0;
-#if defined(__F16C__) && defined(__AVX__) // a search reads whole indices through here
-        for (; i + 8 <= n; i += 8) {
-            _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128((const void *)(h + i))));
-        }
-#endif
-        for (; i < n; i++) {
+        for (size_t i = f16_widen_wide(out, h, n); i < n; i++) {
             out[i] = f16_to_float(h[i]);
         }
     }
@@ -124,7 +150,7 @@ void dtype_narrow(DType t, void *out, const float *inp, size_t n) {
         }
     } else {
         f16 *h = out;
-        for (size_t i = 0; i < n; i++) {
+        for (size_t i = f16_narrow_wide(h, inp, n); i < n; i++) {
             h[i] = f16_from_float(inp[i]);
         }
     }

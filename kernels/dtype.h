@@ -25,8 +25,10 @@ extern "C" {
 size_t dtype_size(DType t);             // bytes of one element
 const char *dtype_name(DType t);        // "f32", "bf16", "f16"
 int dtype_parse(const char *name);      // DType, or -1 when the name is unknown
-f16 f16_from_float(float x);
+f16 f16_from_float(float x); // by the F16C instructions where the build has them
 float f16_to_float(f16 h);
+f16 f16_from_float_portable(float x); // the same in integer arithmetic
+float f16_to_float_portable(f16 h);
 // Element i of a tensor of type t, widened to f32; and its store, rounded once.
 float dtype_load(DType t, const void *tensor, size_t i);
 void dtype_store(DType t, void *tensor, size_t i, float value);

@@ -127,7 +127,7 @@ static void expect_same_forward(const char *what, const Forward *a, const Forwar
 
 // Single numbers, where a plain loop may be right by luck: bounded by the roundings on the way instead,
 // at most C/16 + 10, each 2^-24 of the mean magnitude (mean) or of the result (rstd). The mean's own
-// error enters the variance squared. A constant row has rstd = 1 / sqrt(eps).
+// error enters the variance squared.
 static void expect_statistics(const Problem *q, const Forward *got, const double *mean,
                               const double *rstd) {
     const int C = q->s.C;
