@@ -101,8 +101,19 @@ void error_die(const char *file, Error error) {
 }
 
 // ---- memory and sizes ----
-bool size_mul(size_t a, size_t b, size_t *out) { return !__builtin_mul_overflow(a, b, out); }
-bool size_add(size_t a, size_t b, size_t *out) { return !__builtin_add_overflow(a, b, out); }
+bool size_mul(size_t a, size_t b, size_t *out) {
+    size_t product; // the builtin writes even where it overflows
+    const bool fits = !__builtin_mul_overflow(a, b, &product);
+    *out = fits ? product : *out;
+    return fits;
+}
+
+bool size_add(size_t a, size_t b, size_t *out) {
+    size_t sum;
+    const bool fits = !__builtin_add_overflow(a, b, &sum);
+    *out = fits ? sum : *out;
+    return fits;
+}
 
 static size_t checked_bytes(size_t count, size_t size) {
     size_t bytes;

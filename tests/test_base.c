@@ -236,6 +236,22 @@ TEST(base_float16_narrow) {
     }
 }
 
+// The instructions of the machine and our integer arithmetic give the same bits, NaN included.
+TEST(base_float16_portable) {
+    for (uint32_t bits = 0; bits < 65536; bits++) {
+        const f16 h = {(uint16_t)bits};
+        EXPECT(is_bit_equal(f16_to_float(h), f16_to_float_portable(h)), "widen %04x", (unsigned)bits);
+    }
+    const uint64_t step = check_is_large() ? 1 : 641; // all floats, or a few million of them
+    for (uint64_t all = 0; all < (uint64_t)1 << 32; all += step) {
+        const uint32_t bits = (uint32_t)all;
+        float x;
+        memcpy(&x, &bits, 4);
+        const uint16_t got = f16_from_float(x).bits, want = f16_from_float_portable(x).bits;
+        EXPECT(got == want, "narrow %08x: %04x and %04x", (unsigned)bits, got, want);
+    }
+}
+
 // Arrays use wider instructions than single values: the same bits, at every length.
 TEST(base_float16_arrays) {
     for (int t = 0; t < DT_COUNT; t++) {
