@@ -13,18 +13,23 @@
 
 #include "image.h"
 
+typedef enum { SPLIT_TEST, SPLIT_VAL, SPLIT_TRAIN, SPLIT_COUNT } Split; // SPLIT_COUNT: not said
+
 // Strings are never NULL inside a Dataset: what is unknown is "".
 typedef struct {
     const char *id;       // as in the file, for people
+    const char *title;    // of a passage: title, or "title: section"
     const char *text;     // caption or report
     const char *question; // of a task
     const char *answer;   // of a task, as written
     int label;            // class 0..C-1, or -1
     uint32_t labels;      // multi-label tasks: bit c is class c
-    const char *group;    // patient or study, "" none
+    Split split;
+    const char *group;    // patient or study, "" none; the same string means the same patient everywhere
     int group_id;         // dataset_link_groups; -1 none
     const char *source;   // corpus or file the row came from
-    const char *path;     // image file, "" when the pixels are embedded
+    int line;             // of that file, from 1; 0 none
+    const char *path;     // image file below the Dataset's root, "" when the pixels are embedded
     Image image;          // embedded pixels, empty when path is set
     uint64_t image_hash;  // of the file's bytes or of the pixels; 0 not taken yet
 } Record;
@@ -33,7 +38,7 @@ typedef enum { BAD_IMAGE_FAIL, BAD_IMAGE_SKIP, BAD_IMAGE_BLANK } BadImage;
 
 typedef struct {
     BadImage on_bad_image; // die; say no; hand out a mid-grey square
-    double max_bad;        // die when more than this share of the rows had a bad image
+    double max_bad;        // die when more than this share of the rows (at least one) had a bad image
     bool refuse_warnings;  // a JPEG that decodes with warnings is a bad image
     ImageLimits limits;
 } ImagePolicy;
@@ -46,7 +51,8 @@ typedef struct {
     char **class_names; // (C)
     int C;
     ImagePolicy policy;
-    int group_count;    // group ids are 0 .. group_count-1
+    char *root;         // directory that image paths start from; "." at first
+    bool allow_absolute_paths;
     uint8_t *is_bad;    // (room) rows whose image was found bad
     int bad_images, image_warnings;
     DatasetText *text;
@@ -60,13 +66,27 @@ void dataset_set_classes(Dataset *ds, const char *const *names, int C);
 // Index of the class with exactly this name, or -1.
 int dataset_class(const Dataset *ds, const char *name);
 // Copies the record, its strings (NULL reads as "") and its pixels; returns its row. Pixels are hashed.
-// Of a Record that is empty but for what is known, label = -1 and group_id = -1 must be said.
+// Start from record_empty, in which nothing is known.
 int dataset_add(Dataset *ds, const Record *record);
-Record record_empty(void); // label -1, group_id -1, the rest nothing
+Record record_empty(void);
+// Absolute paths and such that leave the root are refused unless allowed.
+void dataset_set_root(Dataset *ds, const char *root, bool allow_absolute_paths);
 
 // ---- reading one ----
 // The picture of row i, by value; the caller frees *out. False when it is bad and the policy is skip;
 // bad ones are counted once per row. Rows may be read from several threads at a time.
 bool dataset_image(Dataset *ds, int i, Image *out);
+// Fills the image_hash of every row that names a file: XXH64 of the file's bytes. What cannot be read is a
+// bad image, treated as the policy says; its hash stays 0. Threads: as OpenMP has them.
+void dataset_hash_images(Dataset *ds);
+
+// ---- who may not meet whom ----
+// Gives all rows of all sets the same group_id exactly when they are joined by a chain of equal group
+// names or equal image hashes: a query must not retrieve its own patient, study or picture. Ids are
+// 0.., in order of first appearance; a row with neither name nor hash gets -1. Returns the number of groups.
+int dataset_link_groups(Dataset *const *sets, int set_count);
+// Logs how many rows repeat the id, or the picture, of an earlier row of the same source, with an example
+// of each; returns how many repeat an id. Rows without an id or a hash do not count.
+int dataset_report_duplicates(const Dataset *ds);
 
 #endif
