@@ -37,7 +37,11 @@ typedef struct {
     Linear head; // weight == embed when tied
     HostIds scratch;
 } Reader;
-// With adapters the base is frozen unless is_base_trainable; without, that alone decides.
+// The structure alone, without memory for values, and its end: for listing tensors, or for marking them
+// otherwise than reader_new does before tensors_allocate.
+void reader_build(Reader *reader, const ReaderConfig *config);
+void reader_unbuild(Reader *reader);
+// Adapters, where there are any, are trainable; the base is if is_base_trainable.
 Reader *reader_new(Device *dev, DType t, const ReaderConfig *config, bool is_base_trainable);
 void reader_free(Reader *reader);
 
@@ -55,8 +59,9 @@ typedef struct {
 ReaderBatch reader_batch_new(void);
 void reader_batch_free(ReaderBatch *batch);
 void reader_batch_clear(ReaderBatch *batch);
-// Appends a prompt of T ids with its images, and the rows of it (0..T-1) that are wanted. The number of
-// image tokens must equal the sum of vision_tokens (CHECK). Computes positions. Returns its first row.
+// Appends a prompt of T ids with its images, and the rows of it (0..T-1, ascending) that are
+// wanted. The number of image tokens must equal the sum of vision_tokens (CHECK). Computes positions.
+// Returns its first row.
 int reader_batch_add(ReaderBatch *batch, const ReaderConfig *config, const int32_t *ids, int T,
                      const ReaderImage *image, int images, const int32_t *wanted, int wanted_count);
 // Positions of one prompt: three axes, axis a at positions + a * stride. Pixtral: 0..T-1 on all axes.
@@ -68,11 +73,11 @@ int reader_positions(const ReaderConfig *config, int32_t *positions, int stride,
 // ---- passes ----
 typedef struct {
     const ReaderBatch *batch;
-    int32_t *ids, *image_rows, *text_rows, *wanted, *cu_seqlens; // device copies
-    int vision_rows, computed_rows, text_count; // image rows; those from the tower; the other rows
-    void *picked, *normed; // (R,C): wanted rows before and after the norm
+    int computed, given, texts; // rows from the vision tower, from given features, from the table
+    int32_t *image_rows;        // (computed + given): the computed ones first; on the device, as
+    int32_t *text_rows, *text_ids, *wanted; // (texts), (texts), (R)
+    void *picked, *normed;      // (R,C): wanted rows before and after the norm
     NormState norm;
-    void *head_lora;
     VisionState vision;
     StackState blocks;
 } ReaderState;

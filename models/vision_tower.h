@@ -34,7 +34,7 @@ typedef struct {
     HostIds scratch;
 } VisionTower;
 typedef struct {
-    int images, N; // those without given features, and their patches
+    int N;  // patches of the images that bring no features; 0: there is nothing to do
     void *patches, *embedded, *merged, *hidden, *activated;
     NormState ln_pre, ln_q;
     StackState blocks;

@@ -132,7 +132,7 @@ static double length_of(const float *x, size_t n) {
 
 static void expect_tensor_gradient(Probe *probe, const float *grad, double scale, Rng *rng) {
     const size_t n = probe->tensor->count;
-    double *direction = xmalloc(n, sizeof *direction);
+    double *direction = xmalloc(n, sizeof *direction), noise = -1;
     for (int kind = 0; kind < 4; kind++) {
         double length = 0, slope = 0;
         for (size_t i = 0; i < n; i++) {
@@ -146,7 +146,8 @@ static void expect_tensor_gradient(Probe *probe, const float *grad, double scale
             slope += direction[i] * grad[i];
         }
         if (length > 0) {
-            expect_slope(probe, direction, slope, noise_of(probe, direction), scale);
+            noise = noise < 0 ? noise_of(probe, direction) : noise;
+            expect_slope(probe, direction, slope, noise, scale);
         }
     }
     free(direction);
