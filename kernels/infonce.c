@@ -6,8 +6,11 @@
 // All three products are one routine, which differs only in strides. It computes 64 x 64 tiles of the
 // result: both operands are packed to f32 in depth-major order, 256 deep at a time, and 4 x 16
 // accumulators stay in registers. Every element is still one chain over the depth, so tiles and
-// threads do not show in the result.
+// threads do not show in the result. (matmul wants one storage type for all three matrices; here the
+// scores are f32 whatever the embeddings are.)
 #include "infonce.h"
+
+#include <string.h>
 
 #include "base.h"
 #include "logsumexp.h"
@@ -18,7 +21,7 @@
 #define ROWS 4    // micro-tile: 4 x 16 accumulators are 8 AVX registers
 #define COLS 16
 
-// Element (i, k) of an operand is at data[i * step + k * depth_step].
+// Element (i, k) of an operand is at data[i * step + k * depth_step]; one of the two steps is 1.
 typedef struct {
     DType t;
     const void *data;
@@ -28,12 +31,23 @@ typedef struct {
 // packed[k][i] = operand(first + i, k0 + k), zero beyond the count of rows.
 static void pack(float packed[DEPTH][TILE], const Operand *x, int first, int count, int k0,
                  int depth) {
-    for (int i = 0; i < TILE; i++) {
+    if (count < TILE) {
+        memset(packed, 0, sizeof(float) * (size_t)depth * TILE);
+    }
+    const void *const start = dtype_at_const(
+        x->t, x->data, (size_t)first * x->step + (size_t)k0 * x->depth_step);
+    if (x->step == 1) {
         for (int k = 0; k < depth; k++) {
-            const size_t at = (size_t)(first + i) * x->step + (size_t)(k0 + k) * x->depth_step;
-            packed[k][i] = i >= count         ? 0.0f
-                           : x->t == DT_F32   ? ((const float *)x->data)[at]
-                                              : dtype_load(x->t, x->data, at);
+            dtype_widen(packed[k], x->t, dtype_at_const(x->t, start, (size_t)k * x->depth_step),
+                        (size_t)count);
+        }
+        return;
+    }
+    for (int i = 0; i < count; i++) {
+        float row[DEPTH];
+        dtype_widen(row, x->t, dtype_at_const(x->t, start, (size_t)i * x->step), (size_t)depth);
+        for (int k = 0; k < depth; k++) {
+            packed[k][i] = row[k];
         }
     }
 }
@@ -49,6 +63,7 @@ static void micro_tile(float sums[ROWS][TILE], const float a[][TILE], const floa
     }
     for (int k = 0; k < depth; k++) {
         for (int i = 0; i < ROWS; i++) {
+#pragma omp simd // without it gcc unrolls first and leaves the accumulators in memory
             for (int j = 0; j < COLS; j++) {
                 acc[i][j] = fmaf(a[k][i], b[k][j], acc[i][j]);
             }
