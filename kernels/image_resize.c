@@ -11,6 +11,7 @@
 #include "base.h"
 
 #define WEIGHT_BITS 22        // 32 - 8 bits of a sample - 2 bits of headroom for overshoot
+#define GROUP 4               // channels summed together at most
 #define STRIP 512             // samples of a row summed at a time in the vertical pass
 #define PARALLEL_BYTES 100000 // smaller outputs are not worth waking threads
 
@@ -90,18 +91,24 @@ static inline uint8_t round_clamp(int32_t sum) {
 }
 
 // ---- passes ----
-// One row of n pixels from one of m. C is a constant where this is inlined.
+// G neighbouring channels of one row of n pixels from one of m, pixels C samples apart. G is a constant
+// where this is inlined, so the sums are registers.
 static inline __attribute__((always_inline)) void row_pass(uint8_t *out, const uint8_t *inp,
-                                                           const Axis *axis, int n, int C) {
+                                                           const Axis *axis, int n, int C, int G) {
     for (int i = 0; i < n; i++) {
         const int32_t *weights = axis->weights + (size_t)i * (size_t)axis->taps;
         const uint8_t *from = inp + (size_t)axis->first[i] * (size_t)C;
-        for (int c = 0; c < C; c++) {
-            int32_t sum = 1 << (WEIGHT_BITS - 1);
-            for (int k = 0; k < axis->count[i]; k++) {
-                sum += weights[k] * from[k * C + c];
+        int32_t sum[GROUP];
+        for (int c = 0; c < G; c++) {
+            sum[c] = 1 << (WEIGHT_BITS - 1);
+        }
+        for (int k = 0; k < axis->count[i]; k++, from += C) {
+            for (int c = 0; c < G; c++) {
+                sum[c] += weights[k] * from[c];
             }
-            out[i * C + c] = round_clamp(sum);
+        }
+        for (int c = 0; c < G; c++) {
+            out[(size_t)i * (size_t)C + (size_t)c] = round_clamp(sum[c]);
         }
     }
 }
@@ -113,10 +120,13 @@ static void horizontal(uint8_t *out, const uint8_t *inp, const Axis *axis, int H
         uint8_t *to = out + (size_t)y * (size_t)n * (size_t)C;
         const uint8_t *from = inp + (size_t)y * (size_t)W * (size_t)C;
         switch (C) {
-        case 1: row_pass(to, from, axis, n, 1); break;
-        case 3: row_pass(to, from, axis, n, 3); break;
-        case 4: row_pass(to, from, axis, n, 4); break;
-        default: row_pass(to, from, axis, n, C); break;
+        case 1: row_pass(to, from, axis, n, 1, 1); break;
+        case 3: row_pass(to, from, axis, n, 3, 3); break;
+        case 4: row_pass(to, from, axis, n, 4, 4); break;
+        default:
+            for (int c = 0; c < C; c++) {
+                row_pass(to + c, from + c, axis, n, C, 1);
+            }
         }
     }
 }
