@@ -1,0 +1,148 @@
+// encode: see encode.h.
+#include "encode.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define CHUNK 64 // pictures or texts per pass: enough rows to fill the products, little memory
+
+void arena_reserve(Arena *arena, Device *dev, const char *name, size_t bytes) {
+    if (arena->size < bytes) {
+        arena_free(arena);
+        *arena = arena_new(dev, name, bytes);
+    }
+    arena_release(arena, 0);
+}
+
+// ---- texts ----
+PackedTexts pack_texts_new(const Tokenizer *tokenizer, const char *const *texts, int B,
+                           int max_tokens) {
+    const int32_t cls = tokenizer_id(tokenizer, "[CLS]"), sep = tokenizer_id(tokenizer, "[SEP]");
+    const int around = (cls >= 0) + (sep >= 0);
+    CHECK(max_tokens > around, "max_tokens=%d", max_tokens);
+    PackedTexts packed = {.B = B};
+    packed.cu_seqlens = xcalloc((size_t)B + 1, sizeof(int32_t));
+    int room = 0;
+    for (int b = 0; b < B; b++) {
+        const size_t size = strlen(texts[b]);
+        const int whole = tokenizer_encode(tokenizer, texts[b], size, NULL, 0);
+        const int kept = whole < max_tokens - around ? whole : max_tokens - around;
+        const int T = kept + around > 0 ? kept + around : 1;
+        if (packed.N + T > room) {
+            room = 2 * (packed.N + T);
+            packed.ids = xrealloc(packed.ids, (size_t)room, sizeof(int32_t));
+        }
+        int32_t *out = packed.ids + packed.N;
+        out[0] = 0; // an empty text without [CLS] and [SEP] is one token 0, since no sequence is empty
+        if (cls >= 0) {
+            *out++ = cls;
+        }
+        tokenizer_encode(tokenizer, texts[b], size, out, kept);
+        if (sep >= 0) {
+            out[kept] = sep;
+        }
+        packed.N += T;
+        packed.cu_seqlens[b + 1] = packed.N;
+        packed.max_T = T > packed.max_T ? T : packed.max_T;
+    }
+    return packed;
+}
+
+void packed_texts_free(PackedTexts *packed) {
+    free(packed->ids);
+    free(packed->cu_seqlens);
+    *packed = (PackedTexts){0};
+}
+
+TextBatch packed_texts_batch(const PackedTexts *packed) {
+    return (TextBatch){.B = packed->B, .N = packed->N, .max_T = packed->max_T, .ids = packed->ids,
+                       .cu_seqlens = packed->cu_seqlens};
+}
+
+void encode_texts(float *out, Device *dev, DType t, TextTower *tower, const Tokenizer *tokenizer,
+                  const char *const *texts, int n, int max_tokens) {
+    const int E = tower->config.E;
+    Arena arena = {0};
+    for (int first = 0; first < n; first += CHUNK) {
+        const int B = n - first < CHUNK ? n - first : CHUNK;
+        PackedTexts packed = pack_texts_new(tokenizer, texts + first, B, max_tokens);
+        const TextBatch batch = packed_texts_batch(&packed);
+        Run run = run_new(dev, t, &arena, false);
+        for (int pass = 0; pass < 2; pass++) { // plan, then do
+            Arena plan = arena_plan();
+            Run planning = run_planning(&run, &plan), *now = pass ? &run : &planning;
+            EmbedTextsState state;
+            void *unit = run_take(now, (size_t)B, (size_t)E);
+            embed_texts_fwd(now, tower, &state, unit, &batch);
+            if (!pass) {
+                arena_reserve(&arena, dev, "text embedding", plan.peak);
+            } else {
+                void *host = xmalloc((size_t)B * E, dtype_size(t));
+                device_copy_out(dev, host, unit, (size_t)B * E * dtype_size(t));
+                dtype_widen(out + (size_t)first * E, t, host, (size_t)B * E);
+                free(host);
+            }
+        }
+        packed_texts_free(&packed);
+    }
+    arena_free(&arena);
+}
+
+// ---- images ----
+void prepare_images(float *out, const ProcessorConfig *processor, Dataset *ds, const int *rows,
+                    int n) {
+    for (int i = 0; i < n; i++) {
+        const int row = rows ? rows[i] : i;
+        Image image;
+        if (!dataset_image(ds, row, &image)) {
+            die(EXIT_BAD_DATA, "%s: the image of row %d ('%s') is bad and cannot be left out here; "
+                "set data.on_bad_image=blank", ds->records[row].path, row, ds->records[row].id);
+        }
+        int width, height;
+        processor_size(processor, image.width, image.height, &width, &height);
+        processor_run(processor, &image, out + (size_t)i * 3 * width * height);
+        image_free(&image);
+    }
+}
+
+void encode_images(float *out, Device *dev, DType t, ImageTower *tower,
+                   const ProcessorConfig *processor, Dataset *ds, const int *rows, int n) {
+    const int E = tower->config.E, S = tower->config.image_size;
+    const size_t pixels_each = (size_t)3 * S * S;
+    Arena arena = {0};
+    float *host = xmalloc(CHUNK * pixels_each, sizeof *host);
+    for (int first = 0; first < n; first += CHUNK) {
+        const int B = n - first < CHUNK ? n - first : CHUNK;
+        if (rows) {
+            prepare_images(host, processor, ds, rows + first, B);
+        } else {
+            int numbers[CHUNK];
+            for (int i = 0; i < B; i++) {
+                numbers[i] = first + i;
+            }
+            prepare_images(host, processor, ds, numbers, B);
+        }
+        Run run = run_new(dev, t, &arena, false);
+        for (int pass = 0; pass < 2; pass++) {
+            Arena plan = arena_plan();
+            Run planning = run_planning(&run, &plan), *now = pass ? &run : &planning;
+            EmbedImagesState state;
+            float *pixels = run_take_f32(now, (size_t)B * pixels_each);
+            void *unit = run_take(now, (size_t)B, (size_t)E);
+            if (pass) {
+                device_copy_in(dev, pixels, host, (size_t)B * pixels_each * sizeof *host);
+            }
+            embed_images_fwd(now, tower, &state, unit, pixels, B);
+            if (!pass) {
+                arena_reserve(&arena, dev, "image embedding", plan.peak);
+            } else {
+                void *narrow = xmalloc((size_t)B * E, dtype_size(t));
+                device_copy_out(dev, narrow, unit, (size_t)B * E * dtype_size(t));
+                dtype_widen(out + (size_t)first * E, t, narrow, (size_t)B * E);
+                free(narrow);
+            }
+        }
+    }
+    free(host);
+    arena_free(&arena);
+}

@@ -1,0 +1,59 @@
+// scorer: what a frozen reader thinks of labels, for (query, passage) pairs, never computed twice.
+//
+// One prefill per pair; only the row before the answer reaches the LM head. A label of several tokens is
+// teacher-forced, one prompt per label. Pairs known to the score store cost nothing; vision features come
+// from the feature cache. Everything is batch-invariant, so that neither changes a bit.
+#ifndef JOMED_HOST_SCORER_H
+#define JOMED_HOST_SCORER_H
+
+#include "dataset.h"
+#include "feature_cache.h"
+#include "processor.h"
+#include "prompt.h"
+#include "score_store.h"
+
+// The tokens of each label.
+typedef struct {
+    int C, max_tokens;
+    int32_t *tokens; // (C, max_tokens), -1 behind the end
+    int *counts;     // (C), each >= 1
+    uint64_t hash;
+} LabelSet;
+// space_tokens: exact.space_tokens, " No" instead of "No".
+LabelSet label_set_new(const Tokenizer *tokenizer, const char *const *names, int C, bool space_tokens);
+void label_set_free(LabelSet *labels);
+
+typedef struct {
+    Device *dev;
+    Reader *reader;           // frozen while the scorer lives
+    PromptMaker *prompts;
+    const ProcessorConfig *processor;
+    const LabelSet *labels;
+    ScoreStore *store;
+    FeatureCache features;
+    Arena arena;
+    ReaderBatch batch;
+    uint64_t context;         // reader, tokenizer, prompt form, labels, processor, numerics version
+    int prompts_per_pass;
+    uint64_t pairs, forwards; // pairs asked for; prompts the reader really ran
+} Scorer;
+Scorer scorer_new(Device *dev, Reader *reader, PromptMaker *prompts,
+                  const ProcessorConfig *processor, const LabelSet *labels, ScoreStore *store);
+void scorer_free(Scorer *scorer);
+
+// A pair: a row of the queries and a row of the corpus, or -1 for closed book.
+typedef struct {
+    int query, passage;
+} Pair;
+// raw, logprob: (n,C) f32 on the host, either may be NULL: raw logit of the first token, and summed
+// log-probability of the label's tokens.
+void scorer_scores(Scorer *scorer, float *raw, float *logprob, Dataset *queries, Dataset *corpus,
+                   const Pair *pairs, int n);
+
+// The image as the reader's vision tower wants it: pixels (3,h,w) to be freed by the caller.
+ReaderImage reader_image_new(const ProcessorConfig *processor, const VisionConfig *vision,
+                             const Image *image);
+// Hash of all tensors of a list, values and names: two readers with equal hashes score alike.
+uint64_t tensors_hash(const TensorList *list);
+
+#endif

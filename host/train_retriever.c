@@ -1,0 +1,291 @@
+// train_retriever: see train_retriever.h.
+#include "train_retriever.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/lanes.h"
+
+void mix_queries(float *out, const float *h, const float *f, float share, int n, int E) {
+    for (size_t i = 0; i < (size_t)n * E; i++) {
+        out[i] = share * h[i] + (1.0f - share) * f[i];
+    }
+}
+
+RetrieverTrainer retriever_trainer_new(Device *dev, const RetrieverTrainConfig *config,
+                                       const OptimConfig *optim, Head *live, Head *search,
+                                       const Index *index, const float *rows_f32,
+                                       const ProcessorConfig *processor, Dataset *queries,
+                                       Dataset *corpus, Scorer *scorer, Sampler *sampler,
+                                       const float *fixed) {
+    const int E = index->dim, places = config->refresh * config->batch;
+    RetrieverTrainer trainer = {.config = *config, .dev = dev, .live = live, .search = search,
+                                .index = index, .rows_f32 = rows_f32, .processor = processor,
+                                .queries = queries, .corpus = corpus, .scorer = scorer,
+                                .sampler = sampler, .block_start = -1};
+    if (config->K > index->count) {
+        die(EXIT_BAD_DATA, "index: %d rows are fewer than retriever.k=%d; lower retriever.k",
+            index->count, config->K);
+    }
+    trainer.optim = optim_new(&live->tensors, optim);
+    trainer.fixed = xmalloc((size_t)queries->n * E, sizeof(float));
+    memcpy(trainer.fixed, fixed, (size_t)queries->n * E * sizeof(float));
+    trainer.query_group = xmalloc((size_t)queries->n, sizeof(int32_t));
+    for (int i = 0; i < queries->n; i++) {
+        trainer.query_group[i] = queries->records[i].group_id;
+    }
+    trainer.candidates = xmalloc((size_t)places * config->K, sizeof(int32_t));
+    trainer.block_queries = xmalloc((size_t)places, sizeof(int));
+    trainer.seen = xcalloc(((size_t)queries->n * index->count + 7) / 8, 1);
+    return trainer;
+}
+
+void retriever_trainer_free(RetrieverTrainer *trainer) {
+    optim_free(&trainer->optim);
+    arena_free(&trainer->arena);
+    free(trainer->fixed);
+    free(trainer->query_group);
+    free(trainer->candidates);
+    free(trainer->block_queries);
+    free(trainer->seen);
+}
+
+// ---- candidates ----
+// Refreshes the search head and searches the queries of the steps until the next refresh in one sweep.
+static void start_block(RetrieverTrainer *trainer) {
+    const RetrieverTrainConfig *config = &trainer->config;
+    const int E = trainer->index->dim, K = config->K;
+    const int start = trainer->step / config->refresh * config->refresh;
+    const int steps = config->steps - start < config->refresh ? config->steps - start : config->refresh;
+    const int n = steps * config->batch;
+    if (trainer->step == start && !(config->is_stale_search_head && start == 0)) {
+        tensors_copy(&trainer->search->tensors, &trainer->live->tensors);
+    }
+    for (int i = 0; i < n; i++) {
+        trainer->block_queries[i] = sampler_item(trainer->sampler, (int64_t)start * config->batch + i);
+    }
+    float *q = xmalloc((size_t)n * E, sizeof *q), *f = xmalloc((size_t)n * E, sizeof *f);
+    float *scores = xmalloc((size_t)n * K, sizeof *scores);
+    int32_t *group = xmalloc((size_t)n, sizeof *group);
+    encode_images(q, trainer->dev, trainer->search->tensors.t, &trainer->search->tower,
+                  trainer->processor, trainer->queries, trainer->block_queries, n);
+    for (int i = 0; i < n; i++) {
+        memcpy(f + (size_t)i * E, trainer->fixed + (size_t)trainer->block_queries[i] * E,
+               (size_t)E * sizeof *f);
+        group[i] = trainer->query_group[trainer->block_queries[i]];
+    }
+    mix_queries(q, q, f, config->share, n, E);
+    index_search(trainer->index, config->side, scores, trainer->candidates, q, group, n, K);
+    for (int i = 0; i < n * K; i++) {
+        if (trainer->candidates[i] < 0) {
+            die(EXIT_BAD_DATA, "index: a query has fewer than retriever.k=%d passages outside its own "
+                "group; lower retriever.k", K);
+        }
+    }
+    trainer->block_start = start;
+    free(q);
+    free(f);
+    free(scores);
+    free(group);
+}
+
+// ---- evidence ----
+// Gold scores g (B,K) of the candidates, and for legacy mode iii the classes predicted with each.
+static void gold_scores(RetrieverTrainer *trainer, float *g, int32_t *predicted, const int *queries,
+                        const int32_t *candidates) {
+    const RetrieverTrainConfig *config = &trainer->config;
+    const int B = config->batch, K = config->K, C = trainer->scorer->labels->C;
+    Pair *pairs = xmalloc((size_t)B * K, sizeof *pairs);
+    float *raw = xmalloc((size_t)B * K * C, sizeof *raw), *logprob = xmalloc((size_t)B * K * C, sizeof *raw);
+    for (int b = 0; b < B; b++) {
+        for (int k = 0; k < K; k++) {
+            const int passage = candidates[b * K + k];
+            const size_t bit = (size_t)queries[b] * trainer->index->count + passage;
+            pairs[b * K + k] = (Pair){queries[b], passage};
+            trainer->seen[bit / 8] |= (uint8_t)(1u << bit % 8);
+        }
+    }
+    scorer_scores(trainer->scorer, raw, logprob, trainer->queries, trainer->corpus, pairs, B * K);
+    for (int b = 0; b < B; b++) {
+        const int label = trainer->queries->records[queries[b]].label;
+        CHECK(label >= 0 && label < C, "query %d has label %d of %d", queries[b], label, C);
+        for (int k = 0; k < K; k++) {
+            const int i = b * K + k;
+            g[i] = (float)(config->is_double_softmax ? evidence_double_softmax(raw + (size_t)i * C, C, label)
+                                                     : evidence_label(logprob + (size_t)i * C, C, label));
+            int best = 0;
+            for (int c = 1; c < C; c++) {
+                best = logprob[(size_t)i * C + c] > logprob[(size_t)i * C + best] ? c : best;
+            }
+            predicted[i] = best;
+        }
+        if (config->is_permuted) { // control: the same values, on the wrong passages
+            Rng rng = rng_new(config->seed, RNG_BASELINE, (uint32_t)trainer->step, (uint32_t)b);
+            for (int k = K - 1; k > 0; k--) {
+                const int j = (int)rng_below(&rng, (uint32_t)k + 1);
+                const float swap = g[b * K + k];
+                g[b * K + k] = g[b * K + j];
+                g[b * K + j] = swap;
+            }
+        }
+    }
+    free(pairs);
+    free(raw);
+    free(logprob);
+}
+
+// ---- step ----
+// What the step works on, on the host.
+typedef struct {
+    const int *queries;        // (B)
+    const int32_t *candidates; // (B,K)
+    float *rows;               // (K,E) of one query
+    float *g, *s, *ds, *posterior, *loss; // (B,K), and loss (B,2)
+    int32_t *predicted;        // (B,K)
+    float *h, *dh;             // (B,E)
+} StepWork;
+
+static StepWork step_work_new(const RetrieverTrainer *trainer) {
+    const int B = trainer->config.batch, K = trainer->config.K, E = trainer->index->dim;
+    const size_t pairs = (size_t)B * K;
+    StepWork work = {0};
+    work.rows = xmalloc((size_t)K * E + 4 * pairs + 2 * (size_t)B + 2 * (size_t)B * E, sizeof(float));
+    work.g = work.rows + (size_t)K * E;
+    work.s = work.g + pairs;
+    work.ds = work.s + pairs;
+    work.posterior = work.ds + pairs;
+    work.loss = work.posterior + pairs;
+    work.h = work.loss + 2 * (size_t)B;
+    work.dh = work.h + (size_t)B * E;
+    work.predicted = xmalloc(pairs, sizeof(int32_t));
+    return work;
+}
+
+static void load_rows(const RetrieverTrainer *trainer, float *rows, const int32_t *ids) {
+    const int K = trainer->config.K, E = trainer->index->dim;
+    if (!trainer->rows_f32) {
+        index_get_rows(trainer->index, trainer->config.side, ids, K, rows);
+        return;
+    }
+    for (int k = 0; k < K; k++) {
+        memcpy(rows + (size_t)k * E, trainer->rows_f32 + (size_t)ids[k] * E, (size_t)E * sizeof *rows);
+    }
+}
+
+// From h to dL/dh: scores, marginal, and back through the rows.
+static void marginal_step(RetrieverTrainer *trainer, StepWork *work) {
+    const RetrieverTrainConfig *config = &trainer->config;
+    const int B = config->batch, K = config->K, E = trainer->index->dim;
+    float *q = xmalloc((size_t)E, sizeof *q);
+    for (int b = 0; b < B; b++) {
+        load_rows(trainer, work->rows, work->candidates + (size_t)b * K);
+        mix_queries(q, work->h + (size_t)b * E, trainer->fixed + (size_t)work->queries[b] * E,
+                    config->share, 1, E);
+        for (int k = 0; k < K; k++) {
+            work->s[b * K + k] = dot16(q, work->rows + (size_t)k * E, E);
+        }
+    }
+    free(q);
+    const size_t list = (size_t)B * K * sizeof(float);
+    Device *dev = trainer->dev;
+    float *device = device_alloc(dev, 4 * list + 2 * (size_t)B * sizeof(float), "marginal");
+    float *s = device, *g = s + (size_t)B * K, *ds = g + (size_t)B * K, *r = ds + (size_t)B * K;
+    float *loss = r + (size_t)B * K;
+    int32_t *predicted = device_alloc(dev, list, "marginal");
+    device_copy_in(dev, s, work->s, list);
+    device_copy_in(dev, g, work->g, list);
+    device_copy_in(dev, predicted, work->predicted, list);
+    device_ops(dev)->marginal(dev, loss, r, ds, s, g, NULL, NULL, predicted, B, K, 1,
+                              &config->marginal);
+    device_copy_out(dev, work->ds, ds, list);
+    device_copy_out(dev, work->posterior, r, list);
+    device_copy_out(dev, work->loss, loss, 2 * (size_t)B * sizeof(float));
+    device_release(dev, device);
+    device_release(dev, predicted);
+    for (int b = 0; b < B; b++) {
+        load_rows(trainer, work->rows, work->candidates + (size_t)b * K);
+        float *dh = work->dh + (size_t)b * E;
+        memset(dh, 0, (size_t)E * sizeof *dh);
+        for (int k = 0; k < K; k++) {
+            for (int e = 0; e < E; e++) {
+                dh[e] = fmaf(config->share * work->ds[b * K + k], work->rows[(size_t)k * E + e], dh[e]);
+            }
+        }
+    }
+}
+
+// One pass of the live head: forward, the host's part, backward. Over an arena with or without memory.
+static void head_pass(RetrieverTrainer *trainer, Run *run, StepWork *work, const float *pixels) {
+    Device *dev = trainer->dev;
+    Head *live = trainer->live;
+    const int B = trainer->config.batch, E = trainer->index->dim, S = live->tower.config.image_size;
+    const size_t pixel_count = (size_t)B * 3 * S * S, values = (size_t)B * E;
+    const DType t = live->tensors.t;
+    EmbedImagesState state;
+    float *device_pixels = run_take_f32(run, pixel_count);
+    void *h = run_take(run, (size_t)B, (size_t)E), *dh = run_take(run, (size_t)B, (size_t)E);
+    if (!run->is_planning) {
+        device_copy_in(dev, device_pixels, pixels, pixel_count * sizeof *pixels);
+    }
+    embed_images_fwd(run, &live->tower, &state, h, device_pixels, B);
+    if (!run->is_planning) {
+        void *narrow = xmalloc(values, dtype_size(t));
+        device_copy_out(dev, narrow, h, values * dtype_size(t));
+        dtype_widen(work->h, t, narrow, values);
+        marginal_step(trainer, work);
+        dtype_narrow(t, narrow, work->dh, values);
+        device_copy_in(dev, dh, narrow, values * dtype_size(t));
+        free(narrow);
+    }
+    embed_images_bwd(run, &live->tower, &state, dh);
+}
+
+RetrieverStep retriever_trainer_step(RetrieverTrainer *trainer, double lr) {
+    const RetrieverTrainConfig *config = &trainer->config;
+    const int B = config->batch, K = config->K, S = trainer->live->tower.config.image_size;
+    if (trainer->block_start != trainer->step / config->refresh * config->refresh) {
+        start_block(trainer);
+    }
+    const int offset = (trainer->step - trainer->block_start) * B;
+    StepWork work = step_work_new(trainer);
+    work.queries = trainer->block_queries + offset;
+    work.candidates = trainer->candidates + (size_t)offset * K;
+    const uint64_t hits = trainer->scorer->store->hits, misses = trainer->scorer->store->misses;
+    gold_scores(trainer, work.g, work.predicted, work.queries, work.candidates);
+    float *pixels = xmalloc((size_t)B * 3 * S * S, sizeof *pixels);
+    prepare_images(pixels, trainer->processor, trainer->queries, work.queries, B);
+    Run run = run_new(trainer->dev, trainer->live->tensors.t, &trainer->arena, true);
+    Arena plan = arena_plan();
+    Run planning = run_planning(&run, &plan);
+    head_pass(trainer, &planning, &work, NULL);
+    arena_reserve(&trainer->arena, trainer->dev, "retriever training", plan.peak);
+    head_pass(trainer, &run, &work, pixels);
+    optim_step(&trainer->optim, lr);
+    trainer->step++;
+    RetrieverStep out = {.norm = optim_norm(&trainer->optim)};
+    for (int b = 0; b < B; b++) {
+        out.loss += work.loss[2 * b] / B;
+        out.nll += work.loss[2 * b + 1] / B;
+    }
+    const double hit = (double)(trainer->scorer->store->hits - hits);
+    out.hit_rate = hit / (hit + (double)(trainer->scorer->store->misses - misses));
+    free(pixels);
+    free(work.rows);
+    free(work.predicted);
+    return out;
+}
+
+double retriever_trainer_distinct(const RetrieverTrainer *trainer) {
+    size_t used = 0, pairs = 0;
+    for (int q = 0; q < trainer->queries->n; q++) {
+        size_t distinct = 0;
+        for (int p = 0; p < trainer->index->count; p++) {
+            const size_t bit = (size_t)q * trainer->index->count + p;
+            distinct += trainer->seen[bit / 8] >> bit % 8 & 1;
+        }
+        used += distinct > 0;
+        pairs += distinct;
+    }
+    return used ? (double)pairs / (double)used : NAN;
+}
