@@ -37,7 +37,7 @@ RetrieverTrainer retriever_trainer_new(Device *dev, const RetrieverTrainConfig *
     }
     trainer.candidates = xmalloc((size_t)places * config->K, sizeof(int32_t));
     trainer.block_queries = xmalloc((size_t)places, sizeof(int));
-    trainer.seen = xcalloc(((size_t)queries->n * index->count + 7) / 8, 1);
+    trainer.seen = xcalloc((size_t)queries->n, sizeof *trainer.seen);
     return trainer;
 }
 
@@ -48,6 +48,9 @@ void retriever_trainer_free(RetrieverTrainer *trainer) {
     free(trainer->query_group);
     free(trainer->candidates);
     free(trainer->block_queries);
+    for (int i = 0; i < trainer->queries->n; i++) {
+        free(trainer->seen[i].ids);
+    }
     free(trainer->seen);
 }
 
@@ -91,6 +94,24 @@ static void start_block(RetrieverTrainer *trainer) {
 }
 
 // ---- evidence ----
+static void passage_set_add(PassageSet *set, int32_t id) {
+    int low = 0, high = set->count;
+    while (low < high) { // first place not below id
+        const int middle = (low + high) / 2;
+        *(set->ids[middle] < id ? &low : &high) = set->ids[middle] < id ? middle + 1 : middle;
+    }
+    if (low < set->count && set->ids[low] == id) {
+        return;
+    }
+    if (set->count == set->room) {
+        set->room = set->room ? 2 * set->room : 64;
+        set->ids = xrealloc(set->ids, (size_t)set->room, sizeof *set->ids);
+    }
+    memmove(set->ids + low + 1, set->ids + low, (size_t)(set->count - low) * sizeof *set->ids);
+    set->ids[low] = id;
+    set->count++;
+}
+
 // Gold scores g (B,K) of the candidates, and for legacy mode iii the classes predicted with each.
 static void gold_scores(RetrieverTrainer *trainer, float *g, int32_t *predicted, const int *queries,
                         const int32_t *candidates) {
@@ -100,10 +121,8 @@ static void gold_scores(RetrieverTrainer *trainer, float *g, int32_t *predicted,
     float *raw = xmalloc((size_t)B * K * C, sizeof *raw), *logprob = xmalloc((size_t)B * K * C, sizeof *raw);
     for (int b = 0; b < B; b++) {
         for (int k = 0; k < K; k++) {
-            const int passage = candidates[b * K + k];
-            const size_t bit = (size_t)queries[b] * trainer->index->count + passage;
-            pairs[b * K + k] = (Pair){queries[b], passage};
-            trainer->seen[bit / 8] |= (uint8_t)(1u << bit % 8);
+            pairs[b * K + k] = (Pair){queries[b], candidates[b * K + k]};
+            passage_set_add(&trainer->seen[queries[b]], candidates[b * K + k]);
         }
     }
     scorer_scores(trainer->scorer, raw, logprob, trainer->queries, trainer->corpus, pairs, B * K);
@@ -277,15 +296,10 @@ RetrieverStep retriever_trainer_step(RetrieverTrainer *trainer, double lr) {
 }
 
 double retriever_trainer_distinct(const RetrieverTrainer *trainer) {
-    size_t used = 0, pairs = 0;
+    double used = 0, pairs = 0;
     for (int q = 0; q < trainer->queries->n; q++) {
-        size_t distinct = 0;
-        for (int p = 0; p < trainer->index->count; p++) {
-            const size_t bit = (size_t)q * trainer->index->count + p;
-            distinct += trainer->seen[bit / 8] >> bit % 8 & 1;
-        }
-        used += distinct > 0;
-        pairs += distinct;
+        used += trainer->seen[q].count > 0;
+        pairs += trainer->seen[q].count;
     }
-    return used ? (double)pairs / (double)used : NAN;
+    return used > 0 ? pairs / used : NAN;
 }

@@ -28,6 +28,12 @@ typedef struct {
     uint64_t seed;
 } RetrieverTrainConfig;
 
+// Passages a query was ever scored with, ascending.
+typedef struct {
+    int32_t *ids;
+    int count, room;
+} PassageSet;
+
 typedef struct {
     RetrieverTrainConfig config;
     Device *dev;
@@ -46,7 +52,7 @@ typedef struct {
     int block_start;        // first step of the candidates below, -1: none yet
     int32_t *candidates;    // (refresh * batch, K) passages of the block's queries
     int *block_queries;     // (refresh * batch)
-    uint8_t *seen;          // bits (queries, corpus): passages ever used with a query, for U_q
+    PassageSet *seen;       // (queries), for U_q
 } RetrieverTrainer;
 
 // What a step reports.
