@@ -50,9 +50,9 @@ DemoRecipe demo_recipe(const Config *config) {
 }
 
 // ---- world ----
-static Image borrow_pixels(const DemoCase *demo_case_) {
+static Image borrow_pixels(const DemoCase *which) {
     return (Image){.width = DEMO_SIDE, .height = DEMO_SIDE, .channels = 1,
-                   .data = (uint8_t *)demo_case_->pixels};
+                   .data = (uint8_t *)which->pixels};
 }
 
 static DemoSet draw_set(const Demo *demo, uint32_t which, int n, double p_finding, double p_wrong) {
@@ -84,8 +84,9 @@ void demo_draw(Demo *demo) {
     memcpy(specials + 2, more, (size_t)special_count * sizeof *more);
     const char *const *words = demo_words(&word_count);
     demo->tokenizer = tokenizer_tiny_new(specials, special_count + 2, words, word_count);
-    demo->tower_processor = processor_tiny(DEMO_SIDE);
-    demo->reader_processor = processor_tiny(DEMO_SIDE / 2);
+    CHECK(processor_preset("tiny", &demo->tower_processor) &&
+              processor_preset("tiny-reader", &demo->reader_processor),
+          "no tiny processors");
     demo->corpus = draw_set(demo, DRAW_CORPUS, recipe->corpus_size, recipe->corpus_finding,
                             recipe->corpus_wrong);
     demo->train = draw_set(demo, DRAW_TRAIN, recipe->train_size, 0, 0); // captions are never used
@@ -129,7 +130,7 @@ void demo_pretrain_towers(Demo *demo) {
             Rng rng = rng_new((uint64_t)demo->seed, RNG_DEMO, (uint32_t)(DRAW_PAIRS + step), (uint32_t)i);
             demo_case(&cases[i], &rng, recipe->pretrain_finding, recipe->pretrain_wrong, -1);
             const Image image = borrow_pixels(&cases[i]);
-            processor_run(&demo->tower_processor, &image, pixels + (size_t)i * each);
+            processor_run(&demo->tower_processor, demo->dev, &image, pixels + (size_t)i * each);
             texts[i] = cases[i].caption;
         }
         const double lr = schedule_rate(SCHEDULE_COSINE, recipe->pretrain_lr, recipe->pretrain_warmup,
@@ -145,9 +146,12 @@ void demo_pretrain_towers(Demo *demo) {
 
 // ---- stage 0b: reader ----
 // Pixels of a case as the reader sees it; freed with free_example.
-static ReaderImage case_image(const Demo *demo, const DemoCase *demo_case_) {
-    const Image image = borrow_pixels(demo_case_);
-    return reader_image_new(&demo->reader_processor, &demo->base->config.vision, &image);
+static ReaderImage case_image(const Demo *demo, const DemoCase *which) {
+    const Image image = borrow_pixels(which);
+    ReaderImage out;
+    error_die("demo", reader_image_new(&out, demo->dev, &demo->reader_processor,
+                                       &demo->base->config.vision, &image));
+    return out;
 }
 
 static void free_example(ReaderExample *example) {

@@ -6,7 +6,9 @@
 #include "demo_world.h"
 #include "evaluate.h"
 #include "file.h"
+#include "pretrain.h"
 #include "schedule.h"
+#include "train_reader.h"
 #include "train_retriever.h"
 
 // The recipe of the prototype (steep in a few knobs, so its values are kept). Keys of the configuration

@@ -89,8 +89,8 @@ void encode_texts(float *out, Device *dev, DType t, TextTower *tower, const Toke
 }
 
 // ---- images ----
-void prepare_images(float *out, const ProcessorConfig *processor, Dataset *ds, const int *rows,
-                    int n) {
+void prepare_images(float *out, Device *dev, const ProcessorConfig *processor, Dataset *ds,
+                    const int *rows, int n) {
     for (int i = 0; i < n; i++) {
         const int row = rows ? rows[i] : i;
         Image image;
@@ -99,8 +99,9 @@ void prepare_images(float *out, const ProcessorConfig *processor, Dataset *ds, c
                 "set data.on_bad_image=blank", ds->records[row].path, row, ds->records[row].id);
         }
         int width, height;
-        processor_size(processor, image.width, image.height, &width, &height);
-        processor_run(processor, &image, out + (size_t)i * 3 * width * height);
+        error_die(ds->records[row].path,
+                  processor_size(processor, image.width, image.height, &width, &height));
+        processor_run(processor, dev, &image, out + (size_t)i * 3 * width * height);
         image_free(&image);
     }
 }
@@ -114,13 +115,13 @@ void encode_images(float *out, Device *dev, DType t, ImageTower *tower,
     for (int first = 0; first < n; first += CHUNK) {
         const int B = n - first < CHUNK ? n - first : CHUNK;
         if (rows) {
-            prepare_images(host, processor, ds, rows + first, B);
+            prepare_images(host, dev, processor, ds, rows + first, B);
         } else {
             int numbers[CHUNK];
             for (int i = 0; i < B; i++) {
                 numbers[i] = first + i;
             }
-            prepare_images(host, processor, ds, numbers, B);
+            prepare_images(host, dev, processor, ds, numbers, B);
         }
         Run run = run_new(dev, t, &arena, false);
         for (int pass = 0; pass < 2; pass++) {

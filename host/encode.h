@@ -22,7 +22,8 @@ TextBatch packed_texts_batch(const PackedTexts *packed); // borrows
 
 // Pixels of the images of rows[0..n-1] (rows NULL: rows 0..n-1) as the tower wants them: (n,3,S,S) f32.
 // A bad image becomes grey (zeros after scaling is not promised) only where the data set's policy says so.
-void prepare_images(float *out, const ProcessorConfig *processor, Dataset *ds, const int *rows, int n);
+void prepare_images(float *out, Device *dev, const ProcessorConfig *processor, Dataset *ds,
+                    const int *rows, int n);
 
 // out: (n,E) f32 on the host, unit rows. t: storage type of the tower.
 void encode_images(float *out, Device *dev, DType t, ImageTower *tower,

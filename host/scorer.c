@@ -45,15 +45,19 @@ void label_set_free(LabelSet *labels) {
 }
 
 // ---- images ----
-ReaderImage reader_image_new(const ProcessorConfig *processor, const VisionConfig *vision,
-                             const Image *image) {
+Error reader_image_new(ReaderImage *out, Device *dev, const ProcessorConfig *processor,
+                       const VisionConfig *vision, const Image *image) {
     int width, height;
-    processor_size(processor, image->width, image->height, &width, &height);
+    const Error error = processor_size(processor, image->width, image->height, &width, &height);
+    if (error.code) {
+        return error;
+    }
     CHECK(width % vision->P == 0 && height % vision->P == 0, "%dx%d, patch %d", width, height,
           vision->P);
     float *pixels = xmalloc((size_t)3 * width * height, sizeof *pixels);
-    processor_run(processor, image, pixels);
-    return (ReaderImage){.rows = height / vision->P, .columns = width / vision->P, .pixels = pixels};
+    processor_run(processor, dev, image, pixels);
+    *out = (ReaderImage){.rows = height / vision->P, .columns = width / vision->P, .pixels = pixels};
+    return error;
 }
 
 uint64_t tensors_hash(const TensorList *list) {
@@ -101,7 +105,9 @@ static ReaderImage image_features(Scorer *scorer, Dataset *ds, int row, int pinn
                 ds->records[row].path, row);
         }
         const VisionConfig *vision = &scorer->reader->config.vision;
-        ReaderImage picture = reader_image_new(scorer->processor, vision, &image);
+        ReaderImage picture;
+        error_die(ds->records[row].path,
+                  reader_image_new(&picture, scorer->dev, scorer->processor, vision, &image));
         image_free(&image);
         const DType t = scorer->reader->tensors.t;
         const size_t count = (size_t)vision_tokens(vision, &picture) * vision->C_out;

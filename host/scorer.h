@@ -51,8 +51,8 @@ void scorer_scores(Scorer *scorer, float *raw, float *logprob, Dataset *queries,
                    const Pair *pairs, int n);
 
 // The image as the reader's vision tower wants it: pixels (3,h,w) to be freed by the caller.
-ReaderImage reader_image_new(const ProcessorConfig *processor, const VisionConfig *vision,
-                             const Image *image);
+Error reader_image_new(ReaderImage *out, Device *dev, const ProcessorConfig *processor,
+                       const VisionConfig *vision, const Image *image);
 // Hash of all tensors of a list, values and names: two readers with equal hashes score alike.
 uint64_t tensors_hash(const TensorList *list);
 

@@ -273,7 +273,7 @@ RetrieverStep retriever_trainer_step(RetrieverTrainer *trainer, double lr) {
     const uint64_t hits = trainer->scorer->store->hits, misses = trainer->scorer->store->misses;
     gold_scores(trainer, work.g, work.predicted, work.queries, work.candidates);
     float *pixels = xmalloc((size_t)B * 3 * S * S, sizeof *pixels);
-    prepare_images(pixels, trainer->processor, trainer->queries, work.queries, B);
+    prepare_images(pixels, trainer->dev, trainer->processor, trainer->queries, work.queries, B);
     Run run = run_new(trainer->dev, trainer->live->tensors.t, &trainer->arena, true);
     Arena plan = arena_plan();
     Run planning = run_planning(&run, &plan);

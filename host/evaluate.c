@@ -1,0 +1,146 @@
+// evaluate: see evaluate.h.
+#include "evaluate.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "evidence.h"
+#include "fusion.h"
+
+const char *answer_name(Answer answer) {
+    static const char *const names[ANSWER_COUNT] = {"mixture", "logit fusion", "image head",
+                                                    "text head"};
+    return names[answer];
+}
+
+FusionConfig fusion_default(void) { return (FusionConfig){.temperature = 0.02, .image_weight = 0.5}; }
+
+static int arg_max(const double *p, int C) {
+    int best = 0;
+    for (int c = 1; c < C; c++) {
+        best = p[c] > p[best] ? c : best;
+    }
+    return best;
+}
+
+// Fills fused and answers of query q.
+static void fuse(Evaluation *e, int q, const FusionConfig *config) {
+    const int k = e->k, P = e->P, C = e->C;
+    const double *probability = e->probability + (size_t)q * P * C;
+    const float *scores = e->scores + (size_t)q * P, *raw = e->raw + (size_t)q * P * C;
+    for (int a = 0; a < ANSWER_COUNT; a++) {
+        double *out = e->fused + ((size_t)a * e->Q + q) * C;
+        if (k == 0) { // closed book: there is nothing to fuse
+            memcpy(out, probability, (size_t)C * sizeof *out);
+        } else if (a == ANSWER_MIXTURE) {
+            fusion_mixture(out, probability, scores, k, k, C, config->temperature, config->image_weight);
+        } else if (a == ANSWER_IMAGE) {
+            fusion_mixture(out, probability, scores, k, 0, C, config->temperature, 1);
+        } else if (a == ANSWER_TEXT) {
+            fusion_mixture(out, probability + (size_t)k * C, scores + k, 0, k, C, config->temperature, 0);
+        } else {
+            fusion_logits(out, raw, scores, k, k, C, config->is_max_norm);
+            float *logits = xmalloc((size_t)C, sizeof *logits);
+            for (int c = 0; c < C; c++) {
+                logits[c] = (float)out[c];
+            }
+            evidence_softmax(out, logits, C);
+            free(logits);
+        }
+        e->answers[a * e->Q + q] = arg_max(out, C);
+    }
+}
+
+Evaluation *evaluation_of_passages_new(Scorer *scorer, Dataset *queries, Dataset *corpus,
+                                       const int32_t *passages, const float *scores, int k,
+                                       const FusionConfig *fusion) {
+    const int Q = queries->n, P = k > 0 ? 2 * k : 1, C = scorer->labels->C;
+    const size_t places = (size_t)Q * P;
+    Evaluation *e = xcalloc(1, sizeof *e);
+    *e = (Evaluation){.Q = Q, .k = k, .P = P, .C = C};
+    e->passages = xmalloc(places, sizeof *e->passages);
+    e->scores = xcalloc(places, sizeof *e->scores);
+    e->raw = xmalloc(places * C, sizeof *e->raw);
+    e->logprob = xmalloc(places * C, sizeof *e->logprob);
+    e->probability = xmalloc(places * C, sizeof *e->probability);
+    e->predicted = xmalloc(places, sizeof *e->predicted);
+    e->fused = xmalloc((size_t)ANSWER_COUNT * Q * C, sizeof *e->fused);
+    e->answers = xmalloc((size_t)ANSWER_COUNT * Q, sizeof *e->answers);
+    Pair *pairs = xmalloc(places, sizeof *pairs);
+    for (size_t i = 0; i < places; i++) {
+        e->passages[i] = k > 0 ? passages[i] : -1;
+        pairs[i] = (Pair){(int)(i / P), e->passages[i]};
+    }
+    if (scores) {
+        memcpy(e->scores, scores, places * sizeof *scores);
+    }
+    scorer_scores(scorer, e->raw, e->logprob, queries, corpus, pairs, (int)places);
+    for (size_t i = 0; i < places; i++) {
+        evidence_softmax(e->probability + i * C, e->logprob + i * C, C);
+        e->predicted[i] = arg_max(e->probability + i * C, C);
+    }
+    for (int q = 0; q < Q; q++) {
+        fuse(e, q, fusion);
+    }
+    free(pairs);
+    return e;
+}
+
+Evaluation *evaluation_new(Scorer *scorer, const Index *index, Dataset *queries, Dataset *corpus,
+                           const float *query_image, const float *query_text, int k,
+                           const FusionConfig *fusion) {
+    const int Q = queries->n;
+    const float *const vectors[INDEX_SIDES] = {query_image, query_text};
+    int32_t *passages = xmalloc((size_t)Q * 2 * k, sizeof *passages);
+    float *scores = xmalloc((size_t)Q * 2 * k, sizeof *scores);
+    int32_t *ids = xmalloc((size_t)Q * k, sizeof *ids), *group = xmalloc((size_t)Q, sizeof *group);
+    float *found = xmalloc((size_t)Q * k, sizeof *found);
+    for (int q = 0; q < Q; q++) {
+        group[q] = queries->records[q].group_id;
+    }
+    for (int side = 0; side < INDEX_SIDES; side++) {
+        index_search(index, (IndexSide)side, found, ids, vectors[side], group, Q, k);
+        for (int i = 0; i < Q * k; i++) {
+            if (ids[i] < 0) {
+                die(EXIT_BAD_DATA, "index: fewer than evaluate.k=%d passages for a query; lower it", k);
+            }
+            const int place = i / k * 2 * k + side * k + i % k;
+            passages[place] = ids[i];
+            scores[place] = found[i];
+        }
+    }
+    Evaluation *e = evaluation_of_passages_new(scorer, queries, corpus, passages, scores, k, fusion);
+    free(passages);
+    free(scores);
+    free(ids);
+    free(group);
+    free(found);
+    return e;
+}
+
+void evaluation_free(Evaluation *e) {
+    if (e) {
+        free(e->passages);
+        free(e->scores);
+        free(e->raw);
+        free(e->logprob);
+        free(e->probability);
+        free(e->predicted);
+        free(e->fused);
+        free(e->answers);
+        free(e);
+    }
+}
+
+double evaluation_accuracy(const Evaluation *e, const Dataset *queries, Answer answer,
+                           const bool *subset) {
+    int count = 0, right = 0;
+    for (int q = 0; q < e->Q; q++) {
+        if (!subset || subset[q]) {
+            count++;
+            right += e->answers[answer * e->Q + q] == queries->records[q].label;
+        }
+    }
+    return count ? (double)right / count : NAN;
+}
