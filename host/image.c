@@ -9,7 +9,7 @@
 #include "png.h"
 
 ImageLimits image_limits_default(void) {
-    return (ImageLimits){.max_side = 32768, .max_pixels = (size_t)64 << 20, .max_scans = 500};
+    return (ImageLimits){.max_side = 32768, .max_pixels = (size_t)64 << 20, .max_scans = 100};
 }
 
 // ---- memory ----

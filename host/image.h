@@ -34,7 +34,7 @@ typedef struct {
     size_t max_pixels; // width * height
     int max_scans;     // of a progressive JPEG
 } ImageLimits;
-ImageLimits image_limits_default(void); // 32768, 64 Mi, 500
+ImageLimits image_limits_default(void); // 32768, 64 Mi, 100 (encoders write about ten)
 
 // ---- files ----
 // Decodes a PNG or JPEG (host/png.h, host/jpeg.h say to what). On error *out is empty and the text names
