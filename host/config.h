@@ -59,6 +59,9 @@ enum { CONFIG_COUNT = 0 CONFIG(CONFIG_NOTHING, CONFIG_PLUS_ONE, CONFIG_NOTHING) 
 typedef struct {
     CONFIG(CONFIG_OPEN, CONFIG_FIELD, CONFIG_CLOSE)
     bool is_set[CONFIG_COUNT]; // by the file or the command line; in the order of the list
+    const char *verb;          // no key: the words of the verb, "index build"; set by main
+    int argc;                  // no key: the whole command line
+    char **argv;
 } Config;
 #undef CONFIG_OPEN
 #undef CONFIG_FIELD

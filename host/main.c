@@ -101,6 +101,9 @@ int main(int argc, char **argv) {
     }
     Config config;
     config_from_arguments(&config, argc - 1 - used, argv + 1 + used);
+    config.verb = verb->words;
+    config.argc = argc;
+    config.argv = argv;
     const int code = verb->run(&config);
     config_free(&config);
     return code;

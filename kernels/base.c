@@ -14,6 +14,8 @@
 // ---- stopping and logging ----
 static int log_rank = 0, log_world = 1;
 static LogLevel log_level = LOG_INFO;
+static int log_file = -1;
+static bool is_live; // a live line stands on the terminal
 
 void base_set_rank(int rank, int world) {
     log_rank = rank;
@@ -21,6 +23,23 @@ void base_set_rank(int rank, int world) {
 }
 
 void log_set_level(LogLevel level) { log_level = level; }
+
+void log_set_file(int fd) { log_file = fd; }
+
+static const char wipe[] = "\r\x1b[K"; // to the start of the line, and clear it
+
+void log_live(const char *fmt, ...) {
+    char line[512];
+    const size_t head = sizeof wipe - 1;
+    memcpy(line, wipe, head);
+    va_list args;
+    va_start(args, fmt);
+    const int n = vsnprintf(line + head, sizeof line - head, fmt, args);
+    va_end(args);
+    const size_t room = sizeof line - head - 1, length = n < 0 ? 0 : (size_t)n;
+    const ssize_t done = write(STDERR_FILENO, line, head + (length < room ? length : room));
+    is_live = done > 0;
+}
 
 // Writes one whole line with a single write(2), so that lines of several processes do not mix.
 static void write_line(const char *head, const char *fmt, va_list args) {
@@ -38,7 +57,12 @@ static void write_line(const char *head, const char *fmt, va_list args) {
         used = sizeof line - 2;
     }
     line[used++] = '\n';
-    ssize_t done = write(STDERR_FILENO, line, used);
+    ssize_t done = is_live ? write(STDERR_FILENO, wipe, sizeof wipe - 1) : 0;
+    is_live = false;
+    done = write(STDERR_FILENO, line, used);
+    if (log_file >= 0) {
+        done = write(log_file, line, used);
+    }
     (void)done; // nowhere left to complain
 }
 

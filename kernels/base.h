@@ -69,6 +69,9 @@ typedef enum { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG } LogLevel;
 #define LOG(level, ...) log_line(LOG_##level, __VA_ARGS__)
 void log_line(LogLevel level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void log_set_level(LogLevel level);      // lines above this level are dropped; default LOG_INFO
+void log_set_file(int fd);               // every line also goes there; -1, the default: nowhere
+// On a terminal: one live line on stderr, which the next log_live or log line replaces.
+void log_live(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void base_set_rank(int rank, int world); // world > 1: lines start with host and rank
 
 // ---- memory and sizes ----
