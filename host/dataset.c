@@ -215,22 +215,45 @@ bool dataset_image(Dataset *ds, int i, Image *out) {
     return error.code == EXIT_OK || bad_image(ds, i, error, out);
 }
 
+uint64_t dataset_image_hash(Dataset *ds, int i) {
+    CHECK(i >= 0 && i < ds->n, "row %d of %d", i, ds->n);
+    Record *record = &ds->records[i];
+    uint64_t hash = __atomic_load_n(&record->image_hash, __ATOMIC_RELAXED);
+    if (hash != 0 || record->path[0] == '\0') {
+        return hash;
+    }
+    FileBytes bytes;
+    const Error error = read_file(ds, record, &bytes);
+    if (error.code == EXIT_OK) {
+        hash = xxh64(bytes.data, bytes.size, 0);
+        __atomic_store_n(&record->image_hash, hash, __ATOMIC_RELAXED);
+    } else {
+        bad_image(ds, i, error, NULL);
+    }
+    file_bytes_free(&bytes);
+    return hash;
+}
+
 void dataset_hash_images(Dataset *ds) {
 #pragma omp parallel for schedule(dynamic, 16)
     for (int i = 0; i < ds->n; i++) {
-        Record *record = &ds->records[i];
-        if (record->image_hash != 0 || record->path[0] == '\0') {
-            continue;
-        }
-        FileBytes bytes;
-        const Error error = read_file(ds, record, &bytes);
-        if (error.code == EXIT_OK) {
-            record->image_hash = xxh64(bytes.data, bytes.size, 0);
-        } else {
-            bad_image(ds, i, error, NULL);
-        }
-        file_bytes_free(&bytes);
+        dataset_image_hash(ds, i);
     }
+}
+
+uint64_t dataset_hash(const Dataset *ds) {
+    uint64_t hash = xxh64(&ds->n, sizeof ds->n, 0);
+    for (int i = 0; i < ds->n; i++) {
+        const Record *r = &ds->records[i];
+        const char *const texts[] = {r->id, r->title, r->text, r->question, r->answer, r->path};
+        for (size_t k = 0; k < sizeof texts / sizeof *texts; k++) {
+            hash = xxh64(texts[k], strlen(texts[k]) + 1, hash); // the zero byte keeps texts apart
+        }
+        const uint64_t numbers[3] = {(uint64_t)(int64_t)r->label, r->labels,
+                                     r->image.data ? r->image_hash : 0};
+        hash = xxh64(numbers, sizeof numbers, hash);
+    }
+    return hash;
 }
 
 // ---- groups ----

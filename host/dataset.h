@@ -31,7 +31,7 @@ typedef struct {
     int line;             // of that file, from 1; 0 none
     const char *path;     // image file below the Dataset's root, "" when the pixels are embedded
     Image image;          // embedded pixels, empty when path is set
-    uint64_t image_hash;  // of the file's bytes or of the pixels; 0 not taken yet
+    uint64_t image_hash;  // of the file's bytes or of the pixels; 0 not taken yet: dataset_image_hash
 } Record;
 
 typedef enum { BAD_IMAGE_FAIL, BAD_IMAGE_SKIP, BAD_IMAGE_BLANK } BadImage;
@@ -76,9 +76,13 @@ void dataset_set_root(Dataset *ds, const char *root, bool allow_absolute_paths);
 // The picture of row i, by value; the caller frees *out. False when it is bad and the policy is skip;
 // bad ones are counted once per row. Rows may be read from several threads at a time.
 bool dataset_image(Dataset *ds, int i, Image *out);
-// Fills the image_hash of every row that names a file: XXH64 of the file's bytes. What cannot be read is a
-// bad image, treated as the policy says; its hash stays 0. Threads: as OpenMP has them.
-void dataset_hash_images(Dataset *ds);
+// The image_hash of row i, taken now where it was not: XXH64 of the file's bytes. 0: the row has no image,
+// or one that cannot be read, which is treated as the policy says.
+uint64_t dataset_image_hash(Dataset *ds, int i);
+void dataset_hash_images(Dataset *ds); // of all rows, on as many threads as OpenMP has
+// Of all that makes rows what they are, in their order: id, texts, answer, labels, path or embedded pixels.
+// Not of the bytes of image files, which would have to be read.
+uint64_t dataset_hash(const Dataset *ds);
 
 // ---- who may not meet whom ----
 // Gives all rows of all sets the same group_id exactly when they are joined by a chain of equal group

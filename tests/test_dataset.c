@@ -232,3 +232,37 @@ TEST(dataset_groups) {
     dataset_free(corpus);
     dataset_free(task);
 }
+
+// Every member that is part of a row's meaning changes the hash of the set; a reading on the way does not.
+TEST(dataset_hash) {
+    enum { CHANGES = 10 };
+    uint64_t hashes[CHANGES];
+    write_png(check_tmpdir(), "one.png", 11);
+    for (int change = 0; change < CHANGES; change++) {
+        Dataset *ds = dataset_new();
+        dataset_set_root(ds, check_tmpdir(), false);
+        Record record = record_empty();
+        record.id = change == 1 ? "other" : "id";
+        record.title = change == 2 ? "other" : "title";
+        record.text = change == 3 ? "other" : "text";
+        record.question = change == 4 ? "other" : "question";
+        record.answer = change == 5 ? "other" : "answer";
+        record.path = change == 6 ? "other.png" : "one.png";
+        record.label = change == 7;
+        record.labels = change == 8;
+        dataset_add(ds, &record);
+        if (change == 9) {
+            dataset_add(ds, &record);
+        }
+        hashes[change] = dataset_hash(ds);
+        for (int before = 0; before < change; before++) {
+            EXPECT(hashes[change] != hashes[before], "changes %d and %d", change, before);
+        }
+        if (change == 0) {
+            EXPECT(ds->records[0].image_hash == 0 && dataset_image_hash(ds, 0) != 0, "hash on demand");
+            EXPECT(dataset_image_hash(ds, 0) == ds->records[0].image_hash, "kept");
+            EXPECT(dataset_hash(ds) == hashes[0], "reading the image changed the hash of the set");
+        }
+        dataset_free(ds);
+    }
+}
