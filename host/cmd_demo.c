@@ -1,32 +1,80 @@
 // cmd_demo: jomed demo: the embedded benchmark over several seeds, its table and its verdict.
+//
+// Seeds run as processes side by side, one thread each: the products of these models are too small to
+// share, and what a seed computes cannot depend on how many run beside it.
 #define _POSIX_C_SOURCE 200809L
-#include <math.h>
+#include <errno.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "demo.h"
+#include "demo_verdict.h"
+#include "file.h"
 #include "verbs.h"
 
-int cmd_demo(const Config *config) {
-    DemoResult *r = demo_run_new(config, config->seed, "runs/demo");
-    printf("seed %d, %.1f s, probe %.1f, forwards %llu\n", r->seed, r->seconds, 100 * r->probe,
-           (unsigned long long)r->forwards);
-    for (int s = 0; s < DEMO_SYSTEMS; s++) {
-        const Evaluation *e = r->system[s];
-        int *gold = xmalloc((size_t)e->Q, sizeof *gold);
-        for (int q = 0; q < e->Q; q++) {
-            gold[q] = r->test->records[q].label;
-        }
-        printf("%-26s", demo_system_name((DemoSystem)s));
-        for (int a = 0; a < ANSWER_COUNT; a++) {
-            printf(" %5.1f/%5.1f", 100 * evaluation_accuracy(e, r->test, (Answer)a, NULL),
-                   100 * evaluation_accuracy(e, r->test, (Answer)a, r->inconsistent));
-        }
-        printf("  oracle %5.1f  device %5.1f right %5.1f %5.1f\n",
-               100 * analysis_oracle(e->predicted, gold, NULL, e->Q, e->P, e->P),
-               100 * r->device_match[s], 100 * r->names_right[s][0], 100 * r->names_right[s][1]);
-        free(gold);
+static char *seed_dir_new(const char *dir, int seed) { return xformat_new("%s/seed-%d", dir, seed); }
+
+// Waits for one child; a child that failed has said why, so that its code is enough.
+static void wait_for_one(void) {
+    int status;
+    while (wait(&status) < 0) {
+        CHECK(errno == EINTR, "wait: %s", strerror(errno));
     }
-    demo_result_free(r);
-    return 0;
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+        const int code = WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_INTERNAL;
+        die((ExitCode)code, "demo: a seed ended with %s %d; its message is above",
+            WIFEXITED(status) ? "code" : "signal",
+            WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
+    }
+}
+
+static void run_seeds(const Config *config, const char *dir, const int *seeds, int count) {
+    const int workers = config->threads > 0 ? config->threads : omp_get_num_procs();
+    int running = 0;
+    for (int i = 0; i < count; i++) {
+        if (running == workers) {
+            wait_for_one();
+            running--;
+        }
+        fflush(NULL);
+        const pid_t pid = fork();
+        if (pid < 0) {
+            die(EXIT_RESOURCE, "demo: cannot start a process: %s", strerror(errno));
+        }
+        if (pid == 0) {
+            char *own = seed_dir_new(dir, seeds[i]);
+            demo_run(config, seeds[i], own);
+            fflush(NULL);
+            _exit(EXIT_OK);
+        }
+        running++;
+    }
+    while (running-- > 0) {
+        wait_for_one();
+    }
+}
+
+int cmd_demo(const Config *config) {
+    const char *dir = config->run.dir[0] ? config->run.dir : "runs/demo";
+    const int count = config->demo.seeds.count;
+    if (count < 1 || count > 64) {
+        die(EXIT_CONFIG, "demo.seeds: %d seeds; name 1 to 64, such as demo.seeds=[1, 2, 3]", count);
+    }
+    char **dirs = xcalloc((size_t)count, sizeof *dirs);
+    for (int i = 0; i < count; i++) {
+        dirs[i] = seed_dir_new(dir, config->demo.seeds.items[i]);
+    }
+    const double start = seconds_now();
+    run_seeds(config, dir, config->demo.seeds.items, count);
+    LOG(INFO, "%d seeds in %.0f s", count, seconds_now() - start);
+    const int code = demo_verdict(dirs, count);
+    for (int i = 0; i < count; i++) {
+        free(dirs[i]);
+    }
+    free(dirs);
+    return code;
 }

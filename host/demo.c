@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "demo_stages.h"
+#include "results.h"
 
 const char *demo_system_name(DemoSystem system) {
     static const char *const names[DEMO_SYSTEMS] = {
@@ -20,12 +21,13 @@ static int by_descending_int(const void *a, const void *b) {
     return (x < y) - (x > y);
 }
 
-static void describe_retrieval(DemoResult *result, const Demo *demo, DemoSystem system) {
-    const Evaluation *e = result->system[system];
+// Facts that accuracy alone hides: whether hits come from the query's device, name its finding, and
+// whether a few hubs serve everybody.
+static void describe_retrieval(SystemResult *system, const Evaluation *e, const Demo *demo) {
     const int n = demo->corpus.ds->n;
     int devices = 0;
     for (int side = 0; side < INDEX_SIDES; side++) {
-        int *used = xcalloc((size_t)n, sizeof *used), names = 0;
+        int *used = xcalloc((size_t)n, sizeof *used), names = 0, distinct = 0, top = 0;
         for (int q = 0; q < e->Q; q++) {
             for (int p = 0; p < e->k; p++) {
                 const int passage = e->passages[q * e->P + side * e->k + p];
@@ -36,16 +38,17 @@ static void describe_retrieval(DemoResult *result, const Demo *demo, DemoSystem 
             }
         }
         qsort(used, (size_t)n, sizeof *used, by_descending_int);
-        int top = 0;
         for (int i = 0; i < n; i++) {
-            result->distinct[system][side] += used[i] > 0;
+            distinct += used[i] > 0;
             top += i < 20 ? used[i] : 0;
         }
-        result->names_right[system][side] = (double)names / (e->Q * e->k);
-        result->top20[system][side] = (double)top / (e->Q * e->k);
+        const char *name = index_side_name((IndexSide)side);
+        facts_add(&system->facts, (double)names / (e->Q * e->k), "%s hits that name the finding", name);
+        facts_add(&system->facts, distinct, "%s passages retrieved at all", name);
+        facts_add(&system->facts, (double)top / (e->Q * e->k), "%s places held by the 20 most used", name);
         free(used);
     }
-    result->device_match[system] = (double)devices / (e->Q * e->P);
+    facts_add(&system->facts, (double)devices / (e->Q * e->P), "hits from the query's device");
 }
 
 // Four distinct rows per query: the same two for both heads would halve the oracle of chance.
@@ -82,100 +85,116 @@ static Evaluation *answer(Demo *demo, const DemoSet *set, const float *fixed, He
     return e;
 }
 
-static void train_heads(Demo *demo, DemoResult *result, Head *head[INDEX_SIDES], bool is_permuted) {
+static void train_heads(Demo *demo, RunResult *result, Head *head[INDEX_SIDES], bool is_permuted) {
     Head *search = NULL;
-    double hit_rate[INDEX_SIDES], distinct[INDEX_SIDES];
     static const IndexSide order[] = {INDEX_TEXT, INDEX_IMAGE}; // stage 2, then stage 3
     for (int i = 0; i < INDEX_SIDES; i++) {
         const IndexSide side = order[i];
         const char *const stages[2][2] = {{"2 text head", "3 image head"},
                                           {"2 permuted text", "3 permuted image"}};
+        double hit_rate, distinct;
         if (!demo->config->exact.stale_search_head && search) {
             head_free(search);
             search = NULL;
         }
-        head[side] = demo_train_head(demo, side, is_permuted, stages[is_permuted][i], &search,
-                                     &hit_rate[side], &distinct[side]);
+        head[side] = demo_train_head(demo, side, is_permuted, stages[is_permuted][i], &search, &hit_rate,
+                                     &distinct);
+        if (!is_permuted) {
+            const char *name = index_side_name(side);
+            facts_add(&result->facts, hit_rate, "score store hit rate, %s head", name);
+            facts_add(&result->facts, distinct, "distinct passages per query, %s head", name);
+        }
     }
     head_free(search);
-    if (!is_permuted) {
-        memcpy(result->hit_rate, hit_rate, sizeof hit_rate);
-        memcpy(result->distinct_per_query, distinct, sizeof distinct);
-    }
 }
 
-DemoResult *demo_run_new(const Config *config, int seed, const char *dir) {
-    const double start = seconds_now();
-    Demo demo = {.config = config, .recipe = demo_recipe(config), .seed = seed, .dir = dir,
-                 .dev = device_new((DeviceKind)config->device, 0, 1)};
-    DemoResult *result = xcalloc(1, sizeof *result);
-    result->seed = seed;
+// ---- the run ----
+static void open_demo(Demo *demo, const char *dir) {
     error_die(dir, file_make_directories(dir));
     char *losses = file_join_new(dir, "losses.jsonl");
     error_die(losses, file_remove_tree(losses));
-    error_die(losses, file_log_open(&demo.losses, losses));
+    error_die(losses, file_log_open(&demo->losses, losses));
     free(losses);
-    demo_draw(&demo);
-    demo_pretrain_towers(&demo);
-    demo_build_index(&demo);
-    result->probe = demo_probe(&demo);
-    demo_pretrain_reader(&demo);
-    // Stage 1: the adapter learns on what the frozen retriever finds for the training queries. The scores
-    // of an untrained adapter are not needed, only its passages; they come along.
-    Head *none[INDEX_SIDES] = {NULL, NULL};
-    demo_open_scorer(&demo);
-    Evaluation *found = answer(&demo, &demo.train, demo.fixed_train, none);
-    demo_train_adapter(&demo, found, "1 adapter", demo.recipe.lora_steps, demo.recipe.lora_batch,
-                       demo.recipe.lora_lr, demo.recipe.lora_warmup, false);
+}
+
+// Stages 0 and 1: everything before a query head is trained.
+static void prepare(Demo *demo, RunResult **result, Head *const none[INDEX_SIDES]) {
+    demo_draw(demo);
+    *result = run_result_new("demo", demo->seed, demo->recipe.k, demo->test.ds);
+    demo_pretrain_towers(demo);
+    demo_build_index(demo);
+    facts_add(&(*result)->facts, demo_probe(demo), "linear probe of the finding");
+    demo_pretrain_reader(demo);
+    // The adapter learns on what the frozen retriever finds for the training queries. Scores of the
+    // untrained adapter are not needed, only the passages; they come along.
+    demo_open_scorer(demo);
+    Evaluation *found = answer(demo, &demo->train, demo->fixed_train, none);
+    demo_train_adapter(demo, found, "1 adapter", demo->recipe.lora_steps, demo->recipe.lora_batch,
+                       demo->recipe.lora_lr, demo->recipe.lora_warmup, false);
     evaluation_free(found);
-    demo_open_scorer(&demo);
+    demo_open_scorer(demo);
+}
+
+static void write_result(Demo *demo, RunResult *result, Evaluation *const *system, const char *dir) {
+    run_result_fix_subset(result, system[DEMO_RAG]);
+    for (int s = 0; s < DEMO_SYSTEMS; s++) {
+        SystemResult *added = run_result_add(result, demo_system_name((DemoSystem)s), system[s]);
+        if (s != DEMO_CLOSED_BOOK) {
+            describe_retrieval(added, system[s], demo);
+        }
+    }
+    const char *const names[] = {demo_system_name(DEMO_RAG), demo_system_name(DEMO_JOINT)};
+    const Evaluation *const shown[] = {system[DEMO_RAG], system[DEMO_JOINT]};
+    for (int q = 0; q < 8 && q < demo->test.ds->n; q++) {
+        run_result_picture(result, demo->test.ds, demo->corpus.ds, q, names, shown, 2);
+    }
+    char *path = file_join_new(dir, "results.json");
+    error_die(path, run_result_write(result, path));
+    free(path);
+}
+
+void demo_run(const Config *config, int seed, const char *dir) {
+    const double start = seconds_now();
+    Demo demo = {.config = config, .recipe = demo_recipe(config), .seed = seed, .dir = dir,
+                 .dev = device_new((DeviceKind)config->device, 0, 1)};
+    RunResult *result;
+    Head *const none[INDEX_SIDES] = {NULL, NULL};
+    open_demo(&demo, dir);
+    prepare(&demo, &result, none);
     const FusionConfig fusion = fusion_default();
-    const int Q = demo.test.ds->n, P = 2 * demo.recipe.k;
-    int32_t *passages = random_passages_new(&demo, Q, P);
-    result->system[DEMO_CLOSED_BOOK] = evaluation_of_passages_new(
-        &demo.scorer, demo.test.ds, demo.corpus.ds, NULL, NULL, 0, &fusion);
-    result->system[DEMO_RANDOM] = evaluation_of_passages_new(
-        &demo.scorer, demo.test.ds, demo.corpus.ds, passages, NULL, demo.recipe.k, &fusion);
+    Evaluation *system[DEMO_SYSTEMS];
+    int32_t *passages = random_passages_new(&demo, demo.test.ds->n, 2 * demo.recipe.k);
+    system[DEMO_CLOSED_BOOK] = evaluation_of_passages_new(&demo.scorer, demo.test.ds, demo.corpus.ds,
+                                                          NULL, NULL, 0, &fusion);
+    system[DEMO_RANDOM] = evaluation_of_passages_new(&demo.scorer, demo.test.ds, demo.corpus.ds,
+                                                     passages, NULL, demo.recipe.k, &fusion);
     free(passages);
-    result->system[DEMO_RAG] = answer(&demo, &demo.test, demo.fixed_test, none);
+    system[DEMO_RAG] = answer(&demo, &demo.test, demo.fixed_test, none);
     // Stages 2 and 3, and their control.
     Head *heads[INDEX_SIDES], *permuted[INDEX_SIDES];
     train_heads(&demo, result, heads, false);
-    result->system[DEMO_JOINT] = answer(&demo, &demo.test, demo.fixed_test, heads);
+    system[DEMO_JOINT] = answer(&demo, &demo.test, demo.fixed_test, heads);
     train_heads(&demo, result, permuted, true);
-    result->system[DEMO_PERMUTED] = answer(&demo, &demo.test, demo.fixed_test, permuted);
+    system[DEMO_PERMUTED] = answer(&demo, &demo.test, demo.fixed_test, permuted);
+    facts_add(&result->facts, (double)demo.scorer.forwards, "reader forwards before the refit");
     // Stage 4.
-    found = answer(&demo, &demo.train, demo.fixed_train, heads);
-    result->forwards = demo.scorer.forwards;
+    Evaluation *found = answer(&demo, &demo.train, demo.fixed_train, heads);
     demo_train_adapter(&demo, found, "4 refit", demo.recipe.refit_steps, demo.recipe.refit_batch,
                        demo.recipe.refit_lr, demo.recipe.refit_warmup, true);
     evaluation_free(found);
     demo_open_scorer(&demo);
-    result->system[DEMO_REFIT] = answer(&demo, &demo.test, demo.fixed_test, heads);
-    const Evaluation *rag = result->system[DEMO_RAG];
-    result->inconsistent = xmalloc((size_t)Q, sizeof *result->inconsistent);
-    analysis_inconsistent(result->inconsistent, rag->predicted, Q, rag->P);
-    for (int s = DEMO_RANDOM; s < DEMO_SYSTEMS; s++) {
-        describe_retrieval(result, &demo, (DemoSystem)s);
+    system[DEMO_REFIT] = answer(&demo, &demo.test, demo.fixed_test, heads);
+    facts_add(&result->facts, seconds_now() - start, "seconds");
+    write_result(&demo, result, system, dir);
+    for (int s = 0; s < DEMO_SYSTEMS; s++) {
+        evaluation_free(system[s]);
     }
     for (int side = 0; side < INDEX_SIDES; side++) {
         head_free(heads[side]);
         head_free(permuted[side]);
     }
-    result->corpus = demo.corpus.ds;
-    result->test = demo.test.ds;
+    Device *dev = demo.dev;
     demo_close(&demo);
-    device_free(demo.dev);
-    result->seconds = seconds_now() - start;
-    return result;
-}
-
-void demo_result_free(DemoResult *result) {
-    for (int s = 0; s < DEMO_SYSTEMS; s++) {
-        evaluation_free(result->system[s]);
-    }
-    free(result->inconsistent);
-    dataset_free(result->corpus);
-    dataset_free(result->test);
-    free(result);
+    device_free(dev);
+    run_result_free(result);
 }

@@ -445,9 +445,10 @@ void demo_close(Demo *demo) {
     }
     free(demo->fixed_train);
     free(demo->fixed_test);
-    free(demo->train.cases);
-    dataset_free(demo->train.ds);
-    free(demo->corpus.cases);
-    free(demo->test.cases);
+    DemoSet *const sets[] = {&demo->corpus, &demo->train, &demo->test};
+    for (int i = 0; i < 3; i++) {
+        free(sets[i]->cases);
+        dataset_free(sets[i]->ds);
+    }
     file_log_close(&demo->losses);
 }

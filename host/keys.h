@@ -130,6 +130,9 @@ END(score_store) \
 BEGIN(prompt) \
 X(prompt., max_tokens, INT, "4096", BETWEEN(8, 1048576), "captions, and only they, are cut to fit") \
 END(prompt) \
+BEGIN(demo) \
+X(demo., seeds, INTS, "[1, 2, 3]", BETWEEN(0, 2147483647), "one run of all stages each") \
+END(demo) \
 BEGIN(evaluate) \
 X(evaluate., k, INT, "2", BETWEEN(1, 4096), "passages per head") \
 X(evaluate., split, CHOICE, "test", ONE_OF(SPLIT_CHOICES), "which rows of the task") \

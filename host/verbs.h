@@ -9,7 +9,7 @@
 #include "config.h"
 
 #define VERBS(V) \
-    V(demo, "demo", "seed retriever reader pretrain index score_store evaluate exact", "the embedded benchmark: every stage of the method on a small world") \
+    V(demo, "demo", "demo run threads retriever reader pretrain index score_store evaluate exact", "the embedded benchmark: every stage of the method on a small world") \
     V(doctor, "doctor", "run index score_store device threads log", "what this machine has, and what it lacks")
 
 #define VERB_FUNCTION(function, words, sections, help) int cmd_##function(const Config *config);
