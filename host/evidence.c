@@ -2,41 +2,56 @@
 #include "evidence.h"
 
 #include <math.h>
-#include <stdlib.h>
 
 #include "kernels/base.h"
 
+// log sum_c exp(x[c]); -inf when every label is impossible.
 static double log_sum_exp(const float *x, int C) {
     double largest = -INFINITY, sum = 0;
     for (int c = 0; c < C; c++) {
         largest = x[c] > largest ? x[c] : largest;
     }
+    // -inf - -inf would be NaN. A row of NaN has no largest element either, and its sum stays NaN.
+    const double shift = largest == -INFINITY ? 0 : largest;
     for (int c = 0; c < C; c++) {
-        sum += exp(x[c] - largest);
+        sum += exp(x[c] - shift);
     }
-    return largest + log(sum);
+    return shift + log(sum);
 }
 
 void evidence_softmax(double *out, const float *x, int C) {
     const double lse = log_sum_exp(x, C);
     for (int c = 0; c < C; c++) {
-        out[c] = exp(x[c] - lse);
+        out[c] = lse == -INFINITY ? 1.0 / C : exp(x[c] - lse);
     }
 }
 
 double evidence_label(const float *logprob, int C, int y) {
     CHECK(y >= 0 && y < C, "y=%d C=%d", y, C);
-    return logprob[y] - log_sum_exp(logprob, C);
+    const double lse = log_sum_exp(logprob, C);
+    return lse == -INFINITY ? -INFINITY : logprob[y] - lse;
 }
 
 double evidence_double_softmax(const float *raw, int C, int y) {
     CHECK(y >= 0 && y < C, "y=%d C=%d", y, C);
-    double *pi = xmalloc((size_t)C, sizeof *pi), sum = 0;
-    evidence_softmax(pi, raw, C);
-    for (int c = 0; c < C; c++) {
-        sum += exp(pi[c]);
+    const double lse = log_sum_exp(raw, C);
+    if (lse == -INFINITY) {
+        return -INFINITY;
     }
-    const double g = pi[y] - log(sum);
-    free(pi);
-    return g;
+    double sum = 0;
+    for (int c = 0; c < C; c++) {
+        sum += exp(exp(raw[c] - lse));
+    }
+    return exp(raw[y] - lse) - log(sum);
+}
+
+int evidence_label_count(int C, bool is_retina6) { return C + (is_retina6 ? 1 : 0); }
+
+double evidence_mean(const float *token, int n) {
+    CHECK(n >= 1, "n=%d", n);
+    double sum = 0;
+    for (int t = 0; t < n; t++) {
+        sum += token[t];
+    }
+    return sum / n;
 }

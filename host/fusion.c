@@ -68,7 +68,7 @@ void fusion_logits(double *out, const float *logits, const float *scores, int kI
     for (int c = 0; c < C; c++) {
         out[c] = 0;
         for (int d = 0; d < P; d++) {
-            out[c] += weight[d] * logits[d * C + c];
+            out[c] += weight[d] == 0 ? 0 : weight[d] * logits[d * C + c]; // 0 * -inf would be NaN
         }
     }
     free(weight);

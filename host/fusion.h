@@ -14,7 +14,8 @@ void fusion_mixture(double *out, const double *probability, const float *scores,
 
 // The original's fusion of logits: w = softmax(scores) over all passages at temperature 1, in f64;
 // out[c] = sum_d w_d logit_d(c). is_max_norm (exact.max_norm): each head's scores are first divided by
-// their maximum, unless that is 0. logits: (P,C). The answer is the arg max.
+// their maximum, unless that is 0 (a negative one turns the order round, as in the original). A passage of
+// weight 0 is left out even if a logit is -inf. logits: (P,C). The answer is the first largest element.
 void fusion_logits(double *out, const float *logits, const float *scores, int kI, int kT, int C,
                    bool is_max_norm);
 
