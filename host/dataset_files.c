@@ -7,8 +7,11 @@
 
 #include "file.h"
 #include "jsonl.h"
+#include "npz.h"
 
 enum { NUMBER_ROOM = 24 }; // a 64-bit integer in decimal
+static const char *const split_names[] = {"test", "val", "train"}; // in the order of Split
+#define ARRAY_LIMIT ((size_t)16 << 30) // bytes of one array of a MedMNIST archive
 
 // ---- members ----
 // A member that is a text or an integer, as text; room holds an integer. Absent or null: "".
@@ -25,12 +28,11 @@ static Error label_member(const json_t *row, const char *name, char room[NUMBER_
 }
 
 static Error split_member(const json_t *row, Split *out) {
-    static const char *const names[] = {"test", "val", "train"}; // in the order of Split
     const char *name = NULL;
     const Error error = json_member_text(row, "split", false, &name);
     *out = SPLIT_COUNT;
     for (int s = 0; name && s < SPLIT_COUNT; s++) {
-        if (strcmp(name, names[s]) == 0) {
+        if (strcmp(name, split_names[s]) == 0) {
             *out = (Split)s;
         }
     }
@@ -221,16 +223,132 @@ Error dataset_parse_task(Dataset *ds, const char *name, const void *data, size_t
     return parse(ds, name, data, size, reading, task_row);
 }
 
-static int read_rows(Dataset *ds, const char *path, const DatasetReading *reading, row_fn *add_row) {
-    const int before = ds->n;
-    FileBytes bytes;
-    error_die(path, file_map_new(&bytes, path));
-    error_die(path, parse(ds, path, bytes.data, bytes.size, reading, add_row));
-    file_bytes_free(&bytes);
+// ---- MedMNIST ----
+static Error shape_error(Split split, const char *what) {
+    return error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "array '%s_%s; is the file MedMNIST's?", split_names[split],
+                    what);
+}
+
+static Error check_shapes(const Dataset *ds, Split split, const NpyArray *images,
+                          const NpyArray *labels) {
+    const size_t *shape = images->shape;
+    const bool is_colour = images->rank == 4;
+    if (images->type != NPY_U1 || images->rank < 3 || images->rank > 4 || (is_colour && shape[3] != 3)) {
+        return shape_error(split, "images' is not uint8 of (N,H,W) or (N,H,W,3)");
+    }
+    if (shape[1] < 1 || shape[2] < 1 || shape[1] > (size_t)ds->policy.limits.max_side ||
+        shape[2] > (size_t)ds->policy.limits.max_side) {
+        return shape_error(split, "images' has pictures of no allowed size");
+    }
+    if (labels->type != NPY_U1 || labels->rank != 2 || labels->shape[0] != shape[0] ||
+        labels->shape[1] < 1) {
+        return shape_error(split, "labels' is not uint8 of (N,1) or (N,L) with the N of the images");
+    }
+    if (labels->shape[1] > 1 && (labels->shape[1] != (size_t)ds->C || ds->C > 32)) {
+        return shape_error(split, "labels' has another number of labels than 'classes' (at most 32)");
+    }
+    return error_none();
+}
+
+// The labels of row i into the record. Error: one that is no class.
+static Error set_labels(const Dataset *ds, Split split, const NpyArray *labels, size_t i,
+                        Record *record) {
+    const size_t L = labels->shape[1];
+    const uint8_t *row = labels->data + i * L;
+    for (size_t l = 0; L > 1 && l < L; l++) {
+        if (row[l] > 1) {
+            return shape_error(split, "labels' has several labels a row that are not 0 or 1");
+        }
+        record->labels |= (uint32_t)row[l] << l;
+    }
+    if (L == 1) {
+        if (ds->C > 0 && row[0] >= ds->C) {
+            return error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "label %d of %s row %zu is beyond the %d classes; "
+                            "complete the key 'classes'", row[0], split_names[split], i, ds->C);
+        }
+        record->label = row[0];
+        record->answer = ds->C > 0 ? ds->class_names[row[0]] : "";
+    }
+    return error_none();
+}
+
+static Error add_split(Dataset *ds, const char *name, Split split, const NpyArray *images,
+                       const NpyArray *labels) {
+    Error error = check_shapes(ds, split, images, labels);
+    if (error.code != EXIT_OK) {
+        return error;
+    }
+    Image image = image_new((int)images->shape[2], (int)images->shape[1], images->rank == 4 ? 3 : 1);
+    const size_t bytes = image_bytes(&image);
+    for (size_t i = 0; i < images->shape[0] && error.code == EXIT_OK; i++) {
+        char id[32];
+        snprintf(id, sizeof id, "%s-%zu", split_names[split], i);
+        memcpy(image.data, images->data + i * bytes, bytes);
+        Record record = record_empty();
+        record.id = id;
+        record.source = name;
+        record.split = split;
+        record.image = image;
+        error = set_labels(ds, split, labels, i, &record);
+        if (error.code == EXIT_OK) {
+            dataset_add(ds, &record);
+        }
+    }
+    image_free(&image);
+    return error;
+}
+
+Error dataset_parse_medmnist(Dataset *ds, const char *name, const void *data, size_t size) {
+    Npz archive;
+    Error error = npz_open_new(&archive, data, size);
+    if (error.code != EXIT_OK) {
+        return error;
+    }
+    int found = 0;
+    for (int s = SPLIT_COUNT - 1; s >= 0 && error.code == EXIT_OK; s--) { // train first
+        char key[2][24];
+        snprintf(key[0], sizeof key[0], "%s_images", split_names[s]);
+        snprintf(key[1], sizeof key[1], "%s_labels", split_names[s]);
+        if (!npz_has(&archive, key[0])) {
+            continue;
+        }
+        found++;
+        NpyArray images = {0}, labels = {0};
+        error = npz_load_new(&images, &archive, key[0], ARRAY_LIMIT);
+        if (error.code == EXIT_OK) {
+            error = npz_load_new(&labels, &archive, key[1], ARRAY_LIMIT);
+        }
+        if (error.code == EXIT_OK) {
+            error = add_split(ds, name, (Split)s, &images, &labels);
+        }
+        npy_free(&images);
+        npy_free(&labels);
+    }
+    npz_free(&archive);
+    if (error.code == EXIT_OK && found == 0) {
+        error = error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "no train_images, val_images or test_images in this "
+                         "archive; is the file MedMNIST's?");
+    }
+    return error;
+}
+
+// ---- files on disk ----
+// Dies of an error, and of a file without rows.
+static int rows_added(const Dataset *ds, int before, const char *path, Error error) {
+    error_die(path, error);
     if (ds->n == before) {
         die(EXIT_BAD_DATA, "%s: no row in this file; give it at least one", path);
     }
     return ds->n - before;
+}
+
+static int read_rows(Dataset *ds, const char *path, const DatasetReading *reading, row_fn *add_row) {
+    const int before = ds->n;
+    FileBytes bytes;
+    error_die(path, file_map_new(&bytes, path));
+    const Error error = parse(ds, path, bytes.data, bytes.size, reading, add_row);
+    file_bytes_free(&bytes);
+    return rows_added(ds, before, path, error);
 }
 
 int dataset_read_corpus(Dataset *ds, const char *path, const DatasetReading *reading) {
@@ -239,4 +357,13 @@ int dataset_read_corpus(Dataset *ds, const char *path, const DatasetReading *rea
 
 int dataset_read_task(Dataset *ds, const char *path, const DatasetReading *reading) {
     return read_rows(ds, path, reading, task_row);
+}
+
+int dataset_read_medmnist(Dataset *ds, const char *path) {
+    const int before = ds->n;
+    FileBytes bytes;
+    error_die(path, file_map_new(&bytes, path));
+    const Error error = dataset_parse_medmnist(ds, path, bytes.data, bytes.size);
+    file_bytes_free(&bytes);
+    return rows_added(ds, before, path, error);
 }

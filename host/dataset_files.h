@@ -28,8 +28,15 @@ Error dataset_parse_corpus(Dataset *ds, const char *name, const void *data, size
 Error dataset_parse_task(Dataset *ds, const char *name, const void *data, size_t size,
                          const DatasetReading *reading);
 
-// The same for a file, which is mapped meanwhile; dies on an error. Returns the rows added.
+// Appends the rows of a MedMNIST archive: images (N,H,W) or (N,H,W,3), labels (N,1), or (N,L) of 0 and 1 for
+// several labels, which needs L classes. Splits that are not there are passed over, but one must be. Ids
+// are "train-0" and so on; source is name. With no classes set, labels are kept up to 255 and answers are
+// empty. Error: EXIT_BAD_DATA, naming the array; rows read so far stay.
+Error dataset_parse_medmnist(Dataset *ds, const char *name, const void *data, size_t size);
+
+// The same for a file, which is mapped meanwhile; die on an error. Return the rows added.
 int dataset_read_corpus(Dataset *ds, const char *path, const DatasetReading *reading);
 int dataset_read_task(Dataset *ds, const char *path, const DatasetReading *reading);
+int dataset_read_medmnist(Dataset *ds, const char *path);
 
 #endif

@@ -1,7 +1,8 @@
-// Corpora and tasks from JSONL text: what each member becomes, and which rows are refused how.
+// Corpora, tasks and MedMNIST archives: what each member becomes, and which rows are refused how.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zlib.h>
 
 #include "host/dataset_files.h"
 #include "host/file.h"
@@ -202,4 +203,167 @@ TEST(dataset_files_vqa_rad) {
     dataset_free(ds);
     json_decref(list);
     free(root);
+}
+
+// ---- MedMNIST ----
+TEST(dataset_files_medmnist) {
+    // Counts, and the sum of the pixels of test row 7, as NumPy reads them.
+    static const struct {
+        const char *path;
+        int C, rows[SPLIT_COUNT], channels, sum, label, train_of_first;
+    } sets[] = {
+        {"medical/pneumoniamnist/pneumoniamnist_balanced.npz", 2, {468, 270, 2428}, 1, 116543, 1, 1214},
+        {"medical/breast-ultrasound/busi_28_medmnist_form.npz", 2, {126, 63, 436}, 1, 73870, 1, 114},
+        {"medical/skin-ham10000/ham_28_medmnist_form.npz", 7, {145, 71, 501}, 3, 408136, 5, 84}};
+    static const char *const names[] = {"a", "b", "c", "d", "e", "f", "g"};
+    for (size_t s = 0; s < sizeof sets / sizeof *sets; s++) {
+        const char *path = CASE("%s", sets[s].path) ? check_data(sets[s].path) : NULL;
+        if (!path) {
+            continue;
+        }
+        Dataset *ds = dataset_new();
+        dataset_set_classes(ds, names, sets[s].C);
+        dataset_read_medmnist(ds, path);
+        int rows[SPLIT_COUNT + 1] = {0}, first = 0;
+        for (int i = 0; i < ds->n; i++) {
+            rows[ds->records[i].split]++;
+            first += ds->records[i].split == SPLIT_TRAIN && ds->records[i].label == 0;
+        }
+        for (int k = 0; k < SPLIT_COUNT; k++) {
+            EXPECT(rows[k] == sets[s].rows[k], "split %d: %d rows, want %d", k, rows[k], sets[s].rows[k]);
+        }
+        EXPECT(first == sets[s].train_of_first, "%d training rows of class 0", first);
+        const int row = rows[SPLIT_TRAIN] + rows[SPLIT_VAL] + 7;
+        const Record *record = &ds->records[row];
+        EXPECT(strcmp(record->id, "test-7") == 0 && record->label == sets[s].label, "'%s' has label %d",
+               record->id, record->label);
+        expect_text("answer", record->answer, names[sets[s].label]);
+        Image image;
+        int sum = 0;
+        EXPECT(dataset_image(ds, row, &image), "image of row %d", row);
+        for (size_t k = 0; k < image_bytes(&image); k++) {
+            sum += image.data[k];
+        }
+        EXPECT(image.channels == sets[s].channels && sum == sets[s].sum, "%d channels, sum %d",
+               image.channels, sum);
+        image_free(&image);
+        dataset_free(ds);
+    }
+}
+
+// A stored archive in the making: local headers and data, then the directory.
+typedef struct {
+    uint8_t bytes[8192], directory[2048];
+    size_t size, directory_size;
+    int count;
+} Archive;
+
+static void put(uint8_t *to, uint32_t v, int n) {
+    for (int i = 0; i < n; i++) {
+        to[i] = (uint8_t)(v >> 8 * i);
+    }
+}
+
+// Adds the array called name of a type and shape, bytes of data all `value`.
+static void add_array(Archive *zip, const char *name, const char *descr, const char *shape, int value,
+                      size_t bytes) {
+    uint8_t member[4096]; // ___ becomes minor version 0 and the length of the text behind it
+    int size = snprintf((char *)member, sizeof member,
+                        "\x93NUMPY\x01___{'descr': '%s', 'fortran_order': False, 'shape': %s, }\n",
+                        descr, shape);
+    member[7] = 0;
+    put(member + 8, (uint32_t)size - 10, 2);
+    memset(member + size, value, bytes);
+    size += (int)bytes;
+    char file[64];
+    const size_t length = (size_t)snprintf(file, sizeof file, "%s.npy", name);
+    uint8_t *local = zip->bytes + zip->size;
+    uint8_t *entry = zip->directory + zip->directory_size;
+    memset(local, 0, 30);
+    memset(entry, 0, 46);
+    memcpy(local, "PK\x03\x04", 4);
+    memcpy(entry, "PK\x01\x02", 4);
+    put(entry + 42, (uint32_t)zip->size, 4);
+    uint8_t *const common[2] = {local + 4, entry + 6}; // the same fields stand at both places
+    for (int i = 0; i < 2; i++) {
+        put(common[i], 20, 2);
+        put(common[i] + 10, (uint32_t)crc32(0, member, (uInt)size), 4);
+        put(common[i] + 14, (uint32_t)size, 4);
+        put(common[i] + 18, (uint32_t)size, 4);
+        put(common[i] + 22, (uint32_t)length, 2);
+    }
+    memcpy(local + 30, file, length);
+    memcpy(local + 30 + length, member, (size_t)size);
+    memcpy(entry + 46, file, length);
+    zip->size += 30 + length + (size_t)size;
+    zip->directory_size += 46 + length;
+    zip->count++;
+}
+
+static void end_archive(Archive *zip) {
+    memcpy(zip->bytes + zip->size, zip->directory, zip->directory_size);
+    uint8_t *end = zip->bytes + zip->size + zip->directory_size;
+    memset(end, 0, 22);
+    memcpy(end, "PK\x05\x06", 4);
+    put(end + 8, (uint32_t)zip->count, 2);
+    put(end + 10, (uint32_t)zip->count, 2);
+    put(end + 12, (uint32_t)zip->directory_size, 4);
+    put(end + 16, (uint32_t)zip->size, 4);
+    zip->size += zip->directory_size + 22;
+}
+
+TEST(dataset_files_medmnist_forms) {
+    static const struct {
+        const char *images, *labels, *type, *says; // shapes, type of both, "" when it is fine
+        size_t image_bytes, label_bytes;
+        int label, rows;
+    } forms[] = {
+        {"(2, 3, 4)", "(2, 1)", "|u1", "", 24, 2, 1, 2},
+        {"(2, 3, 4, 3)", "(2, 1)", "|u1", "", 72, 2, 2, 2},
+        {"(2, 3, 4)", "(2, 3)", "|u1", "", 24, 6, 1, 2},
+        {"(0, 3, 4)", "(0, 1)", "|u1", "", 0, 0, 0, 0},
+        {"(2, 3, 4)", "(2, 3)", "|u1", "not 0 or 1", 24, 6, 2, 0},
+        {"(2, 3, 4)", "(2, 2)", "|u1", "'train_labels' has another number", 24, 4, 1, 0},
+        {"(2, 3, 4)", "(2, 1)", "|u1", "beyond the 3 classes", 24, 2, 3, 0},
+        {"(2, 3, 4)", "(3, 1)", "|u1", "'train_labels' is not", 24, 3, 1, 0},
+        {"(2, 3, 4)", "(2,)", "|u1", "'train_labels' is not", 24, 2, 1, 0},
+        {"(2, 12)", "(2, 1)", "|u1", "'train_images' is not", 24, 2, 1, 0},
+        {"(2, 3, 4, 2)", "(2, 1)", "|u1", "'train_images' is not", 48, 2, 1, 0},
+        {"(2, 3, 0)", "(2, 1)", "|u1", "no allowed size", 0, 2, 1, 0},
+        {"(2, 3, 4)", "(2, 1)", "<i2", "'train_images' is not", 48, 4, 1, 0},
+    };
+    for (size_t f = 0; f < sizeof forms / sizeof *forms; f++) {
+        if (!CASE("%s %s %s", forms[f].images, forms[f].labels, forms[f].says)) {
+            continue;
+        }
+        static Archive zip;
+        zip = (Archive){.size = 0};
+        add_array(&zip, "train_images", forms[f].type, forms[f].images, 9, forms[f].image_bytes);
+        add_array(&zip, "train_labels", forms[f].type, forms[f].labels, forms[f].label,
+                  forms[f].label_bytes);
+        end_archive(&zip);
+        Dataset *ds = dataset_new();
+        dataset_set_classes(ds, (const char *const[]){"x", "y", "z"}, 3);
+        const Error error = dataset_parse_medmnist(ds, "m.npz", zip.bytes, zip.size);
+        EXPECT((error.code == EXIT_OK) == (forms[f].says[0] == '\0'), "code %d: %s", (int)error.code,
+               error.text);
+        EXPECT(strstr(error.text, forms[f].says), "'%s' does not say '%s'", error.text, forms[f].says);
+        EXPECT(ds->n == forms[f].rows, "%d rows", ds->n);
+        if (ds->n > 0 && strchr(forms[f].labels, '3')) {
+            EXPECT(ds->records[0].labels == 7 && ds->records[0].label == -1, "mask");
+        } else if (ds->n > 0) {
+            EXPECT(ds->records[1].label == forms[f].label, "label %d", ds->records[1].label);
+        }
+        dataset_free(ds);
+    }
+}
+
+TEST(dataset_files_medmnist_empty) {
+    static Archive zip;
+    add_array(&zip, "weights", "|u1", "(4,)", 1, 4);
+    end_archive(&zip);
+    Dataset *ds = dataset_new();
+    const Error error = dataset_parse_medmnist(ds, "m.npz", zip.bytes, zip.size);
+    EXPECT(error.code == EXIT_BAD_DATA && strstr(error.text, "train_images"), "'%s'", error.text);
+    dataset_free(ds);
 }
