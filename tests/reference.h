@@ -1,0 +1,29 @@
+// reference: tensors dumped from original implementations (tools/reference.py), and agreement with them.
+#ifndef JOMED_TESTS_REFERENCE_H
+#define JOMED_TESTS_REFERENCE_H
+
+#include "host/safetensors.h"
+#include "models/model.h"
+#include "tests/check.h"
+
+typedef struct {
+    SafeStore store;
+} Reference;
+Reference reference_open(const char *file); // below tests/data; dies when it cannot be read
+void reference_free(Reference *reference);
+// Values of an entry, of its own type, aligned. count (may be NULL): elements. Caller frees.
+float *reference_f32_new(const Reference *reference, const char *name, size_t *count);
+int32_t *reference_ids_new(const Reference *reference, const char *name, size_t *count);
+double *reference_f64_new(const Reference *reference, const char *name, size_t *count);
+bool reference_has(const Reference *reference, const char *name);
+
+// Fills the tensors of the list from weight/FILE, slices from fused tensors. Every tensor must be found with
+// its shape; tensors that no list entry wants are a failure too, unless is_partial.
+void reference_load(const Reference *reference, TensorList *list, bool is_partial);
+// max |got - f64| <= 2 max |original f32 - f64| + 1e-7 max |f64|, for "out" and for every stored gradient
+// of a trainable tensor; a fused tensor is judged as a whole, by its slices. Returns how many
+// gradients were compared.
+void reference_expect(const Reference *reference, const char *name, const float *got, size_t count);
+int reference_expect_gradients(const Reference *reference, const TensorList *list);
+
+#endif

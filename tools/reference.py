@@ -1,0 +1,133 @@
+# What the dump_reference_*.py scripts share: one model run in f32 and in f64, and the fixture file.
+#
+# A fixture holds, as safetensors: weight/NAME f32 under the checkpoint's names, input/..., the loss
+# weights dout (the loss is sum dout * out), out and grad/NAME in f64, and error/NAME, the largest
+# |f32 - f64| of the original implementation: ours may be at most about twice as far from f64.
+import contextlib
+import os
+
+import numpy
+import torch
+from safetensors.numpy import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
+
+torch.set_num_threads(1)
+DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "data")
+
+
+class _Float64Torch:
+    """Stands for the module torch inside a modeling file: what it calls float is f64."""
+
+    float = float32 = torch.float64
+
+    def __getattr__(self, name):
+        return getattr(torch, name)
+
+
+class _RefuseFloat32(TorchDispatchMode):
+    """An f64 run that falls back to f32 anywhere would be a false truth."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float32:
+                raise TypeError(f"{func} gave f32 in the f64 run")
+        return out
+
+
+@contextlib.contextmanager
+def precision(dtype, modules):
+    """Models cast to float32 here and there on purpose; in the f64 run that must mean float64."""
+    old_default, old_float = torch.get_default_dtype(), torch.Tensor.float
+    torch.set_default_dtype(dtype)
+    if dtype == torch.float64:
+        for module in modules:
+            module.torch = _Float64Torch()
+        torch.Tensor.float = torch.Tensor.double
+    try:
+        with _RefuseFloat32() if dtype == torch.float64 else contextlib.nullcontext():
+            yield
+    finally:
+        torch.set_default_dtype(old_default)
+        torch.Tensor.float = old_float
+        for module in modules:
+            module.torch = torch
+
+
+def random_weights(shapes, seed):
+    """Matrices with sd 1/sqrt(fan_in), norm weights around 1, the rest around 0; all f32."""
+    rng = numpy.random.default_rng(seed)
+    weights = {}
+    for name, shape in shapes.items():
+        values = rng.standard_normal(shape)
+        if len(shape) >= 2 and "embed" not in name and "lora" not in name:
+            values /= numpy.sqrt(numpy.prod(shape[1:]))
+        elif len(shape) == 1:
+            values = 0.2 * values + (1 if name.endswith("weight") else 0)
+        else:
+            values *= 0.5
+        weights[name] = values.astype(numpy.float32)
+    return weights
+
+
+def _measure(build, run, weights, inputs, frozen, seed, dtype, modules, scale=1):
+    """Output and gradients of one run, the loss multiplied by scale and the gradients divided by it."""
+    numbers = numpy.float32 if dtype == torch.float32 else numpy.float64
+    with precision(dtype, modules):
+        model = build().eval()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(torch.from_numpy(weights[name].astype(numbers)))
+                parameter.requires_grad_(not frozen(name))
+        out = run(model, dtype)
+        if "dout" not in inputs:
+            inputs["dout"] = numpy.random.default_rng(seed + 1).standard_normal(
+                tuple(out.shape)).astype(numpy.float32)
+        (out * torch.from_numpy(inputs["dout"].astype(numbers)) * scale).sum().backward()
+        result = {"out": out.detach().numpy()}
+        for name, parameter in model.named_parameters():
+            if not frozen(name):
+                grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                result["grad/" + name] = grad.numpy() / numbers(scale)
+    return result
+
+
+def dump(file, build, run, inputs, modules=(), rename=lambda name: name, frozen=lambda name: False,
+         seed=1, given=None, keep=lambda name: True):
+    """build() makes the model, run(model, dtype) its output. rename maps a parameter's name to the
+    checkpoint's. given: weights that another fixture already holds; they are used and not stored.
+    keep: whose gradients are stored.
+
+    The f32 error is the largest of several f32 runs that differ only in their rounding: with and without
+    oneDNN's matrix products, and with the loss scaled. One run alone may be lucky in a small tensor."""
+    with precision(torch.float32, modules):
+        shapes = {n: tuple(p.shape) for n, p in build().named_parameters()}
+    weights = random_weights(shapes, seed)
+    for name in weights:
+        if given and rename(name) in given:
+            weights[name] = given[rename(name)]
+    common = (build, run, weights, inputs, frozen, seed)
+    truths = _measure(*common, torch.float64, modules)
+    error = {}
+    for has_mkldnn in (True, False):
+        for scale in (1, 3, 0.7, 11):
+            with torch.backends.mkldnn.flags(enabled=has_mkldnn):
+                for name, value in _measure(*common, torch.float32, modules, scale).items():
+                    off = numpy.abs(value.astype(numpy.float64) - truths[name]).max()
+                    error[name] = max(error.get(name, 0), off)
+    tensors = {"input/" + name: value for name, value in inputs.items()}
+    for name, value in weights.items():
+        if not given or rename(name) not in given:
+            tensors["weight/" + rename(name)] = value
+    for name, truth in truths.items():
+        assert truth.dtype == numpy.float64, name
+        if name == "out" or keep(name):
+            stored = "out" if name == "out" else "grad/" + rename(name[5:])
+            tensors[stored] = truth
+            tensors["error/" + stored] = numpy.array([error[name]])
+    path = os.path.join(DATA, file)
+    save_file({n: numpy.ascontiguousarray(t) for n, t in tensors.items()}, path,
+              metadata={"format": "pt", "torch": torch.__version__})
+    print(f"{file}: {os.path.getsize(path)} bytes, {len(weights)} parameters, out "
+          f"{truths['out'].shape}, f32 error {error['out']:.2g} of {numpy.abs(truths['out']).max():.3g}")
+    return {rename(n): w for n, w in weights.items()}
