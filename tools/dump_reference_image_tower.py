@@ -55,7 +55,8 @@ modules = (timm.models.eva, timm.layers.pos_embed_sincos, timm.models.vision_tra
 reference.dump("image_tower_jina.safetensors", eva, lambda m, t: m(pixels(t)), {"pixels": PIXELS},
                modules, lambda n: "vision_model." + n.replace("mlp.fc1_g", "mlp.w1").replace(
                    "mlp.fc1_x", "mlp.w2").replace("mlp.norm", "mlp.ffn_ln").replace(
-                   "mlp.fc2", "mlp.w3").replace("attn.norm", "attn.inner_attn_ln"))
+                   "mlp.fc2", "mlp.w3").replace("attn.norm", "attn.inner_attn_ln").replace(
+                   "q_proj.bias", "q_bias").replace("v_proj.bias", "v_bias"))
 reference.dump("image_tower_timm.safetensors", vit, lambda m, t: m(pixels(t)), {"pixels": PIXELS},
                modules, lambda n: "visual." + n)
 from transformers.models.clip import modeling_clip

@@ -36,6 +36,25 @@ class _RefuseFloat32(TorchDispatchMode):
         return out
 
 
+def _functions(module):
+    for thing in list(vars(module).values()):
+        for member in vars(thing).values() if isinstance(thing, type) else (thing,):
+            while member is not None and callable(member):
+                if hasattr(member, "__kwdefaults__"):
+                    yield member
+                member = getattr(member, "__wrapped__", None)
+
+
+def _swap_defaults(modules, old, new):
+    """Arguments whose default is a type were bound when the module was loaded."""
+    for function in (f for module in modules for f in _functions(module)):
+        if function.__defaults__:
+            function.__defaults__ = tuple(new if d is old else d for d in function.__defaults__)
+        for name, value in (function.__kwdefaults__ or {}).items():
+            if value is old:
+                function.__kwdefaults__[name] = new
+
+
 @contextlib.contextmanager
 def precision(dtype, modules):
     """Models cast to float32 here and there on purpose; in the f64 run that must mean float64."""
@@ -44,6 +63,7 @@ def precision(dtype, modules):
     if dtype == torch.float64:
         for module in modules:
             module.torch = _Float64Torch()
+        _swap_defaults(modules, torch.float32, torch.float64)
         torch.Tensor.float = torch.Tensor.double
     try:
         with _RefuseFloat32() if dtype == torch.float64 else contextlib.nullcontext():
@@ -53,6 +73,8 @@ def precision(dtype, modules):
         torch.Tensor.float = old_float
         for module in modules:
             module.torch = torch
+        if dtype == torch.float64:
+            _swap_defaults(modules, torch.float64, torch.float32)
 
 
 def random_weights(shapes, seed):
