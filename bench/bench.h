@@ -2,8 +2,8 @@
 //
 // A bench of an op is BENCH_OP(topk) { ... }; any other is BENCH(name) { ... }. It checks that the result is
 // right before it times it, then calls bench_time once per shape. Each row printed says shape, median,
-// 5th and 95th percentile, GFLOP/s, GB/s and, where there is a peer, the ratio to it, measured in the
-// same run with the two interleaved.
+// 5th and 95th percentile, GFLOP/s and its share of the peak, GB/s and, where there is a peer, the
+// ratio to it, measured in the same run with the two interleaved.
 #ifndef JOMED_BENCH_BENCH_H
 #define JOMED_BENCH_BENCH_H
 
@@ -35,6 +35,10 @@ typedef void bench_fn(void *ctx);
 // call must do (0: not printed). peer (or NULL) is timed interleaved with it; its name heads the ratio.
 void bench_time(const char *shape, double flops, double bytes, bench_fn *run, void *ctx,
                 const char *peer_name, bench_fn *peer, void *peer_ctx);
+// Seconds on a clock that suits work by that many CPU threads.
+double bench_now(int thread_count);
+// Fused multiply-adds of f32 this machine does in registers, in FLOP/s; measured once per count.
+double bench_peak_flops(int threads);
 // A device buffer of n normal deviates of type t (fixed seed), and one of zeros.
 void *bench_normal(DType t, size_t n);
 void *bench_zeros(size_t bytes);

@@ -91,7 +91,9 @@ enum {
     BLOCK_ROWS = 240,             // rows of A in the second cache; packing a panel pays 1/BLOCK_ROWS
     BLOCK_COLUMNS = 512,          // columns of C done with one staged block of A
     CHUNK = 64,                   // elements widened at a time while packing
-    STAGE_PANELS = 8,             // panels of C that pay for staging a block of A
+    STAGE_PANELS = 8,             // panels of C that pay for staging a block of A,
+    STAGE_PANELS_ACROSS = 2,      // and that do where its rows are adjacent: it is made compact
+    DIRECT_ROWS = 24,             // up to so many rows B is read where it lies, if its columns adjoin
     WORK_PER_THREAD = 1 << 20,    // multiply-adds worth waking a thread for, about 30 us
     PANEL_COST = 8,               // packing one step of a panel costs as much as this many rows
 };
@@ -143,6 +145,13 @@ static void pack_panel(const Product *p, float *out, int l0, int depth, int j0) 
     if (p->b_column == 1) {
         for (int l = 0; l < depth; l++) {
             float *row = out + (size_t)l * width;
+            if (p->t == DT_F32 && columns == width) { // copies of a known size need no call
+                const float *from = (const float *)b + l * p->b_inner;
+                for (int j = 0; j < width; j += 16) {
+                    memcpy(row + j, from + j, 16 * sizeof(float));
+                }
+                continue;
+            }
             dtype_widen(row, p->t, dtype_at_const(p->t, b, l * p->b_inner), columns);
             for (int j = columns; j < width; j++) {
                 row[j] = 0;
@@ -162,21 +171,46 @@ static void pack_panel(const Product *p, float *out, int l0, int depth, int j0) 
     }
 }
 
-// Copies the block of A at (i0, l0) into scratch, widened, with its unit stride kept.
-static void stage_a(const Product *p, float *out, int i0, int rows, int l0, int depth) {
+// A block of A as the tiles read it.
+typedef struct {
+    const float *at;
+    size_t tile, row, inner; // strides: of a tile's height of rows, of a row, of l
+} Rows;
+
+// Where rows are contiguous along l they stay so, widened and closer together. Where l runs down the
+// rows they are cut into slabs one tile high, each contiguous.
+static Rows stage_a(const Product *p, float *out, int i0, int rows, int l0, int depth) {
     const void *a = dtype_at_const(p->t, p->a, i0 * p->a_row + l0 * p->a_inner);
-    const bool is_inner = p->a_inner == 1;
-    const int lines = is_inner ? rows : depth, length = is_inner ? depth : rows;
-    const size_t stride = is_inner ? p->a_row : p->a_inner;
-    for (int i = 0; i < lines; i++) {
-        dtype_widen(out + (size_t)i * length, p->t, dtype_at_const(p->t, a, i * stride), length);
+    const int height = p->kernel->rows;
+    if (p->a_inner == 1) {
+        for (int i = 0; i < rows; i++) {
+            dtype_widen(out + (size_t)i * depth, p->t, dtype_at_const(p->t, a, i * p->a_row), depth);
+        }
+        return (Rows){out, (size_t)height * depth, depth, 1};
     }
+    float wide[8 * BLOCK_ROWS + MATMUL_MAX_ROWS];
+    for (int l = 0; l < depth; l += 8) { // few at a time: columns far apart may share cache lines
+        const int n = min_int(8, depth - l), whole = p->t == DT_F32 ? rows / height * height : 0;
+        for (int i = 0; i < whole; i += height) {
+            p->kernel->slab(out + (size_t)i * depth + l * height,
+                            (const float *)a + l * p->a_inner + i, p->a_inner, n);
+        }
+        for (int k = 0; k < n && whole < rows; k++) {
+            dtype_widen(wide + k * BLOCK_ROWS + whole, p->t,
+                        dtype_at_const(p->t, a, (l + k) * p->a_inner + whole), rows - whole);
+        }
+        for (int i = whole; i < rows; i += height) { // rows past the last carry what wide held
+            p->kernel->slab(out + (size_t)i * depth + l * height, wide + i, BLOCK_ROWS, n);
+        }
+    }
+    return (Rows){out, (size_t)height * depth, 1, height};
 }
 
 // ---- one block of C ----
 typedef struct {
-    const float *a, *b; // at this block's first row and step; one panel
-    size_t a_row, a_inner;
+    Rows a;         // at this block's first row and step
+    const float *b; // one panel
+    size_t b_inner;
     const float *first; // what every row starts from, or NULL: from c
     float *c;
     size_t c_row;
@@ -189,11 +223,11 @@ static void multiply_strip(const MatmulKernel *kernel, const Strip *s) {
     float edge[MATMUL_MAX_ROWS * MATMUL_MAX_COLUMNS];
     for (int i = 0; i < s->rows; i += kernel->rows) {
         const int rows = min_int(kernel->rows, s->rows - i);
-        const float *a = s->a + i * s->a_row;
+        const float *a = s->a.at + i / kernel->rows * s->a.tile;
         float *c = s->c + i * s->c_row;
         if (s->columns == width) {
-            kernel->tile(rows, s->depth, a, s->a_row, s->a_inner, s->b, s->first ? s->first : c,
-                         s->first ? 0 : s->c_row, c, s->c_row);
+            kernel->tile(rows, s->depth, a, s->a.row, s->a.inner, s->b, s->b_inner,
+                         s->first ? s->first : c, s->first ? 0 : s->c_row, c, s->c_row);
             continue;
         }
         // A tile over the right edge of C is made beside it.
@@ -202,8 +236,8 @@ static void multiply_strip(const MatmulKernel *kernel, const Strip *s) {
                 edge[r * width + j] = j < s->columns ? c[r * s->c_row + j] : 0;
             }
         }
-        kernel->tile(rows, s->depth, a, s->a_row, s->a_inner, s->b, s->first ? s->first : edge,
-                     s->first ? 0 : width, edge, width);
+        kernel->tile(rows, s->depth, a, s->a.row, s->a.inner, s->b, s->b_inner,
+                     s->first ? s->first : edge, s->first ? 0 : width, edge, width);
         for (int r = 0; r < rows; r++) {
             memcpy(c + r * s->c_row, edge + r * width, s->columns * sizeof(float));
         }
@@ -217,7 +251,9 @@ static void multiply_block(const Product *p, int i0, int rows, int j0, int colum
     const int width = kernel->columns, step = even_piece(p->depth, DEPTH, 8);
     const size_t at = (size_t)i0 * p->columns + j0;
     const bool is_f32 = p->c_type == DT_F32; // then partial sums may lie in C itself
-    const bool is_staged = p->t != DT_F32 || columns > STAGE_PANELS * width;
+    const int stage_panels = p->a_inner == 1 ? STAGE_PANELS : STAGE_PANELS_ACROSS;
+    const bool is_staged = p->t != DT_F32 || columns > stage_panels * width;
+    const bool is_direct = p->t == DT_F32 && p->b_column == 1 && rows <= DIRECT_ROWS;
     float first[MATMUL_MAX_COLUMNS];
     Strip s = {.c_row = is_f32 ? (size_t)p->columns : BLOCK_COLUMNS, .rows = rows};
     float *c = is_f32 ? (float *)p->c + at : scratch->c;
@@ -227,20 +263,18 @@ static void multiply_block(const Product *p, int i0, int rows, int j0, int colum
     }
     for (int l = 0; l < p->depth; l += step) {
         s.depth = min_int(step, p->depth - l);
-        s.a_row = p->a_row, s.a_inner = p->a_inner;
-        if (is_staged) {
-            stage_a(p, scratch->a, i0, rows, l, s.depth);
-            s.a = scratch->a;
-            s.a_row = p->a_inner == 1 ? (size_t)s.depth : 1;
-            s.a_inner = p->a_inner == 1 ? 1 : (size_t)rows;
-        } else {
-            s.a = (const float *)p->a + i0 * p->a_row + l * p->a_inner;
-        }
+        s.a = is_staged ? stage_a(p, scratch->a, i0, rows, l, s.depth)
+                        : (Rows){(const float *)p->a + i0 * p->a_row + l * p->a_inner,
+                                 kernel->rows * p->a_row, p->a_row, p->a_inner};
         for (int j = 0; j < columns; j += width) {
             s.columns = min_int(width, columns - j);
             s.c = c + j;
+            s.b_inner = width;
             if (p->packed) {
                 s.b = p->packed + (size_t)(j0 + j) * p->depth + (size_t)l * width;
+            } else if (is_direct && s.columns == width) {
+                s.b = (const float *)p->b + l * p->b_inner + j0 + j;
+                s.b_inner = p->b_inner;
             } else {
                 pack_panel(p, scratch->panel, l, s.depth, j0 + j);
                 s.b = scratch->panel;
@@ -300,8 +334,12 @@ static void multiply(const Device *dev, Product p) {
         }
     }
     const int across = threads / down;
+    if (threads == 1) {
+        multiply_part(&p, 0, p.rows, 0, p.columns);
+        return;
+    }
     const int rows = ceil_div(tiles, down) * height, columns = ceil_div(panels, across) * width;
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+#pragma omp parallel for num_threads(threads) schedule(static)
     for (int part = 0; part < down * across; part++) {
         const int i = part / across * rows, j = part % across * columns;
         multiply_part(&p, i, min_int(p.rows, i + rows), j, min_int(p.columns, j + columns));

@@ -69,7 +69,7 @@ static void panel_plain(float *out, const float *b, size_t b_row, int depth) {
     }
 }
 
-static const MatmulKernel plain = {"plain", 6, 16, tile_plain, panel_plain};
+static const MatmulKernel plain = {"plain", 6, 16, tile_plain, panel_plain, slab_plain};
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -158,8 +158,8 @@ static TARGET void panel_avx512(float *out, const float *b, size_t b_row, int de
 #define FMA _mm512_fmadd_ps
 #include "matmul_tile.h"
 
-static const MatmulKernel avx2 = {"avx2", 6, 16, tile_avx2, panel_avx2};
-static const MatmulKernel avx512 = {"avx512", 14, 32, tile_avx512, panel_avx512};
+static const MatmulKernel avx2 = {"avx2", 6, 16, tile_avx2, panel_avx2, slab_avx2};
+static const MatmulKernel avx512 = {"avx512", 14, 32, tile_avx512, panel_avx512, slab_avx512};
 #endif
 
 // ---- choice ----

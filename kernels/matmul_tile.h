@@ -7,7 +7,7 @@
 // Called with a constant number of rows only, so that all loops over i unroll and sums are registers.
 static inline TARGET __attribute__((always_inline)) void
 TILE(body)(const int rows, int depth, const float *a, size_t a_row, size_t a_inner, const float *b,
-           const float *start, size_t start_row, float *c, size_t c_row) {
+           size_t b_inner, const float *start, size_t start_row, float *c, size_t c_row) {
     VEC sum[ROWS][2];
     // Three rows share a pointer: base, base + stride and base + 2 stride are all x86 address modes.
     const float *group[(ROWS + 2) / 3];
@@ -21,7 +21,7 @@ TILE(body)(const int rows, int depth, const float *a, size_t a_row, size_t a_inn
     }
     for (int l = 0; l < depth; l++) {
         const VEC b0 = LOAD(b), b1 = LOAD(b + WIDTH);
-        b += 2 * WIDTH;
+        b += b_inner;
 #pragma GCC unroll 16
         for (int i = 0; i < rows; i++) {
             const VEC x = BROADCAST(group[i / 3] + i % 3 * a_row);
@@ -40,11 +40,11 @@ TILE(body)(const int rows, int depth, const float *a, size_t a_row, size_t a_inn
 }
 
 static TARGET void TILE(tile)(int rows, int depth, const float *a, size_t a_row, size_t a_inner,
-                              const float *b, const float *start, size_t start_row, float *c,
-                              size_t c_row) {
+                              const float *b, size_t b_inner, const float *start,
+                              size_t start_row, float *c, size_t c_row) {
 #define WITH(r)                                                                                    \
     case r:                                                                                        \
-        TILE(body)(r <= ROWS ? r : ROWS, depth, a, a_row, a_inner, b, start, start_row, c, c_row); \
+        TILE(body)(r, depth, a, a_row, a_inner, b, b_inner, start, start_row, c, c_row);           \
         break;
     switch (rows < ROWS ? rows : ROWS) {
         WITH(1) WITH(2) WITH(3) WITH(4) WITH(5) WITH(6)
@@ -53,4 +53,13 @@ static TARGET void TILE(tile)(int rows, int depth, const float *a, size_t a_row,
 #endif
     }
 #undef WITH
+}
+
+static TARGET void TILE(slab)(float *out, const float *a, size_t a_inner, int depth) {
+    for (int l = 0; l < depth; l++) {
+#pragma GCC unroll 16
+        for (int i = 0; i < ROWS; i++) {
+            out[l * ROWS + i] = a[l * a_inner + i];
+        }
+    }
 }

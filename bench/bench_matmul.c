@@ -1,0 +1,186 @@
+// bench_matmul: the linear layer beside OpenBLAS's cblas_sgemm and oneDNN's matmul.
+//
+// Shapes: the forward of a ViT-B/16 on one image of 197 tokens, a square, few rows, and the small
+// products of the tiny models. oneDNN always has its weights packed in advance; OpenBLAS packs on every
+// call, because it cannot do otherwise.
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "bench/bench.h"
+#include "bench/peer_onednn.h"
+#include "bench/peer_openblas.h"
+
+static const struct {
+    int M, N, K;
+} shapes[] = {{197, 768, 768}, {197, 2304, 768}, {197, 3072, 768}, {197, 768, 3072},
+              {1024, 1024, 1024}, {1, 768, 768}, {16, 768, 768}, {2176, 64, 64},
+              {2176, 128, 64}, {2176, 64, 128}, {2176, 192, 48}, {500, 64, 64}, {1000, 64, 64},
+              {17, 64, 64}};
+enum { SHAPES = sizeof shapes / sizeof *shapes };
+
+// One product with everything either side may need.
+typedef struct {
+    DType t;
+    int M, N, K;
+    void *inp, *weight, *out; // (M,K) (N,K) (M,N): as operands of each product, or its result
+    void *packed;
+    float *peer_out;
+} Linear;
+
+static Linear linear_new(DType t, int M, int N, int K) {
+    Linear l = {.t = t, .M = M, .N = N, .K = K};
+    l.inp = bench_normal(t, (size_t)M * K);
+    l.weight = bench_normal(t, (size_t)N * K);
+    l.out = bench_normal(t, (size_t)M * N);
+    const size_t most = fmax(fmax((double)M * N, (double)M * K), (double)N * K);
+    l.peer_out = xcalloc(most, sizeof(float));
+    return l;
+}
+
+static void linear_free(Linear *l) {
+    device_release(bench_device(), l->inp);
+    device_release(bench_device(), l->weight);
+    device_release(bench_device(), l->out);
+    device_release(bench_device(), l->packed);
+    free(l->peer_out);
+}
+
+static void pack(Linear *l, MatmulPack which) {
+    const size_t bytes = matmul_pack_bytes(bench_device(), l->t, which, l->N, l->K);
+    if (bytes > 0) {
+        l->packed = bench_zeros(bytes);
+        bench_ops()->matmul_pack(bench_device(), l->t, l->packed, l->weight, which, l->N, l->K);
+    }
+}
+
+// ---- what is timed ----
+static void run_pack(void *ctx) {
+    Linear *l = ctx;
+    bench_ops()->matmul_pack(bench_device(), l->t, l->packed, l->weight, MATMUL_PACK_FWD, l->N, l->K);
+}
+
+static void run_fwd(void *ctx) {
+    Linear *l = ctx;
+    bench_ops()->matmul_fwd(bench_device(), l->t, l->out, l->inp, l->weight, l->packed, NULL, l->M,
+                            l->N, l->K, false);
+}
+
+static void openblas_fwd(void *ctx) {
+    Linear *l = ctx;
+    peer_openblas_product(false, true, l->M, l->N, l->K, l->inp, l->weight, 0, l->peer_out);
+}
+
+static void run_bwd_input(void *ctx) {
+    Linear *l = ctx;
+    bench_ops()->matmul_bwd_input(bench_device(), l->t, l->inp, l->out, l->weight, l->packed, l->M,
+                                  l->N, l->K, false);
+}
+
+static void openblas_bwd_input(void *ctx) {
+    Linear *l = ctx;
+    peer_openblas_product(false, false, l->M, l->K, l->N, l->out, l->weight, 0, l->peer_out);
+}
+
+static void run_bwd_weight(void *ctx) {
+    Linear *l = ctx;
+    bench_ops()->matmul_bwd_weight(bench_device(), l->t, l->weight, NULL, l->out, l->inp, l->M, l->N,
+                                   l->K);
+}
+
+static void openblas_bwd_weight(void *ctx) {
+    Linear *l = ctx;
+    peer_openblas_product(true, false, l->N, l->K, l->M, l->out, l->inp, 1, l->peer_out);
+}
+
+// ---- rows of the table ----
+// The op must give the peer's numbers before it is timed. Two sums of `depth` products of normal
+// deviates, each in some order of f32: both are within depth * 2^-24 of the sum of magnitudes, which
+// stays below 2 depth (the mean magnitude of a product is 0.64).
+static void expect_peer(const char *what, const float *got, const float *want, size_t n, int depth) {
+    const double bound = 2 * (2.0 * depth) * (depth * 0x1p-24);
+    for (size_t i = 0; i < n; i++) {
+        CHECK(fabs((double)got[i] - want[i]) <= bound, "%s: [%zu] is %g, OpenBLAS says %g", what, i,
+              got[i], want[i]);
+    }
+}
+
+static void report(Linear *l, const char *note, bench_fn *run, bench_fn *openblas, PeerOnednn *onednn) {
+    char shape[64];
+    snprintf(shape, sizeof shape, "M=%d N=%d K=%d %s%s", l->M, l->N, l->K, dtype_name(l->t), note);
+    const double flops = 2.0 * l->M * l->N * l->K;
+    const bool has_openblas = openblas && l->t == DT_F32 && peer_openblas_open();
+    if (has_openblas || !onednn) {
+        bench_time(shape, flops, 0, run, l, has_openblas ? peer_openblas_name() : NULL,
+                   has_openblas ? openblas : NULL, l);
+    }
+    if (onednn) {
+        bench_time(shape, flops, 0, run, l, "oneDNN, packed", peer_onednn_run, onednn);
+    }
+}
+
+BENCH_OP(matmul_pack) {
+    for (int i = 0; i < 5; i++) {
+        for (int t = DT_F32; t <= DT_BF16; t++) {
+            Linear l = linear_new((DType)t, 1, shapes[i].N, shapes[i].K);
+            pack(&l, MATMUL_PACK_FWD);
+            char shape[64];
+            snprintf(shape, sizeof shape, "N=%d K=%d %s", l.N, l.K, dtype_name(l.t));
+            const double n = (double)l.N * l.K; // read once, written once as f32
+            if (l.packed) {
+                bench_time(shape, 0, n * (dtype_size(l.t) + sizeof(float)), run_pack, &l, NULL, NULL,
+                           NULL);
+            }
+            linear_free(&l);
+        }
+    }
+}
+
+BENCH_OP(matmul_fwd) {
+    for (int t = DT_F32; t <= DT_BF16; t++) {
+        for (int i = 0; i < SHAPES; i++) {
+            Linear l = linear_new((DType)t, shapes[i].M, shapes[i].N, shapes[i].K);
+            if (t == DT_F32 && peer_openblas_open()) {
+                run_fwd(&l);
+                openblas_fwd(&l);
+                expect_peer("matmul_fwd", l.out, l.peer_out, (size_t)l.M * l.N, l.K);
+            }
+            report(&l, "", run_fwd, openblas_fwd, NULL);
+            pack(&l, MATMUL_PACK_FWD);
+            PeerOnednn *onednn = peer_onednn_open()
+                                     ? peer_onednn_product_new(l.t, l.M, l.N, l.K, l.inp, l.weight,
+                                                               l.peer_out)
+                                     : NULL;
+            report(&l, " packed", run_fwd, openblas_fwd, onednn);
+            peer_onednn_free(onednn);
+            linear_free(&l);
+        }
+    }
+}
+
+BENCH_OP(matmul_bwd_input) {
+    for (int i = 0; i < SHAPES; i++) {
+        Linear l = linear_new(DT_F32, shapes[i].M, shapes[i].N, shapes[i].K);
+        if (peer_openblas_open()) {
+            run_bwd_input(&l);
+            openblas_bwd_input(&l);
+            expect_peer("matmul_bwd_input", l.inp, l.peer_out, (size_t)l.M * l.K, l.N);
+        }
+        report(&l, "", run_bwd_input, openblas_bwd_input, NULL);
+        linear_free(&l);
+    }
+}
+
+BENCH_OP(matmul_bwd_weight) {
+    for (int i = 0; i < SHAPES; i++) {
+        Linear l = linear_new(DT_F32, shapes[i].M, shapes[i].N, shapes[i].K);
+        if (peer_openblas_open()) {
+            device_zero(bench_device(), l.weight, (size_t)l.N * l.K * sizeof(float));
+            run_bwd_weight(&l);
+            openblas_bwd_weight(&l);
+            expect_peer("matmul_bwd_weight", l.weight, l.peer_out, (size_t)l.N * l.K, l.M);
+        }
+        report(&l, "", run_bwd_weight, openblas_bwd_weight, NULL);
+        linear_free(&l);
+    }
+}
