@@ -1,8 +1,8 @@
 // bench_matmul: the linear layer beside OpenBLAS's cblas_sgemm and oneDNN's matmul.
 //
 // Shapes: the forward of a ViT-B/16 on one image of 197 tokens, a square, few rows, and the small
-// products of the tiny models. oneDNN always has its weights packed in advance; OpenBLAS packs on every
-// call, because it cannot do otherwise.
+// products of the tiny models. oneDNN always has its weights packed in advance; OpenBLAS packs on
+// every call, because it cannot do otherwise.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,10 +13,10 @@
 
 static const struct {
     int M, N, K;
-} shapes[] = {{197, 768, 768}, {197, 2304, 768}, {197, 3072, 768}, {197, 768, 3072},
-              {1024, 1024, 1024}, {1, 768, 768}, {16, 768, 768}, {2176, 64, 64},
-              {2176, 128, 64}, {2176, 64, 128}, {2176, 192, 48}, {500, 64, 64}, {1000, 64, 64},
-              {17, 64, 64}};
+} shapes[] = {{197, 768, 768},    {197, 2304, 768}, {197, 3072, 768}, {197, 768, 3072},
+              {1024, 1024, 1024}, {1, 768, 768},    {16, 768, 768},   {2176, 64, 64},
+              {2176, 128, 64},    {2176, 64, 128},  {2176, 192, 48},  {500, 64, 64},
+              {1000, 64, 64},     {17, 64, 64}};
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
 // One product with everything either side may need.
@@ -57,7 +57,8 @@ static void pack(Linear *l, MatmulPack which) {
 // ---- what is timed ----
 static void run_pack(void *ctx) {
     Linear *l = ctx;
-    bench_ops()->matmul_pack(bench_device(), l->t, l->packed, l->weight, MATMUL_PACK_FWD, l->N, l->K);
+    bench_ops()->matmul_pack(bench_device(), l->t, l->packed, l->weight, MATMUL_PACK_FWD, l->N,
+                             l->K);
 }
 
 static void run_fwd(void *ctx) {
@@ -84,8 +85,8 @@ static void openblas_bwd_input(void *ctx) {
 
 static void run_bwd_weight(void *ctx) {
     Linear *l = ctx;
-    bench_ops()->matmul_bwd_weight(bench_device(), l->t, l->weight, NULL, l->out, l->inp, l->M, l->N,
-                                   l->K);
+    bench_ops()->matmul_bwd_weight(bench_device(), l->t, l->weight, NULL, l->out, l->inp, l->M,
+                                   l->N, l->K);
 }
 
 static void openblas_bwd_weight(void *ctx) {
@@ -95,9 +96,10 @@ static void openblas_bwd_weight(void *ctx) {
 
 // ---- rows of the table ----
 // The op must give the peer's numbers before it is timed. Two sums of `depth` products of normal
-// deviates, each in some order of f32: both are within depth * 2^-24 of the sum of magnitudes, which
-// stays below 2 depth (the mean magnitude of a product is 0.64).
-static void expect_peer(const char *what, const float *got, const float *want, size_t n, int depth) {
+// deviates, each in some order of f32: both are within depth * 2^-24 of the sum of magnitudes,
+// which stays below 2 depth (the mean magnitude of a product is 0.64).
+static void expect_peer(const char *what, const float *got, const float *want, size_t n,
+                        int depth) {
     const double bound = 2 * (2.0 * depth) * (depth * 0x1p-24);
     for (size_t i = 0; i < n; i++) {
         CHECK(fabs((double)got[i] - want[i]) <= bound, "%s: [%zu] is %g, OpenBLAS says %g", what, i,
@@ -105,7 +107,8 @@ static void expect_peer(const char *what, const float *got, const float *want, s
     }
 }
 
-static void report(Linear *l, const char *note, bench_fn *run, bench_fn *openblas, PeerOnednn *onednn) {
+static void report(Linear *l, const char *note, bench_fn *run, bench_fn *openblas,
+                   PeerOnednn *onednn) {
     char shape[64];
     snprintf(shape, sizeof shape, "M=%d N=%d K=%d %s%s", l->M, l->N, l->K, dtype_name(l->t), note);
     const double flops = 2.0 * l->M * l->N * l->K;
@@ -128,8 +131,8 @@ BENCH_OP(matmul_pack) {
             snprintf(shape, sizeof shape, "N=%d K=%d %s", l.N, l.K, dtype_name(l.t));
             const double n = (double)l.N * l.K; // read once, written once as f32
             if (l.packed) {
-                bench_time(shape, 0, n * (dtype_size(l.t) + sizeof(float)), run_pack, &l, NULL, NULL,
-                           NULL);
+                bench_time(shape, 0, n * (dtype_size(l.t) + sizeof(float)), run_pack, &l, NULL,
+                           NULL, NULL);
             }
             linear_free(&l);
         }
@@ -147,10 +150,10 @@ BENCH_OP(matmul_fwd) {
             }
             report(&l, "", run_fwd, openblas_fwd, NULL);
             pack(&l, MATMUL_PACK_FWD);
-            PeerOnednn *onednn = peer_onednn_open()
-                                     ? peer_onednn_product_new(l.t, l.M, l.N, l.K, l.inp, l.weight,
-                                                               l.peer_out)
-                                     : NULL;
+            PeerOnednn *onednn =
+                peer_onednn_open()
+                    ? peer_onednn_product_new(l.t, l.M, l.N, l.K, l.inp, l.weight, l.peer_out)
+                    : NULL;
             report(&l, " packed", run_fwd, openblas_fwd, onednn);
             peer_onednn_free(onednn);
             linear_free(&l);

@@ -1,7 +1,8 @@
-// bench_peak: the most fused multiply-adds this machine does per second, against which rows are set.
+// bench_peak: the most fused multiply-adds this machine does per second, against which rows are
+// set.
 //
-// Twelve independent chains of the widest vectors in registers: enough to hide the latency of two FMA
-// units, and no memory. What it leaves out: the clock falls under long load on some machines.
+// Twelve independent chains of the widest vectors in registers: enough to hide the latency of two
+// FMA units, and no memory. What it leaves out: the clock falls under long load on some machines.
 #include <math.h>
 #include <stdio.h>
 
@@ -12,7 +13,8 @@
 #define RUNS 30
 #define MAX_THREADS 1024
 
-// Runs ROUNDS * CHAINS multiply-adds of `width` floats; what it returns keeps them from being dropped.
+// Runs ROUNDS * CHAINS multiply-adds of `width` floats; what it returns keeps them from being
+// dropped.
 typedef float chains_fn(float x);
 typedef struct {
     chains_fn *run;
@@ -25,18 +27,14 @@ typedef struct {
     static __attribute__((target(isa))) float name(float x) {                                      \
         vec sum[CHAINS];                                                                           \
         const vec a = set1(x);                                                                     \
-        _Pragma("GCC unroll 12") for (int i = 0; i < CHAINS; i++) {                                \
-            sum[i] = set1((float)i);                                                               \
-        }                                                                                          \
+        _Pragma("GCC unroll 12") for (int i = 0; i < CHAINS; i++) { sum[i] = set1((float)i); }     \
         for (int r = 0; r < ROUNDS; r++) {                                                         \
             _Pragma("GCC unroll 12") for (int i = 0; i < CHAINS; i++) {                            \
                 sum[i] = fma(a, sum[i], a);                                                        \
             }                                                                                      \
         }                                                                                          \
         float total = 0;                                                                           \
-        _Pragma("GCC unroll 12") for (int i = 0; i < CHAINS; i++) {                                \
-            total += lane0(sum[i]);                                                                \
-        }                                                                                          \
+        _Pragma("GCC unroll 12") for (int i = 0; i < CHAINS; i++) { total += lane0(sum[i]); }      \
         return total;                                                                              \
     }
 CHAINS_OF(chains_avx2, "avx2,fma", __m256, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_cvtss_f32)

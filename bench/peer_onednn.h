@@ -10,9 +10,9 @@
 // program was built, is absent. Later calls only answer.
 bool peer_onednn_open(void);
 
-// c (rows,columns) = a (rows,depth) b' with b (columns,depth), all of type t (f32 or bf16), row-major.
-// b is brought into oneDNN's own packed form here, once. NULL where oneDNN lacks this product on this
-// CPU. a and c are borrowed until _free.
+// c (rows,columns) = a (rows,depth) b' with b (columns,depth), all of type t (f32 or bf16),
+// row-major. b is brought into oneDNN's own packed form here, once. NULL where oneDNN lacks this
+// product on this CPU. a and c are borrowed until _free.
 typedef struct PeerOnednn PeerOnednn;
 PeerOnednn *peer_onednn_product_new(DType t, int rows, int columns, int depth, void *a, void *b,
                                     void *c);

@@ -1,5 +1,5 @@
-// peer_openblas: cblas_sgemm by dlopen; see peer_openblas.h. No header of the library is needed: the
-// three functions used have had these prototypes since the reference BLAS.
+// peer_openblas: cblas_sgemm by dlopen; see peer_openblas.h. No header of the library is needed:
+// the three functions used have had these prototypes since the reference BLAS.
 #define _POSIX_C_SOURCE 200809L
 #include "bench/peer_openblas.h"
 
@@ -11,7 +11,8 @@
 
 enum { ROW_MAJOR = 101, PLAIN = 111, TRANSPOSED = 112 }; // CBLAS's numbers
 typedef void sgemm_fn(int order, int a_form, int b_form, int m, int n, int k, float alpha,
-                      const float *a, int lda, const float *b, int ldb, float beta, float *c, int ldc);
+                      const float *a, int lda, const float *b, int ldb, float beta, float *c,
+                      int ldc);
 static sgemm_fn *sgemm;
 static char name[64];
 
@@ -44,9 +45,9 @@ bool peer_openblas_open(void) {
 
 const char *peer_openblas_name(void) { return name; }
 
-void peer_openblas_product(bool a_is_transposed, bool b_is_transposed, int rows, int columns, int depth,
-                           const float *a, const float *b, float keep, float *c) {
-    sgemm(ROW_MAJOR, a_is_transposed ? TRANSPOSED : PLAIN, b_is_transposed ? TRANSPOSED : PLAIN, rows,
-          columns, depth, 1, a, a_is_transposed ? rows : depth, b, b_is_transposed ? depth : columns,
-          keep, c, columns);
+void peer_openblas_product(bool a_is_transposed, bool b_is_transposed, int rows, int columns,
+                           int depth, const float *a, const float *b, float keep, float *c) {
+    sgemm(ROW_MAJOR, a_is_transposed ? TRANSPOSED : PLAIN, b_is_transposed ? TRANSPOSED : PLAIN,
+          rows, columns, depth, 1, a, a_is_transposed ? rows : depth, b,
+          b_is_transposed ? depth : columns, keep, c, columns);
 }

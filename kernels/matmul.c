@@ -7,12 +7,12 @@
 //   bwd_input    dinp (M,K)        dout (M,N)       weight (N,K)          n
 //   bwd_weight   dweight (N,K)     dout' (N,M)      inp (M,K)             m
 //
-// After Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication": B is cut into
-// panels as wide as a register tile, stored l after l; a panel DEPTH long stays in the first cache
-// while the rows of A pass by, a block of A in the second. What differs from there: the sum over l is
-// never divided, only interrupted (a tile's f32 partial sums are stored and taken up again), so that
-// every element is the chain of the contract; and each thread packs the panels it needs for itself,
-// in its own scratch, so that threads never wait for each other inside a product.
+// After Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication": B is cut
+// into panels as wide as a register tile, stored l after l; a panel DEPTH long stays in the first
+// cache while the rows of A pass by, a block of A in the second. What differs from there: the sum
+// over l is never divided, only interrupted (a tile's f32 partial sums are stored and taken up
+// again), so that every element is the chain of the contract; and each thread packs the panels it
+// needs for itself, in its own scratch, so that threads never wait for each other inside a product.
 //
 // Left out: B packed once for all threads, and any use of tensor units of the CPU.
 #include "matmul.h"
@@ -87,18 +87,20 @@ void matmul_bwd_weight_naive(Device *dev, DType t, float *dweight, float *dbias,
 
 // ---- blocks ----
 enum {
-    DEPTH = 256,                  // of a panel: 256 x 16 floats are half of a first cache of 32 KB
-    BLOCK_ROWS = 240,             // rows of A in the second cache; packing a panel pays 1/BLOCK_ROWS
-    BLOCK_COLUMNS = 512,          // columns of C done with one staged block of A
-    CHUNK = 64,                   // elements widened at a time while packing
-    STAGE_PANELS = 8,             // panels of C that pay for staging a block of A,
-    STAGE_PANELS_ACROSS = 2,      // and that do where its rows are adjacent: it is made compact
-    DIRECT_ROWS = 24,             // up to so many rows B is read where it lies, if its columns adjoin
-    WORK_PER_THREAD = 1 << 20,    // multiply-adds worth waking a thread for, about 30 us
-    PANEL_COST = 8,               // packing one step of a panel costs as much as this many rows
+    DEPTH = 256,               // of a panel: 256 x 16 floats are half of a first cache of 32 KB
+    BLOCK_ROWS = 480,          // rows of A in the second cache; packing a panel pays 1/BLOCK_ROWS
+    BLOCK_COLUMNS = 512,       // columns of C done with one staged block of A
+    GROUP = 4,                 // panels packed together, so that rows are read in longer pieces
+    CHUNK = 64,                // elements widened at a time while packing
+    STAGE_PANELS = 8,          // with more panels of C than these, staging a block of A pays
+    STAGE_LINES = 8,           // rows read side by side while cutting slabs
+    DIRECT_ROWS = 24,          // up to so many rows B is read where it lies, if its columns adjoin
+    WORK_PER_THREAD = 1 << 20, // multiply-adds worth waking a thread for, about 30 us
+    PANEL_COST = 8,            // packing one step of a panel costs as much as this many rows
 };
 
-// One matrix product. Strides count elements; A and B have a unit stride each, one way or the other.
+// One matrix product. Strides count elements; A and B have a unit stride each, one way or the
+// other.
 typedef struct {
     const MatmulKernel *kernel;
     DType t, c_type; // of a, b, bias; of c
@@ -110,11 +112,11 @@ typedef struct {
     bool is_accumulated;
 } Product;
 
-// What one thread needs besides the operands. Made when a thread first multiplies and kept, so that a
-// step allocates nothing; about 1 MB a thread.
+// What one thread needs besides the operands. Made when a thread first multiplies and kept, so that
+// a step allocates nothing; 1.6 MB a thread, of which c is only touched where outputs are not f32.
 typedef struct {
     float a[BLOCK_ROWS * DEPTH];
-    float panel[DEPTH * MATMUL_MAX_COLUMNS];
+    float panels[GROUP * DEPTH * MATMUL_MAX_COLUMNS];
     float c[BLOCK_ROWS * BLOCK_COLUMNS];
 } Scratch;
 
@@ -138,33 +140,47 @@ static int even_piece(int n, int most, int unit) {
 }
 
 // ---- packing ----
-// out[l*width + j] = B[l0+l, j0+j] for l < depth, j < width; columns past the last are zero.
-static void pack_panel(const Product *p, float *out, int l0, int depth, int j0) {
-    const int width = p->kernel->columns, columns = min_int(width, p->columns - j0);
-    const void *b = dtype_at_const(p->t, p->b, l0 * p->b_inner + j0 * p->b_column);
-    if (p->b_column == 1) {
-        for (int l = 0; l < depth; l++) {
-            float *row = out + (size_t)l * width;
+// Panels of B from (l0, j0) on, one after the other: out[l*width + j] = B[l0+l, j0+j] for l <
+// depth, j < width, in each; columns past the last are zero.
+static void pack_rows(const Product *p, float *out, int l0, int depth, int j0, int panels) {
+    const int width = p->kernel->columns;
+    for (int l = 0; l < depth;
+         l++) { // along the rows as they lie: the next panel's part is adjacent
+        const void *b = dtype_at_const(p->t, p->b, (l0 + l) * p->b_inner + j0);
+        for (int panel = 0; panel < panels; panel++) {
+            const int j = panel * width, columns = min_int(width, p->columns - j0 - j);
+            float *to = out + ((size_t)panel * depth + l) * width;
             if (p->t == DT_F32 && columns == width) { // copies of a known size need no call
-                const float *from = (const float *)b + l * p->b_inner;
-                for (int j = 0; j < width; j += 16) {
-                    memcpy(row + j, from + j, 16 * sizeof(float));
+                for (int k = 0; k < width; k += 16) {
+                    memcpy(to + k, (const float *)b + j + k, 16 * sizeof(float));
                 }
-                continue;
-            }
-            dtype_widen(row, p->t, dtype_at_const(p->t, b, l * p->b_inner), columns);
-            for (int j = columns; j < width; j++) {
-                row[j] = 0;
+            } else {
+                dtype_widen(to, p->t, dtype_at_const(p->t, b, j), columns);
+                memset(to + columns, 0, (width - columns) * sizeof(float));
             }
         }
-    } else if (p->t == DT_F32 && columns == width) {
-        p->kernel->panel(out, b, p->b_column, depth);
-    } else {
+    }
+}
+
+static void pack_panels(const Product *p, float *out, int l0, int depth, int j0, int panels) {
+    const int width = p->kernel->columns;
+    if (p->b_column == 1) {
+        pack_rows(p, out, l0, depth, j0, panels);
+        return;
+    }
+    for (int panel = 0; panel < panels; panel++, j0 += width, out += (size_t)depth * width) {
+        const void *b = dtype_at_const(p->t, p->b, j0 * p->b_column + l0);
+        const int columns = min_int(width, p->columns - j0);
+        if (p->t == DT_F32 && columns == width) {
+            p->kernel->panel(out, b, p->b_column, depth);
+            continue;
+        }
         float wide[MATMUL_MAX_COLUMNS * CHUNK] = {0};
         for (int l = 0; l < depth; l += CHUNK) {
             const int n = min_int(CHUNK, depth - l);
             for (int j = 0; j < columns; j++) {
-                dtype_widen(wide + j * CHUNK, p->t, dtype_at_const(p->t, b, j * p->b_column + l), n);
+                dtype_widen(wide + j * CHUNK, p->t, dtype_at_const(p->t, b, j * p->b_column + l),
+                            n);
             }
             p->kernel->panel(out + (size_t)l * width, wide, CHUNK, n);
         }
@@ -177,20 +193,23 @@ typedef struct {
     size_t tile, row, inner; // strides: of a tile's height of rows, of a row, of l
 } Rows;
 
-// Where rows are contiguous along l they stay so, widened and closer together. Where l runs down the
-// rows they are cut into slabs one tile high, each contiguous.
+// Where rows are contiguous along l they stay so, widened and closer together. Where l runs down
+// the rows they are cut into slabs one tile high, each contiguous.
 static Rows stage_a(const Product *p, float *out, int i0, int rows, int l0, int depth) {
     const void *a = dtype_at_const(p->t, p->a, i0 * p->a_row + l0 * p->a_inner);
     const int height = p->kernel->rows;
     if (p->a_inner == 1) {
         for (int i = 0; i < rows; i++) {
-            dtype_widen(out + (size_t)i * depth, p->t, dtype_at_const(p->t, a, i * p->a_row), depth);
+            dtype_widen(out + (size_t)i * depth, p->t, dtype_at_const(p->t, a, i * p->a_row),
+                        depth);
         }
         return (Rows){out, (size_t)height * depth, depth, 1};
     }
-    float wide[8 * BLOCK_ROWS + MATMUL_MAX_ROWS];
-    for (int l = 0; l < depth; l += 8) { // few at a time: columns far apart may share cache lines
-        const int n = min_int(8, depth - l), whole = p->t == DT_F32 ? rows / height * height : 0;
+    float wide[STAGE_LINES * BLOCK_ROWS + MATMUL_MAX_ROWS] = {0};
+    const int whole =
+        p->t == DT_F32 ? rows / height * height : 0; // in whole slabs, nothing to widen
+    for (int l = 0; l < depth; l += STAGE_LINES) {   // few: columns far apart may share cache sets
+        const int n = min_int(STAGE_LINES, depth - l);
         for (int i = 0; i < whole; i += height) {
             p->kernel->slab(out + (size_t)i * depth + l * height,
                             (const float *)a + l * p->a_inner + i, p->a_inner, n);
@@ -199,7 +218,7 @@ static Rows stage_a(const Product *p, float *out, int i0, int rows, int l0, int 
             dtype_widen(wide + k * BLOCK_ROWS + whole, p->t,
                         dtype_at_const(p->t, a, (l + k) * p->a_inner + whole), rows - whole);
         }
-        for (int i = whole; i < rows; i += height) { // rows past the last carry what wide held
+        for (int i = whole; i < rows; i += height) { // rows past the last: never used
             p->kernel->slab(out + (size_t)i * depth + l * height, wide + i, BLOCK_ROWS, n);
         }
     }
@@ -217,7 +236,7 @@ typedef struct {
     int rows, columns, depth; // columns: of this panel
 } Strip;
 
-// The rows of one block against one panel.
+// The rows of one block against one panel, tile by tile from the top.
 static void multiply_strip(const MatmulKernel *kernel, const Strip *s) {
     const int width = kernel->columns;
     float edge[MATMUL_MAX_ROWS * MATMUL_MAX_COLUMNS];
@@ -244,15 +263,43 @@ static void multiply_strip(const MatmulKernel *kernel, const Strip *s) {
     }
 }
 
+// The panel of B at (l, j0 + j), of the block whose columns start at j0, and its stride of l. Panels
+// are asked for from left to right; a group of them is packed when its first is asked for.
+static const float *panel_of_b(const Product *p, float *packed, int l, int depth, int j0, int j,
+                               int columns, bool is_direct, size_t *inner) {
+    const int width = p->kernel->columns;
+    *inner = width;
+    if (p->packed) {
+        return p->packed + (size_t)(j0 + j) * p->depth + (size_t)l * width;
+    }
+    if (is_direct && columns - j >= width) {
+        *inner = p->b_inner;
+        return (const float *)p->b + l * p->b_inner + j0 + j;
+    }
+    const int group = is_direct ? 1 : GROUP, done = j / width % group;
+    if (done == 0) {
+        pack_panels(p, packed, l, depth, j0 + j, min_int(group, ceil_div(columns - j, width)));
+    }
+    return packed + (size_t)done * depth * width;
+}
+
+// What the chains of a panel start from, the same in every row: its bias or zeros.
+static void start_of_panel(const Product *p, float *first, int j, int columns) {
+    memset(first, 0, p->kernel->columns * sizeof *first);
+    if (p->bias) {
+        dtype_widen(first, p->t, dtype_at_const(p->t, p->bias, j), columns);
+    }
+}
+
 // One block of C, whole: all of l. rows <= BLOCK_ROWS, columns <= BLOCK_COLUMNS; j0 starts a panel.
 static void multiply_block(const Product *p, int i0, int rows, int j0, int columns) {
     Scratch *scratch = scratch_of_thread();
     const MatmulKernel *kernel = p->kernel;
     const int width = kernel->columns, step = even_piece(p->depth, DEPTH, 8);
     const size_t at = (size_t)i0 * p->columns + j0;
-    const bool is_f32 = p->c_type == DT_F32; // then partial sums may lie in C itself
-    const int stage_panels = p->a_inner == 1 ? STAGE_PANELS : STAGE_PANELS_ACROSS;
-    const bool is_staged = p->t != DT_F32 || columns > stage_panels * width;
+    // Partial sums of an f32 result lie in C itself; others wait in scratch for their one rounding.
+    const bool is_f32 = p->c_type == DT_F32;
+    const bool is_staged = p->t != DT_F32 || columns > STAGE_PANELS * width;
     const bool is_direct = p->t == DT_F32 && p->b_column == 1 && rows <= DIRECT_ROWS;
     float first[MATMUL_MAX_COLUMNS];
     Strip s = {.c_row = is_f32 ? (size_t)p->columns : BLOCK_COLUMNS, .rows = rows};
@@ -262,30 +309,18 @@ static void multiply_block(const Product *p, int i0, int rows, int j0, int colum
                     dtype_at_const(p->c_type, p->c, at + (size_t)i * p->columns), columns);
     }
     for (int l = 0; l < p->depth; l += step) {
+        const bool is_start = l == 0 && !p->is_accumulated;
         s.depth = min_int(step, p->depth - l);
+        s.first = is_start ? first : NULL;
         s.a = is_staged ? stage_a(p, scratch->a, i0, rows, l, s.depth)
                         : (Rows){(const float *)p->a + i0 * p->a_row + l * p->a_inner,
                                  kernel->rows * p->a_row, p->a_row, p->a_inner};
         for (int j = 0; j < columns; j += width) {
             s.columns = min_int(width, columns - j);
             s.c = c + j;
-            s.b_inner = width;
-            if (p->packed) {
-                s.b = p->packed + (size_t)(j0 + j) * p->depth + (size_t)l * width;
-            } else if (is_direct && s.columns == width) {
-                s.b = (const float *)p->b + l * p->b_inner + j0 + j;
-                s.b_inner = p->b_inner;
-            } else {
-                pack_panel(p, scratch->panel, l, s.depth, j0 + j);
-                s.b = scratch->panel;
-            }
-            s.first = NULL;
-            if (l == 0 && !p->is_accumulated) {
-                memset(first, 0, sizeof first);
-                if (p->bias) {
-                    dtype_widen(first, p->t, dtype_at_const(p->t, p->bias, j0 + j), s.columns);
-                }
-                s.first = first;
+            s.b = panel_of_b(p, scratch->panels, l, s.depth, j0, j, columns, is_direct, &s.b_inner);
+            if (is_start) {
+                start_of_panel(p, first, j0 + j, s.columns);
             }
             multiply_strip(kernel, &s);
         }
@@ -312,12 +347,14 @@ static void multiply_part(const Product *p, int i0, int i1, int j0, int j1) {
     }
 }
 
+// Waking threads costs more than a small product takes.
 static int threads_for(const Device *dev, double work) {
     const double most = work / WORK_PER_THREAD;
     return most < 2 ? 1 : most < device_threads(dev) ? (int)most : device_threads(dev);
 }
 
-// Divides C into as many equal rectangles of whole tiles as there are threads.
+// Divides C into equal rectangles of whole tiles, one for each thread, so that the largest is the
+// least work. Threads above each other pack the same panels of B, each for itself: hence PANEL_COST.
 static void multiply(const Device *dev, Product p) {
     p.kernel = matmul_kernels()[0];
     const int height = p.kernel->rows, width = p.kernel->columns;
@@ -363,12 +400,18 @@ size_t matmul_pack_bytes(const Device *dev, DType t, MatmulPack which, int N, in
 
 static Product of_weight(DType t, const void *weight, MatmulPack which, int N, int K) {
     return which == MATMUL_PACK_FWD
-               ? (Product){.t = t, .b = weight, .b_inner = 1, .b_column = K, .columns = N, .depth = K}
-               : (Product){.t = t, .b = weight, .b_inner = K, .b_column = 1, .columns = K, .depth = N};
+               ? (Product){.t = t,
+                           .b = weight,
+                           .b_inner = 1,
+                           .b_column = K,
+                           .columns = N,
+                           .depth = K}
+               : (Product){
+                     .t = t, .b = weight, .b_inner = K, .b_column = 1, .columns = K, .depth = N};
 }
 
-void matmul_pack_cpu(Device *dev, DType t, void *packed, const void *weight, MatmulPack which, int N,
-                     int K) {
+void matmul_pack_cpu(Device *dev, DType t, void *packed, const void *weight, MatmulPack which,
+                     int N, int K) {
     check_sizes(1, N, K);
     Product p = of_weight(t, weight, which, N, K);
     p.kernel = matmul_kernels()[0];
@@ -377,7 +420,7 @@ void matmul_pack_cpu(Device *dev, DType t, void *packed, const void *weight, Mat
     float *out = packed;
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int i = 0; i < panels; i++) {
-        pack_panel(&p, out + (size_t)i * width * p.depth, 0, p.depth, i * width);
+        pack_panels(&p, out + (size_t)i * width * p.depth, 0, p.depth, i * width, 1);
     }
 }
 
@@ -422,9 +465,19 @@ void matmul_bwd_weight_cpu(Device *dev, DType t, float *dweight, float *dbias, c
                            const void *inp, int M, int N, int K) {
     check_sizes(M, N, K);
     if (dweight) {
-        multiply(dev, (Product){.t = t, .a = dout, .a_row = 1, .a_inner = N, .b = inp, .b_inner = K,
-                                .b_column = 1, .c = dweight, .c_type = DT_F32, .rows = N,
-                                .columns = K, .depth = M, .is_accumulated = true});
+        multiply(dev, (Product){.t = t,
+                                .a = dout,
+                                .a_row = 1,
+                                .a_inner = N,
+                                .b = inp,
+                                .b_inner = K,
+                                .b_column = 1,
+                                .c = dweight,
+                                .c_type = DT_F32,
+                                .rows = N,
+                                .columns = K,
+                                .depth = M,
+                                .is_accumulated = true});
     }
     if (dbias) {
         sum_rows(dev, t, dbias, dout, M, N);

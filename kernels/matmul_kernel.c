@@ -12,6 +12,8 @@
 #define GLUE(a, b) GLUE_(a, b)
 
 // ---- plain C ----
+// Eight lanes as a struct, so that the tile's text below needs nothing of the compiler. Where the CPU
+// has no fused multiply-add, fmaf computes it exactly and slowly.
 typedef struct {
     float lane[8];
 } Vec8;
@@ -94,10 +96,10 @@ static const MatmulKernel plain = {"plain", 6, 16, tile_plain, panel_plain, slab
 #undef BROADCAST
 #undef FMA
 
-// out[l*columns + j] = b[j*b_row + l] for 8 x 8 elements, in registers: swap single elements between
-// rows 1 apart, pairs between rows 2 apart, halves between rows 4 apart.
-static inline TARGET __attribute__((always_inline)) void
-transpose8(float *out, size_t columns, const float *b, size_t b_row) {
+// out[l*columns + j] = b[j*b_row + l] for 8 x 8 elements, in registers: swap single elements
+// between rows 1 apart, pairs between rows 2 apart, halves between rows 4 apart.
+static inline TARGET __attribute__((always_inline)) void transpose8(float *out, size_t columns,
+                                                                    const float *b, size_t b_row) {
     __m256 r[8], s[8];
 #pragma GCC unroll 8
     for (int j = 0; j < 8; j++) {
@@ -147,6 +149,7 @@ static TARGET void panel_avx512(float *out, const float *b, size_t b_row, int de
 #undef TARGET
 
 // ---- AVX-512 ----
+// Compiled always and called only where the CPU has it. Of this file, only this has never been run.
 #define TILE(x) GLUE(x, avx512)
 #define TARGET __attribute__((target("avx512f")))
 #define ROWS 14
@@ -167,9 +170,9 @@ const MatmulKernel *const *matmul_kernels(void) {
 #if defined(__x86_64__)
     static const MatmulKernel *const all[] = {&avx512, &avx2, &plain, NULL};
     // Feature bits of the CPU and of the operating system (XGETBV), never model numbers.
-    const int skipped = __builtin_cpu_supports("avx512f")                                    ? 0
+    const int skipped = __builtin_cpu_supports("avx512f")                                 ? 0
                         : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 1
-                                                                                            : 2;
+                                                                                          : 2;
     return all + skipped;
 #else
     static const MatmulKernel *const all[] = {&plain, NULL};

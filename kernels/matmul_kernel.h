@@ -1,8 +1,10 @@
-// matmul_kernel: the innermost loops of matmul, one set per instruction set, and the choice among them.
+// matmul_kernel: the innermost loops of matmul, one set per instruction set, and the choice among
+// them.
 //
-// A tile of C, at most `rows` x `columns`, stays in registers while the reduction runs; every element
-// is one chain of fused multiply-adds over l ascending, so all sets give the same bits and a chain may
-// be cut anywhere and taken up again from the f32 stored. Vectors lie across columns, never across l.
+// A tile of C, at most `rows` x `columns`, stays in registers while the reduction runs; every
+// element is one chain of fused multiply-adds over l ascending, so all sets give the same bits and
+// a chain may be cut anywhere and taken up again from the f32 stored. Vectors lie across columns,
+// never across l.
 #ifndef JOMED_KERNELS_MATMUL_KERNEL_H
 #define JOMED_KERNELS_MATMUL_KERNEL_H
 
@@ -21,7 +23,8 @@ typedef void matmul_tile_fn(int rows, int depth, const float *a, size_t a_row, s
 // out[l*columns + j] = b[j*b_row + l]    for l < depth, j < columns: a panel from `columns` rows.
 typedef void matmul_panel_fn(float *out, const float *b, size_t b_row, int depth);
 
-// out[l*rows + i] = a[l*a_inner + i]    for l < depth, i < rows: rows of A side by side, a tile high.
+// out[l*rows + i] = a[l*a_inner + i]    for l < depth, i < rows: rows of A side by side, a tile
+// high.
 typedef void matmul_slab_fn(float *out, const float *a, size_t a_inner, int depth);
 
 typedef struct {
@@ -32,7 +35,8 @@ typedef struct {
     matmul_slab_fn *slab;
 } MatmulKernel;
 
-// The kernels this CPU can run, best first; the array ends with a NULL. matmul_kernels()[0] is used.
+// The kernels this CPU can run, best first; the array ends with a NULL. matmul_kernels()[0] is
+// used.
 const MatmulKernel *const *matmul_kernels(void);
 
 #endif

@@ -1,15 +1,17 @@
-// matmul_tile: the text of one tile kernel, included by matmul_kernel.c once per instruction set, so
-// that what runs on wide vectors is what was tested on narrow ones. No include guard, therefore.
+// matmul_tile: the text of one tile kernel, included by matmul_kernel.c once per instruction set,
+// so that what runs on wide vectors is what was tested on narrow ones. No include guard, therefore.
 //
 // Before inclusion: TILE(x) makes names, TARGET is the function attribute, ROWS the tile's height,
 // VEC a vector of WIDTH floats with LOAD, STORE, BROADCAST(pointer) and FMA. The tile is two wide.
 
-// Called with a constant number of rows only, so that all loops over i unroll and sums are registers.
+// Called with a constant number of rows only, so that all loops over i unroll and sums are
+// registers.
 static inline TARGET __attribute__((always_inline)) void
 TILE(body)(const int rows, int depth, const float *a, size_t a_row, size_t a_inner, const float *b,
            size_t b_inner, const float *start, size_t start_row, float *c, size_t c_row) {
     VEC sum[ROWS][2];
-    // Three rows share a pointer: base, base + stride and base + 2 stride are all x86 address modes.
+    // Three rows share a pointer: base, base + stride and base + 2 stride are all x86 address
+    // modes.
     const float *group[(ROWS + 2) / 3];
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
@@ -40,16 +42,15 @@ TILE(body)(const int rows, int depth, const float *a, size_t a_row, size_t a_inn
 }
 
 static TARGET void TILE(tile)(int rows, int depth, const float *a, size_t a_row, size_t a_inner,
-                              const float *b, size_t b_inner, const float *start,
-                              size_t start_row, float *c, size_t c_row) {
+                              const float *b, size_t b_inner, const float *start, size_t start_row,
+                              float *c, size_t c_row) {
 #define WITH(r)                                                                                    \
-    case r:                                                                                        \
-        TILE(body)(r, depth, a, a_row, a_inner, b, b_inner, start, start_row, c, c_row);           \
-        break;
+    case r: TILE(body)(r, depth, a, a_row, a_inner, b, b_inner, start, start_row, c, c_row); break;
     switch (rows < ROWS ? rows : ROWS) {
-        WITH(1) WITH(2) WITH(3) WITH(4) WITH(5) WITH(6)
+        WITH(1)
+        WITH(2) WITH(3) WITH(4) WITH(5) WITH(6)
 #if ROWS > 6
-        WITH(7) WITH(8) WITH(9) WITH(10) WITH(11) WITH(12) WITH(13) WITH(14)
+            WITH(7) WITH(8) WITH(9) WITH(10) WITH(11) WITH(12) WITH(13) WITH(14)
 #endif
     }
 #undef WITH

@@ -1,8 +1,9 @@
 // test_matmul: the linear layer, its gradients and the packing of weights.
 //
-// Three witnesses per product: a loop in double written here, the plain f32 loop of matmul.h, and the
-// op. Against the first the class is sum; against the second the CPU must be equal bit for bit, which
-// is what makes results independent of blocking, packing, threads and the place of a row in its batch.
+// Three witnesses per product: a loop in double written here, the plain f32 loop of matmul.h, and
+// the op. Against the first the class is sum; against the second the CPU must be equal bit for bit,
+// which is what makes results independent of blocking, packing, threads and the place of a row in
+// its batch.
 #define _POSIX_C_SOURCE 200809L
 #include <math.h>
 #include <signal.h>
@@ -13,17 +14,20 @@
 #include <unistd.h>
 
 #include "kernels/matmul.h"
+#include "kernels/matmul_kernel.h"
 #include "tests/check.h"
 
 typedef struct {
     int M, N, K;
 } Shape;
-// Size 1, odd sizes, and each side of the tiles: 6 and 14 rows, 16 and 32 columns, 240 rows, 256 deep.
+// Size 1, odd sizes, and each side of the tiles: 6 and 14 rows, 16 and 32 columns, 240 rows, 256
+// deep.
 static const Shape shapes[] = {
-    {1, 1, 1},    {1, 17, 3},   {2, 5, 7},     {5, 15, 16},  {6, 16, 15},  {7, 17, 17},  {13, 31, 9},
-    {14, 32, 32}, {15, 33, 31}, {16, 64, 64},  {37, 48, 33}, {1, 40, 300}, {2, 31, 255}, {7, 9, 256},
-    {16, 18, 257}, {37, 50, 513}, {197, 49, 65}, {239, 15, 5}, {240, 16, 4}, {241, 17, 6}, {255, 7, 8},
-    {256, 8, 9},  {257, 9, 7},  {3, 257, 12},  {4, 256, 11}, {5, 512, 3},  {2, 1025, 2},
+    {1, 1, 1},    {1, 17, 3},   {2, 5, 7},     {5, 15, 16},   {6, 16, 15},   {7, 17, 17},
+    {13, 31, 9},  {14, 32, 32}, {15, 33, 31},  {16, 64, 64},  {37, 48, 33},  {1, 40, 300},
+    {2, 31, 255}, {7, 9, 256},  {16, 18, 257}, {37, 50, 513}, {197, 49, 65}, {239, 15, 5},
+    {240, 16, 4}, {241, 17, 6}, {255, 7, 8},   {256, 8, 9},   {257, 9, 7},   {3, 257, 12},
+    {4, 256, 11}, {5, 512, 3},  {2, 1025, 2},
 };
 #define FOR_SHAPES(s, t)                                                                           \
     for (size_t i_ = 0; i_ < sizeof shapes / sizeof *shapes; i_++)                                 \
@@ -108,8 +112,8 @@ static void plain_fwd(Buf *out, const Buf *inp, const Buf *weight, const Buf *bi
     free(x), free(w), free(b), free(y);
 }
 
-static void one_fwd(Shape s, DType t, Start start, Buf *inp, Buf *weight, Buf *bias, const Buf *packed,
-                    const double *before) {
+static void one_fwd(Shape s, DType t, Start start, Buf *inp, Buf *weight, Buf *bias,
+                    const Buf *packed, const double *before) {
     const size_t n = (size_t)s.M * s.N;
     double *first = calloc(n, sizeof(double));
     for (size_t i = 0; i < n; i++) {
@@ -123,12 +127,12 @@ static void one_fwd(Shape s, DType t, Start start, Buf *inp, Buf *weight, Buf *b
     // Accumulation runs twice: an assignment in its place would be seen.
     for (int run = 0; run < (is_accumulated ? 2 : 1); run++) {
         double *f64 = product_new(run ? plain.host : first, x, w, s.M, s.N, s.K);
-        check_ops()->matmul_fwd(check_device(), t, got.dev, inp->dev, weight->dev, packed->dev, b, s.M,
-                                s.N, s.K, is_accumulated);
+        check_ops()->matmul_fwd(check_device(), t, got.dev, inp->dev, weight->dev, packed->dev, b,
+                                s.M, s.N, s.K, is_accumulated);
         plain_fwd(&plain, inp, weight, b ? bias : NULL, s, is_accumulated);
         char what[64];
-        snprintf(what, sizeof what, "%s%s, run %d", start_names[start], packed->dev ? ", packed" : "",
-                 run);
+        snprintf(what, sizeof what, "%s%s, run %d", start_names[start],
+                 packed->dev ? ", packed" : "", run);
         expect_product(what, &got, f64, &plain);
         free(f64);
     }
@@ -144,7 +148,8 @@ static void expect_abort(const char *what, void (*run)(void)) {
         _exit(0);
     }
     int status = 0;
-    EXPECT(waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT,
+    EXPECT(waitpid(child, &status, 0) == child && WIFSIGNALED(status) &&
+               WTERMSIG(status) == SIGABRT,
            "%s does not stop the program", what);
 }
 
@@ -182,8 +187,8 @@ static void one_bwd_input(Shape s, DType t, bool is_accumulated, Buf *dout, Buf 
     Buf plain = is_accumulated ? buf_from(t, before, n) : buf_fill(t, n, NAN);
     for (int run = 0; run < (is_accumulated ? 2 : 1); run++) {
         double *f64 = product_new(is_accumulated ? plain.host : NULL, dy, w, s.M, s.K, s.N);
-        check_ops()->matmul_bwd_input(check_device(), t, got.dev, dout->dev, weight->dev, packed->dev,
-                                      s.M, s.N, s.K, is_accumulated);
+        check_ops()->matmul_bwd_input(check_device(), t, got.dev, dout->dev, weight->dev,
+                                      packed->dev, s.M, s.N, s.K, is_accumulated);
         void *hy = host_new(dout), *hw = host_new(weight), *hx = host_new(&plain);
         matmul_bwd_input_naive(check_device(), t, hx, hy, hw, NULL, s.M, s.N, s.K, is_accumulated);
         device_copy_in(check_device(), plain.dev, hx, n * dtype_size(t));
@@ -216,8 +221,10 @@ TEST_OP(matmul_bwd_weight) {
         Rng rng = check_rng(0);
         Buf dout = buf_normal(t, (size_t)s.M * s.N, 1, &rng);
         Buf inp = buf_normal(t, (size_t)s.M * s.K, 1, &rng);
-        Buf dweight = buf_normal(DT_F32, (size_t)s.N * s.K, 1, &rng), plain_dw = buf_from(DT_F32, dweight.host, dweight.n);
-        Buf dbias = buf_normal(DT_F32, s.N, 1, &rng), plain_db = buf_from(DT_F32, dbias.host, dbias.n);
+        Buf dweight = buf_normal(DT_F32, (size_t)s.N * s.K, 1, &rng),
+            plain_dw = buf_from(DT_F32, dweight.host, dweight.n);
+        Buf dbias = buf_normal(DT_F32, s.N, 1, &rng),
+            plain_db = buf_from(DT_F32, dbias.host, dbias.n);
         const double one = 1;
         const View dy = {dout.host, 1, s.N}, x = {inp.host, 1, s.K}, ones = {&one, 0, 0};
         void *hy = host_new(&dout), *hx = host_new(&inp);
@@ -235,12 +242,12 @@ TEST_OP(matmul_bwd_weight) {
             free(w64), free(b64);
         }
         // Either gradient alone, from where the two stand now.
-        check_ops()->matmul_bwd_weight(check_device(), t, buf_f32(&dweight), NULL, dout.dev, inp.dev,
-                                       s.M, s.N, s.K);
+        check_ops()->matmul_bwd_weight(check_device(), t, buf_f32(&dweight), NULL, dout.dev,
+                                       inp.dev, s.M, s.N, s.K);
         double *same = copy_new(dbias.host, dbias.n);
         expect_exact("dbias untouched", buf_read(&dbias), same, dbias.n);
-        check_ops()->matmul_bwd_weight(check_device(), t, NULL, buf_f32(&dbias), dout.dev, inp.dev, s.M,
-                                       s.N, s.K);
+        check_ops()->matmul_bwd_weight(check_device(), t, NULL, buf_f32(&dbias), dout.dev, inp.dev,
+                                       s.M, s.N, s.K);
         matmul_bwd_weight_naive(check_device(), t, dw, db, hy, hx, s.M, s.N, s.K);
         double *w64 = product_new(plain_dw.host, dy, x, s.N, s.K, s.M);
         double *b64 = product_new(plain_db.host, dy, ones, s.N, 1, s.M);
@@ -262,7 +269,8 @@ typedef struct {
 static double linear_loss(void *ctx) {
     const Linear *l = ctx;
     const Shape s = l->s;
-    double *out = product_new(NULL, (View){l->inp, s.K, 1}, (View){l->weight, s.K, 1}, s.M, s.N, s.K);
+    double *out =
+        product_new(NULL, (View){l->inp, s.K, 1}, (View){l->weight, s.K, 1}, s.M, s.N, s.K);
     double loss = 0;
     for (size_t i = 0; i < (size_t)s.M * s.N; i++) {
         loss += l->dout[i] * out[i];
@@ -278,8 +286,10 @@ TEST(matmul_gradient) {
     Buf weight = buf_normal(DT_F32, (size_t)s.N * s.K, 1, &rng);
     Buf dout = buf_normal(DT_F32, (size_t)s.M * s.N, 1, &rng);
     Linear linear = {inp.host, weight.host, dout.host, s};
-    double *dinp = product_new(NULL, (View){dout.host, s.N, 1}, (View){weight.host, 1, s.K}, s.M, s.K, s.N);
-    double *dweight = product_new(NULL, (View){dout.host, 1, s.N}, (View){inp.host, 1, s.K}, s.N, s.K, s.M);
+    double *dinp =
+        product_new(NULL, (View){dout.host, s.N, 1}, (View){weight.host, 1, s.K}, s.M, s.K, s.N);
+    double *dweight =
+        product_new(NULL, (View){dout.host, 1, s.N}, (View){inp.host, 1, s.K}, s.N, s.K, s.M);
     expect_gradient("dinp", dinp, inp.host, inp.n, linear_loss, &linear, 100);
     expect_gradient("dweight", dweight, weight.host, weight.n, linear_loss, &linear, 100);
     free(dinp), free(dweight);
@@ -301,7 +311,8 @@ TEST_OP(matmul_pack) {
             }
             const bool is_fwd = which == MATMUL_PACK_FWD;
             const int side = is_fwd ? s.K : s.N, n = s.N * s.K;
-            double *unit = calloc((size_t)side * side, sizeof(double)), *want = malloc(n * sizeof(double));
+            double *unit = calloc((size_t)side * side, sizeof(double)),
+                   *want = malloc(n * sizeof(double));
             for (int i = 0; i < side; i++) {
                 unit[(size_t)i * side + i] = 1;
             }
@@ -324,6 +335,69 @@ TEST_OP(matmul_pack) {
     }
 }
 
+// ---- tile kernels ----
+// Every kernel this CPU can run, not only the one it prefers, against the chain of its contract;
+// both ways A can lie; all heights; what lies around the tile stays.
+static void one_tile(const MatmulKernel *kernel, int rows, int depth, bool is_across,
+                     bool is_start_c, const float *a, const float *b, const float *first) {
+    enum { C_ROW = MATMUL_MAX_COLUMNS + 5, SIZE = MATMUL_MAX_ROWS * C_ROW };
+    float got[SIZE], want[SIZE];
+    const size_t a_row = is_across ? 1 : 70, a_inner = is_across ? 19 : 1;
+    for (int i = 0; i < SIZE; i++) {
+        got[i] = want[i] = first[i % 100];
+    }
+    for (int i = 0; i < rows; i++) {
+        for (int j = 0; j < kernel->columns; j++) {
+            float sum = is_start_c ? want[i * C_ROW + j] : first[j];
+            for (int l = 0; l < depth; l++) {
+                sum = fmaf(a[i * a_row + l * a_inner], b[l * 40 + j], sum);
+            }
+            want[i * C_ROW + j] = sum;
+        }
+    }
+    kernel->tile(rows, depth, a, a_row, a_inner, b, 40, is_start_c ? got : first,
+                 is_start_c ? C_ROW : 0, got, C_ROW);
+    EXPECT(memcmp(got, want, sizeof got) == 0, "depth=%d is_across=%d is_start_c=%d", depth,
+           is_across, is_start_c);
+}
+
+TEST(matmul_kernels) {
+    static const int depths[] = {1, 2, 7, 8, 9, 64};
+    static float a[64 * 70], b[64 * 40], out[64 * 40];
+    Rng rng = check_rng(0);
+    for (size_t i = 0; i < sizeof a / sizeof *a; i++) {
+        a[i] = (float)rng_normal(&rng);
+    }
+    for (size_t i = 0; i < sizeof b / sizeof *b; i++) {
+        b[i] = (float)rng_normal(&rng);
+    }
+    for (const MatmulKernel *const *kernel = matmul_kernels(); *kernel; kernel++) {
+        const int height = (*kernel)->rows, width = (*kernel)->columns;
+        for (int rows = 1; rows <= height; rows++) {
+            if (CASE("%s rows=%d", (*kernel)->name, rows)) {
+                for (int mode = 0; mode < 4 * 6; mode++) {
+                    one_tile(*kernel, rows, depths[mode / 4], mode & 1, mode & 2, a, b, a + 100);
+                }
+            }
+        }
+        if (CASE("%s panel and slab", (*kernel)->name)) {
+            for (size_t d = 0; d < sizeof depths / sizeof *depths; d++) {
+                const int depth = depths[d];
+                (*kernel)->panel(out, a, 70, depth);
+                for (int i = 0; i < depth * width; i++) {
+                    EXPECT(out[i] == a[i % width * 70 + i / width], "panel, depth=%d [%d]", depth,
+                           i);
+                }
+                (*kernel)->slab(out, b, 40, depth);
+                for (int i = 0; i < depth * height; i++) {
+                    EXPECT(out[i] == b[i / height * 40 + i % height], "slab, depth=%d [%d]", depth,
+                           i);
+                }
+            }
+        }
+    }
+}
+
 // ---- what bit-equality is for ----
 // Row m has the same bits wherever it stands, and alone.
 TEST(matmul_rows_do_not_matter) {
@@ -333,23 +407,25 @@ TEST(matmul_rows_do_not_matter) {
     Buf inp = buf_normal(DT_F32, (size_t)most * K, 1, &rng);
     Buf weight = buf_normal(DT_F32, (size_t)N * K, 1, &rng);
     Buf whole = buf_fill(DT_F32, (size_t)most * N, NAN);
-    check_ops()->matmul_fwd(check_device(), DT_F32, whole.dev, inp.dev, weight.dev, NULL, NULL, most, N,
-                            K, false);
+    check_ops()->matmul_fwd(check_device(), DT_F32, whole.dev, inp.dev, weight.dev, NULL, NULL,
+                            most, N, K, false);
     buf_read(&whole);
     for (size_t i = 0; i < sizeof batches / sizeof *batches; i++) {
         const int M = batches[i], turn = M / 3 + 1;
         if (!CASE("M=%d rotated by %d", M, turn)) {
             continue;
         }
-        double *rows = malloc((size_t)M * K * sizeof(double)), *want = malloc((size_t)M * N * sizeof(double));
+        double *rows = malloc((size_t)M * K * sizeof(double)),
+               *want = malloc((size_t)M * N * sizeof(double));
         for (int m = 0; m < M; m++) {
             const int from = (m + turn) % most;
             memcpy(rows + (size_t)m * K, inp.host + (size_t)from * K, K * sizeof(double));
             memcpy(want + (size_t)m * N, whole.host + (size_t)from * N, N * sizeof(double));
         }
-        Buf turned = buf_from(DT_F32, rows, (size_t)M * K), out = buf_fill(DT_F32, (size_t)M * N, NAN);
-        check_ops()->matmul_fwd(check_device(), DT_F32, out.dev, turned.dev, weight.dev, NULL, NULL, M,
-                                N, K, false);
+        Buf turned = buf_from(DT_F32, rows, (size_t)M * K),
+            out = buf_fill(DT_F32, (size_t)M * N, NAN);
+        check_ops()->matmul_fwd(check_device(), DT_F32, out.dev, turned.dev, weight.dev, NULL, NULL,
+                                M, N, K, false);
         expect_exact("rows", buf_read(&out), want, out.n);
         free(rows), free(want), buf_free(&turned), buf_free(&out);
     }
@@ -369,7 +445,8 @@ TEST(matmul_micro_batches) {
             Rng rng = check_rng(0);
             Buf dout = buf_normal((DType)t, (size_t)M * N, 1, &rng);
             Buf inp = buf_normal((DType)t, (size_t)M * K, 1, &rng);
-            Buf dw1 = buf_fill(DT_F32, (size_t)N * K, 0.1), dw2 = buf_fill(DT_F32, (size_t)N * K, 0.1);
+            Buf dw1 = buf_fill(DT_F32, (size_t)N * K, 0.1),
+                dw2 = buf_fill(DT_F32, (size_t)N * K, 0.1);
             Buf db1 = buf_fill(DT_F32, N, 0.1), db2 = buf_fill(DT_F32, N, 0.1);
             matmul_bwd_weight_fn *op = check_ops()->matmul_bwd_weight;
             op(check_device(), (DType)t, dw1.dev, db1.dev, dout.dev, inp.dev, M, N, K);
@@ -379,55 +456,124 @@ TEST(matmul_micro_batches) {
             buf_read(&dw1), buf_read(&db1);
             expect_exact("dweight", buf_read(&dw2), dw1.host, dw1.n);
             expect_exact("dbias", buf_read(&db2), db1.host, db1.n);
-            buf_free(&dout), buf_free(&inp), buf_free(&dw1), buf_free(&dw2), buf_free(&db1), buf_free(&db2);
+            buf_free(&dout), buf_free(&inp), buf_free(&dw1), buf_free(&dw2), buf_free(&db1),
+                buf_free(&db2);
         }
+    }
+}
+
+// All products of one layer, results and operands, as one thing.
+typedef struct {
+    Shape s;
+    DType t;
+    Buf inp, weight, out, dinp, dweight, dbias;
+} Layer;
+enum { RESULTS = 4 };
+static Buf *layer_result(Layer *l, int i) {
+    Buf *const results[RESULTS] = {&l->out, &l->dinp, &l->dweight, &l->dbias};
+    return results[i];
+}
+
+static Layer layer_new(Shape s, DType t) {
+    Rng rng = check_rng(0);
+    Layer l = {.s = s, .t = t};
+    l.inp = buf_normal(t, (size_t)s.M * s.K, 1, &rng);
+    l.weight = buf_normal(t, (size_t)s.N * s.K, 1, &rng);
+    l.out = buf_fill(t, (size_t)s.M * s.N, NAN);
+    l.dinp = buf_fill(t, (size_t)s.M * s.K, NAN);
+    l.dweight = buf_fill(DT_F32, (size_t)s.N * s.K, 0);
+    l.dbias = buf_fill(DT_F32, s.N, 0);
+    return l;
+}
+
+static void layer_free(Layer *l) {
+    buf_free(&l->inp), buf_free(&l->weight);
+    for (int i = 0; i < RESULTS; i++) {
+        buf_free(layer_result(l, i));
+    }
+}
+
+// Forward and both gradients, with `out` as the gradient from above.
+static void layer_run(Layer *l, Device *dev, matmul_fwd_fn *fwd, matmul_bwd_input_fn *bwd_input,
+                      matmul_bwd_weight_fn *bwd_weight, bool is_packed) {
+    const Shape s = l->s;
+    Buf ahead = {0}, back = {0};
+    if (is_packed) {
+        ahead = packed_new(dev, l->t, &l->weight, MATMUL_PACK_FWD, s.N, s.K);
+        back = packed_new(dev, l->t, &l->weight, MATMUL_PACK_BWD, s.N, s.K);
+    }
+    device_zero(dev, l->dweight.dev, l->dweight.n * sizeof(float));
+    device_zero(dev, l->dbias.dev, l->dbias.n * sizeof(float));
+    fwd(dev, l->t, l->out.dev, l->inp.dev, l->weight.dev, ahead.dev, NULL, s.M, s.N, s.K, false);
+    bwd_input(dev, l->t, l->dinp.dev, l->out.dev, l->weight.dev, back.dev, s.M, s.N, s.K, false);
+    bwd_weight(dev, l->t, buf_f32(&l->dweight), buf_f32(&l->dbias), l->out.dev, l->inp.dev, s.M,
+               s.N, s.K);
+    packed_free(&ahead), packed_free(&back);
+    for (int i = 0; i < RESULTS; i++) {
+        buf_read(layer_result(l, i));
     }
 }
 
 // Large enough that every product is divided among threads; 1, 2 and 3 of them give the plain bits.
 TEST(matmul_threads) {
-    static const Shape large[] = {{300, 130, 270}, {2000, 64, 64}, {9, 1030, 1025}, {1100, 20, 500}};
-    for (size_t i = 0; i < sizeof large / sizeof *large; i++) {
-        const Shape s = large[i];
-        for (int t = 0; t < DT_F16; t++) {
-            if (!CASE("M=%d N=%d K=%d t=%s", s.M, s.N, s.K, dtype_name((DType)t))) {
-                continue;
+    static const Shape large[] = {
+        {300, 130, 270}, {2000, 64, 64}, {9, 1030, 1025}, {1100, 20, 500}};
+    for (int i = 0; i < 4 * DT_F16; i++) {
+        const Shape s = large[i / DT_F16];
+        const DType t = (DType)(i % DT_F16);
+        if (!CASE("M=%d N=%d K=%d t=%s", s.M, s.N, s.K, dtype_name(t))) {
+            continue;
+        }
+        if (!is_cpu()) {
+            check_skip("threads are the CPU's");
+            continue;
+        }
+        Layer plain = layer_new(s, t), layer = layer_new(s, t);
+        layer_run(&plain, check_device(), matmul_fwd_naive, matmul_bwd_input_naive,
+                  matmul_bwd_weight_naive, false);
+        for (int run = 0; run < 6; run++) { // 1 to 3 threads, not packed and packed
+            Device *dev = device_new(DEVICE_CPU, 0, run / 2 + 1);
+            const Ops *ops = device_ops(dev);
+            layer_run(&layer, dev, ops->matmul_fwd, ops->matmul_bwd_input, ops->matmul_bwd_weight,
+                      run % 2);
+            for (int r = 0; r < RESULTS; r++) {
+                Buf *got = layer_result(&layer, r), *want = layer_result(&plain, r);
+                EXPECT(memcmp(got->dev, want->dev, got->n * dtype_size(got->t)) == 0,
+                       "result %d, %d threads, is_packed=%d", r, run / 2 + 1, run % 2);
             }
-            Rng rng = check_rng(0);
-            Buf inp = buf_normal((DType)t, (size_t)s.M * s.K, 1, &rng), out = buf_fill((DType)t, (size_t)s.M * s.N, NAN);
-            Buf weight = buf_normal((DType)t, (size_t)s.N * s.K, 1, &rng), dinp = buf_fill((DType)t, (size_t)s.M * s.K, NAN);
-            Buf dw = buf_fill(DT_F32, (size_t)s.N * s.K, 0), db = buf_fill(DT_F32, s.N, 0);
-            double *want[4] = {NULL};
-            for (int threads = 1; threads <= 3; threads++) {
-                Device *dev = device_new(device_kind(check_device()), 0, threads);
-                for (int is_packed = 0; is_packed < 2; is_packed++) {
-                    Buf fwd = {0}, bwd = {0};
-                    if (is_packed) {
-                        fwd = packed_new(dev, (DType)t, &weight, MATMUL_PACK_FWD, s.N, s.K);
-                        bwd = packed_new(dev, (DType)t, &weight, MATMUL_PACK_BWD, s.N, s.K);
-                    }
-                    device_zero(dev, dw.dev, dw.n * sizeof(float));
-                    device_zero(dev, db.dev, db.n * sizeof(float));
-                    const Ops *ops = device_ops(dev);
-                    ops->matmul_fwd(dev, (DType)t, out.dev, inp.dev, weight.dev, fwd.dev, NULL, s.M, s.N, s.K, false);
-                    ops->matmul_bwd_input(dev, (DType)t, dinp.dev, out.dev, weight.dev, bwd.dev, s.M, s.N, s.K, false);
-                    ops->matmul_bwd_weight(dev, (DType)t, dw.dev, db.dev, out.dev, inp.dev, s.M, s.N, s.K);
-                    Buf *const results[4] = {&out, &dinp, &dw, &db};
-                    for (int r = 0; r < 4; r++) {
-                        buf_read(results[r]);
-                        if (!want[r]) {
-                            want[r] = copy_new(results[r]->host, results[r]->n);
-                        }
-                        expect_exact("threads", results[r]->host, want[r], results[r]->n);
-                    }
-                    packed_free(&fwd), packed_free(&bwd);
-                }
-                device_free(dev);
-            }
-            for (int r = 0; r < 4; r++) {
-                free(want[r]);
-            }
-            buf_free(&inp), buf_free(&out), buf_free(&weight), buf_free(&dinp), buf_free(&dw), buf_free(&db);
+            device_free(dev);
+        }
+        layer_free(&plain), layer_free(&layer);
+    }
+}
+
+// Infinities and NaN stay in their rows and columns: what pads a tile is never mixed in.
+TEST(matmul_not_finite) {
+    const Shape s = {7, 17, 9};
+    Layer plain = layer_new(s, DT_F32), layer = layer_new(s, DT_F32);
+    Layer *const both[2] = {&plain, &layer};
+    for (int i = 0; i < 2; i++) {
+        both[i]->inp.host[2 * s.K + 3] = INFINITY; // row 2
+        both[i]->weight.host[16 * s.K + 5] = NAN;  // column 16, alone in its tile
+        buf_write(&both[i]->inp), buf_write(&both[i]->weight);
+    }
+    const Ops *ops = check_ops();
+    layer_run(&layer, check_device(), ops->matmul_fwd, ops->matmul_bwd_input,
+              ops->matmul_bwd_weight, false);
+    for (int m = 0; m < s.M; m++) {
+        for (int n = 0; n < s.N; n++) {
+            const double x = layer.out.host[m * s.N + n];
+            EXPECT(n == 16 ? isnan(x) : m == 2 ? isinf(x) : isfinite(x), "out[%d,%d] is %g", m, n,
+                   x);
         }
     }
+    if (is_cpu()) {
+        layer_run(&plain, check_device(), matmul_fwd_naive, matmul_bwd_input_naive,
+                  matmul_bwd_weight_naive, false);
+        for (int r = 0; r < RESULTS; r++) {
+            Buf *got = layer_result(&layer, r), *want = layer_result(&plain, r);
+            expect_exact("like the plain loop", got->host, want->host, got->n);
+        }
+    }
+    layer_free(&plain), layer_free(&layer);
 }
