@@ -27,7 +27,7 @@ Device *device_new(DeviceKind kind, int index, int threads) {
         die(EXIT_NO_DEPENDENCY, "device: this build has no CUDA backend; use device=cpu");
     }
     CHECK(index == 0, "index=%d", index);
-#if defined(__x86_64__)
+#if defined(__AVX2__) && defined(__FMA__) // this build uses them everywhere
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) {
         die(EXIT_RESOURCE, "device: this CPU lacks AVX2 or FMA (x86-64-v3, 2013 or newer); "
                            "rebuild with make CPUFLAGS= for a slow portable program");

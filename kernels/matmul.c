@@ -95,7 +95,8 @@ enum {
     STAGE_PANELS = 8,          // with more panels of C than these, staging a block of A pays
     STAGE_LINES = 8,           // rows read side by side while cutting slabs
     DIRECT_ROWS = 24,          // up to so many rows B is read where it lies, if its columns adjoin
-    WORK_PER_THREAD = 1 << 20, // multiply-adds worth waking a thread for, about 30 us
+    WORK_PER_THREAD = 1 << 22, // multiply-adds worth a thread: 80 us; waking one takes about 40
+    COPY_COST = 8,             // moving an element costs as much as this many multiply-adds
     PANEL_COST = 8,            // packing one step of a panel costs as much as this many rows
 };
 
@@ -263,8 +264,8 @@ static void multiply_strip(const MatmulKernel *kernel, const Strip *s) {
     }
 }
 
-// The panel of B at (l, j0 + j), of the block whose columns start at j0, and its stride of l. Panels
-// are asked for from left to right; a group of them is packed when its first is asked for.
+// The panel of B at (l, j0 + j), of the block whose columns start at j0, and its stride of l.
+// Panels are asked for from left to right; a group of them is packed when its first is asked for.
 static const float *panel_of_b(const Product *p, float *packed, int l, int depth, int j0, int j,
                                int columns, bool is_direct, size_t *inner) {
     const int width = p->kernel->columns;
@@ -291,7 +292,8 @@ static void start_of_panel(const Product *p, float *first, int j, int columns) {
     }
 }
 
-// One block of C, whole: all of l. rows <= BLOCK_ROWS, columns <= BLOCK_COLUMNS; j0 starts a panel.
+// One block of C, whole: all of l. rows <= BLOCK_ROWS, columns <= BLOCK_COLUMNS; j0 starts a
+// panel.
 static void multiply_block(const Product *p, int i0, int rows, int j0, int columns) {
     Scratch *scratch = scratch_of_thread();
     const MatmulKernel *kernel = p->kernel;
@@ -347,14 +349,14 @@ static void multiply_part(const Product *p, int i0, int i1, int j0, int j1) {
     }
 }
 
-// Waking threads costs more than a small product takes.
+// As many as have enough to do: waking threads costs more than a small product takes.
 static int threads_for(const Device *dev, double work) {
     const double most = work / WORK_PER_THREAD;
     return most < 2 ? 1 : most < device_threads(dev) ? (int)most : device_threads(dev);
 }
 
-// Divides C into equal rectangles of whole tiles, one for each thread, so that the largest is the
-// least work. Threads above each other pack the same panels of B, each for itself: hence PANEL_COST.
+// Divides C into equal rectangles of whole tiles, at most one for each thread, so that the largest
+// is the least work. Threads one above the other pack the same panels of B: hence PANEL_COST.
 static void multiply(const Device *dev, Product p) {
     p.kernel = matmul_kernels()[0];
     const int height = p.kernel->rows, width = p.kernel->columns;
@@ -416,7 +418,7 @@ void matmul_pack_cpu(Device *dev, DType t, void *packed, const void *weight, Mat
     Product p = of_weight(t, weight, which, N, K);
     p.kernel = matmul_kernels()[0];
     const int width = p.kernel->columns, panels = ceil_div(p.columns, width);
-    const int threads = threads_for(dev, (double)N * K);
+    const int threads = threads_for(dev, (double)N * K * COPY_COST);
     float *out = packed;
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int i = 0; i < panels; i++) {
@@ -447,7 +449,7 @@ void matmul_bwd_input_cpu(Device *dev, DType t, void *dinp, const void *dout, co
 }
 
 static void sum_rows(Device *dev, DType t, float *dbias, const void *dout, int M, int N) {
-    const int threads = threads_for(dev, (double)M * N);
+    const int threads = threads_for(dev, (double)M * N * COPY_COST);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int n = 0; n < N; n += CHUNK) {
         float row[CHUNK];

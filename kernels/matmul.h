@@ -23,8 +23,8 @@ size_t matmul_pack_bytes(const Device *dev, DType t, MatmulPack which, int N, in
 
 // Rearranges a weight once so that the products need not do it on every call.
 //   packed: matmul_pack_bytes(...) bytes   weight: (N,K) t. Agreement: exact (a copy).
-typedef void matmul_pack_fn(Device *dev, DType t, void *packed, const void *weight, MatmulPack which,
-                            int N, int K);
+typedef void matmul_pack_fn(Device *dev, DType t, void *packed, const void *weight,
+                            MatmulPack which, int N, int K);
 
 // out[m,n] = (is_accumulated ? out[m,n] : bias ? bias[n] : 0) + sum_k inp[m,k] weight[n,k]
 //   the chain starts from the first term. is_accumulated with a bias is a CHECK failure.
@@ -37,7 +37,7 @@ typedef void matmul_fwd_fn(Device *dev, DType t, void *out, const void *inp, con
 
 // dinp[m,k] = (is_accumulated ? dinp[m,k] : 0) + sum_n dout[m,n] weight[n,k]
 // dinp: (M,K) t   dout: (M,N) t   weight: (N,K) t
-// packed: by matmul_pack(MATMUL_PACK_BWD), or NULL; with packed the weight may be NULL. No aliasing.
+// packed: by matmul_pack(MATMUL_PACK_BWD), or NULL; with packed weight may be NULL. No aliasing.
 typedef void matmul_bwd_input_fn(Device *dev, DType t, void *dinp, const void *dout,
                                  const void *weight, const void *packed, int M, int N, int K,
                                  bool is_accumulated);

@@ -13,8 +13,7 @@ TILE(body)(const int rows, int depth, const float *a, size_t a_row, size_t a_inn
     // Three rows share a pointer: base, base + stride and base + 2 stride are all x86 address
     // modes.
     const float *group[(ROWS + 2) / 3];
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; i++) {
+    UNROLL for (int i = 0; i < rows; i++) {
         sum[i][0] = LOAD(start + i * start_row);
         sum[i][1] = LOAD(start + i * start_row + WIDTH);
         if (i % 3 == 0) {
@@ -24,8 +23,7 @@ TILE(body)(const int rows, int depth, const float *a, size_t a_row, size_t a_inn
     for (int l = 0; l < depth; l++) {
         const VEC b0 = LOAD(b), b1 = LOAD(b + WIDTH);
         b += b_inner;
-#pragma GCC unroll 16
-        for (int i = 0; i < rows; i++) {
+        UNROLL for (int i = 0; i < rows; i++) {
             const VEC x = BROADCAST(group[i / 3] + i % 3 * a_row);
             sum[i][0] = FMA(x, b0, sum[i][0]);
             sum[i][1] = FMA(x, b1, sum[i][1]);
@@ -34,8 +32,7 @@ TILE(body)(const int rows, int depth, const float *a, size_t a_row, size_t a_inn
             }
         }
     }
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; i++) {
+    UNROLL for (int i = 0; i < rows; i++) {
         STORE(c + i * c_row, sum[i][0]);
         STORE(c + i * c_row + WIDTH, sum[i][1]);
     }
@@ -58,8 +55,7 @@ static TARGET void TILE(tile)(int rows, int depth, const float *a, size_t a_row,
 
 static TARGET void TILE(slab)(float *out, const float *a, size_t a_inner, int depth) {
     for (int l = 0; l < depth; l++) {
-#pragma GCC unroll 16
-        for (int i = 0; i < ROWS; i++) {
+        UNROLL for (int i = 0; i < ROWS; i++) {
             out[l * ROWS + i] = a[l * a_inner + i];
         }
     }

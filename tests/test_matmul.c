@@ -517,7 +517,7 @@ static void layer_run(Layer *l, Device *dev, matmul_fwd_fn *fwd, matmul_bwd_inpu
 // Large enough that every product is divided among threads; 1, 2 and 3 of them give the plain bits.
 TEST(matmul_threads) {
     static const Shape large[] = {
-        {300, 130, 270}, {2000, 64, 64}, {9, 1030, 1025}, {1100, 20, 500}};
+        {400, 130, 270}, {3200, 64, 64}, {13, 1030, 1025}, {1400, 20, 500}};
     for (int i = 0; i < 4 * DT_F16; i++) {
         const Shape s = large[i / DT_F16];
         const DType t = (DType)(i % DT_F16);
