@@ -176,8 +176,8 @@ static void score_tile(const Search *s, const MatmulKernel *kernel, Tile *tile, 
             for (int q = 0; q < block; q += kernel->rows) {
                 float *scores = tile->scores + q * TILE_ROWS + m;
                 kernel->tile(min_int(kernel->rows, block - q), depth, piece + (size_t)q * depth,
-                             (size_t)depth, 1, panel, e0 ? scores : zeros, e0 ? TILE_ROWS : 0, scores,
-                             TILE_ROWS);
+                             (size_t)depth, 1, panel, (size_t)kernel->columns, e0 ? scores : zeros,
+                             e0 ? TILE_ROWS : 0, scores, TILE_ROWS);
             }
         }
     }
