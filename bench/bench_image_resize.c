@@ -14,8 +14,8 @@ typedef struct {
 
 static void run(void *ctx) {
     const Job *job = ctx;
-    bench_ops()->image_resize(bench_device(), job->out, job->inp, job->scratch, job->H, job->W, job->C,
-                              job->outH, job->outW, job->filter);
+    bench_ops()->image_resize(bench_device(), job->out, job->inp, job->scratch, job->H, job->W,
+                              job->C, job->outH, job->outW, job->filter);
 }
 
 // A flat picture stays flat under every filter: the weights of a pixel sum to one.
@@ -49,12 +49,12 @@ BENCH_OP(image_resize) {
         const size_t out = (size_t)job.outH * (size_t)job.outW * (size_t)job.C;
         job.inp = bench_zeros(inp);
         job.out = bench_zeros(out);
-        job.scratch = bench_zeros(image_resize_scratch_bytes(job.H, job.W, job.C, job.outH, job.outW,
-                                                             job.filter));
+        job.scratch = bench_zeros(
+            image_resize_scratch_bytes(job.H, job.W, job.C, job.outH, job.outW, job.filter));
         check_flat(&job);
         char shape[64];
-        snprintf(shape, sizeof shape, "%dx%dx%d to %dx%d%s", job.H, job.W, job.C, job.outH, job.outW,
-                 job.filter == RESIZE_NEAREST ? " nearest" : "");
+        snprintf(shape, sizeof shape, "%dx%dx%d to %dx%d%s", job.H, job.W, job.C, job.outH,
+                 job.outW, job.filter == RESIZE_NEAREST ? " nearest" : "");
         bench_time(shape, 0, (double)(inp + out), run, &job, NULL, NULL, NULL);
         device_release(dev, job.scratch);
         device_release(dev, job.out);

@@ -115,6 +115,7 @@ int dataset_add(Dataset *ds, const Record *record) {
     CHECK(ds->n < INT_MAX / 2, "%d rows", ds->n);
     CHECK(record->label >= -1 && record->group_id >= -1, "label %d, group %d", record->label,
           record->group_id);
+    Record kept = *record; // which may be a row of this very set, about to move
     if (ds->n == ds->room) {
         ds->room = ds->room ? 2 * ds->room : 256;
         ds->records = xrealloc(ds->records, (size_t)ds->room, sizeof *ds->records);
@@ -122,17 +123,16 @@ int dataset_add(Dataset *ds, const Record *record) {
     }
     static const Record nothing;
     const Record *last = ds->n ? &ds->records[ds->n - 1] : &nothing;
-    Record kept = *record;
-    kept.id = keep(ds, record->id);
-    kept.title = keep_or(ds, record->title, last->title);
-    kept.text = keep(ds, record->text);
-    kept.question = keep_or(ds, record->question, last->question);
-    kept.answer = keep_or(ds, record->answer, last->answer);
-    kept.group = keep_or(ds, record->group, last->group);
-    kept.source = keep_or(ds, record->source, last->source);
-    kept.path = keep(ds, record->path);
-    if (record->image.data) {
-        kept.image = image_copy_new(&record->image);
+    kept.id = keep(ds, kept.id);
+    kept.title = keep_or(ds, kept.title, last->title);
+    kept.text = keep(ds, kept.text);
+    kept.question = keep_or(ds, kept.question, last->question);
+    kept.answer = keep_or(ds, kept.answer, last->answer);
+    kept.group = keep_or(ds, kept.group, last->group);
+    kept.source = keep_or(ds, kept.source, last->source);
+    kept.path = keep(ds, kept.path);
+    if (kept.image.data) {
+        kept.image = image_copy_new(&kept.image);
         kept.image_hash = image_hash(&kept.image);
     }
     ds->is_bad[ds->n] = 0;
@@ -152,7 +152,8 @@ static Error with_row(const Dataset *ds, int i, Error error) {
                     record->line ? record->line : i, record->id);
 }
 
-// Applies the policy to a row whose picture cannot be had. False: skip it. With out NULL only counts.
+// Applies the policy to a row whose picture cannot be had. False: skip it. With out NULL only
+// counts.
 static bool bad_image(Dataset *ds, int i, Error error, Image *out) {
     const Error full = with_row(ds, i, error);
     if (ds->policy.on_bad_image == BAD_IMAGE_FAIL) {
@@ -163,7 +164,8 @@ static bool bad_image(Dataset *ds, int i, Error error, Image *out) {
         LOG(WARN, "%s: %s; %s", ds->root, full.text,
             ds->policy.on_bad_image == BAD_IMAGE_SKIP ? "row skipped" : "blank instead");
         if (bad > ceil(ds->policy.max_bad * ds->n)) {
-            die(EXIT_BAD_DATA, "%d bad images among %d rows are more than a share of %g; mend the data", bad,
+            die(EXIT_BAD_DATA,
+                "%d bad images among %d rows are more than a share of %g; mend the data", bad,
                 ds->n, ds->policy.max_bad);
         }
     }
@@ -209,8 +211,9 @@ bool dataset_image(Dataset *ds, int i, Image *out) {
     __atomic_add_fetch(&ds->image_warnings, warnings > 0, __ATOMIC_RELAXED);
     if (error.code == EXIT_OK && warnings > 0 && ds->policy.refuse_warnings) {
         image_free(out);
-        error = error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "%d decoder warnings; image.warnings=accept takes "
-                         "it as it is", warnings);
+        error = error_at(EXIT_BAD_DATA, ERROR_NOWHERE,
+                         "%d decoder warnings; image.warnings=accept takes it as it is",
+                         warnings);
     }
     return error.code == EXIT_OK || bad_image(ds, i, error, out);
 }
@@ -377,7 +380,9 @@ int dataset_report_duplicates(const Dataset *ds) {
     }
     const int repeated_ids = repeats(keys, ids, &example);
     if (repeated_ids > 0) {
-        LOG(WARN, "%d of %d rows repeat the id of another, as '%s' in row %d; rows are told apart by number",
+        LOG(WARN,
+            "%d of %d rows repeat the id of another, as '%s' in row %d; rows are told apart by "
+            "number",
             repeated_ids, ds->n, ds->records[example].id, example);
     }
     for (int i = 0; i < ds->n; i++) {
@@ -387,8 +392,8 @@ int dataset_report_duplicates(const Dataset *ds) {
     }
     const int repeated_images = repeats(keys, images, &example);
     if (repeated_images > 0) {
-        LOG(INFO, "%d of %d rows show the picture of another, as row %d ('%s')", repeated_images, ds->n,
-            example, ds->records[example].path);
+        LOG(INFO, "%d of %d rows show the picture of another, as row %d ('%s')", repeated_images,
+            ds->n, example, ds->records[example].path);
     }
     free(keys);
     return repeated_ids;

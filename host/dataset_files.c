@@ -37,8 +37,8 @@ static Error split_member(const json_t *row, Split *out) {
         }
     }
     if (error.code == EXIT_OK && name && *out == SPLIT_COUNT) {
-        return error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "member 'split' is '%.40s'; write train, val or test",
-                        name);
+        return error_at(EXIT_BAD_DATA, ERROR_NOWHERE,
+                        "member 'split' is '%.40s'; write train, val or test", name);
     }
     return error;
 }
@@ -51,8 +51,10 @@ typedef struct {
 } Parser;
 
 static Error not_a_class(const Parser *p, const char *answer) {
-    return error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "answer '%.60s' is none of the %d classes; write one "
-                    "exactly as in the key 'classes'", answer, p->ds->C);
+    return error_at(EXIT_BAD_DATA, ERROR_NOWHERE,
+                    "answer '%.60s' is none of the %d classes; write one "
+                    "exactly as in the key 'classes'",
+                    answer, p->ds->C);
 }
 
 static Error common_members(const json_t *row, const char *path_name, Record *record,
@@ -68,7 +70,8 @@ static Error common_members(const json_t *row, const char *path_name, Record *re
         error = json_member_text(row, path_name, true, &record->path);
     }
     if (error.code == EXIT_OK && record->path[0] == '\0') {
-        error = error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "member '%s' is empty; name an image", path_name);
+        error = error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "member '%s' is empty; name an image",
+                         path_name);
     }
     return error;
 }
@@ -124,13 +127,15 @@ static Error add_classes(const Parser *p, const char *text, Record *record) {
     return error;
 }
 
-// The answer under `answers` or `answer`: a text, an integer, or a list of them, of which a task with one
-// label takes the first. Sets answer (which then lives in *kept, to be freed), label and labels.
+// The answer under `answers` or `answer`: a text, an integer, or a list of them, of which a task
+// with one label takes the first. Sets answer (which then lives in *kept, to be freed), label and
+// labels.
 static Error answer_member(Parser *p, const json_t *row, Record *record, char **kept) {
     const json_t *closed = json_object_get(row, "answers");
     const bool is_closed = closed && !json_is_null(closed);
     const json_t *value = is_closed ? closed : json_object_get(row, "answer");
-    const size_t count = json_is_array(value) ? json_array_size(value) : value && !json_is_null(value);
+    const size_t count =
+        json_is_array(value) ? json_array_size(value) : value && !json_is_null(value);
     const size_t used = p->reading->is_multi_label || count == 0 ? count : 1;
     char *text = xstrdup("");
     for (size_t i = 0; i < used; i++) {
@@ -139,11 +144,13 @@ static Error answer_member(Parser *p, const json_t *row, Record *record, char **
         if (json_is_string(one)) {
             longer = xformat_new("%s%s%s", text, i ? "," : "", json_string_value(one));
         } else if (json_is_integer(one)) {
-            longer = xformat_new("%s%s%lld", text, i ? "," : "", (long long)json_integer_value(one));
+            longer =
+                xformat_new("%s%s%lld", text, i ? "," : "", (long long)json_integer_value(one));
         }
         free(text);
         if (!longer) {
-            return error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "member '%s' wants a text or an integer, got %s",
+            return error_at(EXIT_BAD_DATA, ERROR_NOWHERE,
+                            "member '%s' wants a text or an integer, got %s",
                             is_closed ? "answers" : "answer", json_type_name(one));
         }
         text = longer;
@@ -151,7 +158,8 @@ static Error answer_member(Parser *p, const json_t *row, Record *record, char **
     *kept = text;
     record->answer = text;
     if (count == 0 && !p->reading->is_multi_label) {
-        return error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "no member 'answers' or 'answer'; give the row one");
+        return error_at(EXIT_BAD_DATA, ERROR_NOWHERE,
+                        "no member 'answers' or 'answer'; give the row one");
     }
     if (p->ds->C > 0 && p->reading->is_multi_label) {
         return add_classes(p, text, record);
@@ -207,8 +215,8 @@ static Error parse(Dataset *ds, const char *name, const void *data, size_t size,
     }
     jsonl_end(&lines);
     if (error.code == EXIT_OK && p.open_answers > 0 && ds->C > 0) {
-        LOG(INFO, "%s: %d answers are none of the %d classes (open questions)", name, p.open_answers,
-            ds->C);
+        LOG(INFO, "%s: %d answers are none of the %d classes (open questions)", name,
+            p.open_answers, ds->C);
     }
     return error;
 }
@@ -225,15 +233,16 @@ Error dataset_parse_task(Dataset *ds, const char *name, const void *data, size_t
 
 // ---- MedMNIST ----
 static Error shape_error(Split split, const char *what) {
-    return error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "array '%s_%s; is the file MedMNIST's?", split_names[split],
-                    what);
+    return error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "array '%s_%s; is the file MedMNIST's?",
+                    split_names[split], what);
 }
 
 static Error check_shapes(const Dataset *ds, Split split, const NpyArray *images,
                           const NpyArray *labels) {
     const size_t *shape = images->shape;
     const bool is_colour = images->rank == 4;
-    if (images->type != NPY_U1 || images->rank < 3 || images->rank > 4 || (is_colour && shape[3] != 3)) {
+    if (images->type != NPY_U1 || images->rank < 3 || images->rank > 4 ||
+        (is_colour && shape[3] != 3)) {
         return shape_error(split, "images' is not uint8 of (N,H,W) or (N,H,W,3)");
     }
     if (shape[1] < 1 || shape[2] < 1 || shape[1] > (size_t)ds->policy.limits.max_side ||
@@ -242,10 +251,12 @@ static Error check_shapes(const Dataset *ds, Split split, const NpyArray *images
     }
     if (labels->type != NPY_U1 || labels->rank != 2 || labels->shape[0] != shape[0] ||
         labels->shape[1] < 1) {
-        return shape_error(split, "labels' is not uint8 of (N,1) or (N,L) with the N of the images");
+        return shape_error(split,
+                           "labels' is not uint8 of (N,1) or (N,L) with the N of the images");
     }
     if (labels->shape[1] > 1 && (labels->shape[1] != (size_t)ds->C || ds->C > 32)) {
-        return shape_error(split, "labels' has another number of labels than 'classes' (at most 32)");
+        return shape_error(split,
+                           "labels' has another number of labels than 'classes' (at most 32)");
     }
     return error_none();
 }
@@ -263,8 +274,10 @@ static Error set_labels(const Dataset *ds, Split split, const NpyArray *labels, 
     }
     if (L == 1) {
         if (ds->C > 0 && row[0] >= ds->C) {
-            return error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "label %d of %s row %zu is beyond the %d classes; "
-                            "complete the key 'classes'", row[0], split_names[split], i, ds->C);
+            return error_at(EXIT_BAD_DATA, ERROR_NOWHERE,
+                            "label %d of %s row %zu is beyond the %d classes; "
+                            "complete the key 'classes'",
+                            row[0], split_names[split], i, ds->C);
         }
         record->label = row[0];
         record->answer = ds->C > 0 ? ds->class_names[row[0]] : "";
@@ -278,7 +291,8 @@ static Error add_split(Dataset *ds, const char *name, Split split, const NpyArra
     if (error.code != EXIT_OK) {
         return error;
     }
-    Image image = image_new((int)images->shape[2], (int)images->shape[1], images->rank == 4 ? 3 : 1);
+    Image image =
+        image_new((int)images->shape[2], (int)images->shape[1], images->rank == 4 ? 3 : 1);
     const size_t bytes = image_bytes(&image);
     for (size_t i = 0; i < images->shape[0] && error.code == EXIT_OK; i++) {
         char id[32];
@@ -326,7 +340,8 @@ Error dataset_parse_medmnist(Dataset *ds, const char *name, const void *data, si
     }
     npz_free(&archive);
     if (error.code == EXIT_OK && found == 0) {
-        error = error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "no train_images, val_images or test_images in this "
+        error = error_at(EXIT_BAD_DATA, ERROR_NOWHERE,
+                         "no train_images, val_images or test_images in this "
                          "archive; is the file MedMNIST's?");
     }
     return error;
@@ -342,7 +357,8 @@ static int rows_added(const Dataset *ds, int before, const char *path, Error err
     return ds->n - before;
 }
 
-static int read_rows(Dataset *ds, const char *path, const DatasetReading *reading, row_fn *add_row) {
+static int read_rows(Dataset *ds, const char *path, const DatasetReading *reading,
+                     row_fn *add_row) {
     const int before = ds->n;
     FileBytes bytes;
     error_die(path, file_map_new(&bytes, path));

@@ -14,8 +14,8 @@ ImageLimits image_limits_default(void) {
 
 // ---- memory ----
 Image image_new(int width, int height, int channels) {
-    CHECK(width >= 1 && height >= 1 && channels >= 1 && channels <= 4, "%d x %d x %d", width, height,
-          channels);
+    CHECK(width >= 1 && height >= 1 && channels >= 1 && channels <= 4, "%d x %d x %d", width,
+          height, channels);
     Image image = {.width = width, .height = height, .channels = channels};
     image.data = xcalloc((size_t)width * (size_t)height, (size_t)channels);
     return image;
@@ -91,8 +91,8 @@ Image image_to_rgb_new(const Image *image) {
     return out;
 }
 
-// Colours times alpha / 255 and back, with Pillow's roundings: to nearest on the way in, down on the
-// way out; alpha 0 and 255 leave the colours alone.
+// Colours times alpha / 255 and back, with Pillow's roundings: to nearest on the way in, down on
+// the way out; alpha 0 and 255 leave the colours alone.
 static void multiply_alpha(Image *image) {
     const size_t C = (size_t)image->channels, bytes = image_bytes(image);
     for (size_t i = 0; i < bytes; i += C) {

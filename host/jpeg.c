@@ -1,7 +1,8 @@
 // jpeg: JPEG files to pictures; see jpeg.h.
 //
-// libjpeg reports a fatal error by a callback that must not return, so it leaves by longjmp. Everything
-// that changes lives in a Reader that the caller owns, so no local variable is lost on the way.
+// libjpeg reports a fatal error by a callback that must not return, so it leaves by longjmp.
+// Everything that changes lives in a Reader that the caller owns, so no local variable is lost on
+// the way.
 #include "jpeg.h"
 
 #include <setjmp.h>
@@ -77,8 +78,9 @@ static boolean on_empty(j_decompress_ptr cinfo) {
 static void on_skip(j_decompress_ptr cinfo, long n) {
     Reader *r = cinfo->client_data;
     if (n > 0 && (size_t)n > r->source.bytes_in_buffer) {
-        leave(r, error_at(EXIT_BAD_DATA, r->size, "jpeg ends after %zu bytes, inside a marker; replace "
-                          "the file", r->size));
+        leave(r, error_at(EXIT_BAD_DATA, r->size,
+                          "jpeg ends after %zu bytes, inside a marker; replace the file",
+                          r->size));
     }
     if (n > 0) {
         r->source.next_input_byte += n;
@@ -91,13 +93,15 @@ static void check_header(Reader *r) {
     struct jpeg_decompress_struct *c = &r->cinfo;
     const size_t w = c->image_width, h = c->image_height, side = (size_t)r->limits->max_side;
     if (w > side || h > side || w * h > r->limits->max_pixels) {
-        leave(r, error_at(EXIT_BAD_DATA, position(r), "jpeg of %zu x %zu is beyond the limit of %d a "
-                          "side, %zu in all; scale it down", w, h, r->limits->max_side,
-                          r->limits->max_pixels));
+        leave(r, error_at(EXIT_BAD_DATA, position(r),
+                          "jpeg of %zu x %zu is beyond the limit of %d a "
+                          "side, %zu in all; scale it down",
+                          w, h, r->limits->max_side, r->limits->max_pixels));
     }
     if (c->num_components != 1 && c->num_components != 3 && c->num_components != 4) {
-        leave(r, error_at(EXIT_BAD_DATA, position(r), "jpeg of %d components is neither grey, colour "
-                          "nor CMYK; convert it", c->num_components));
+        leave(r, error_at(EXIT_BAD_DATA, position(r),
+                          "jpeg of %d components is neither grey, colour nor CMYK; convert it",
+                          c->num_components));
     }
     c->out_color_space = c->num_components == 1   ? JCS_GRAYSCALE
                          : c->num_components == 3 ? JCS_RGB
@@ -130,7 +134,8 @@ static void read_picture(Reader *r) {
     r->image = image_new(width, (int)c->output_height, channels);
     r->inks = c->out_color_space == JCS_CMYK ? xmalloc((size_t)width, 4) : NULL;
     while (c->output_scanline < c->output_height) {
-        uint8_t *row = r->image.data + (size_t)c->output_scanline * (size_t)width * (size_t)channels;
+        uint8_t *row =
+            r->image.data + (size_t)c->output_scanline * (size_t)width * (size_t)channels;
         JSAMPROW to = r->inks ? r->inks : row;
         jpeg_read_scanlines(c, &to, 1);
         if (r->inks) {

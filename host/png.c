@@ -1,7 +1,7 @@
 // png: PNG files to pictures and back; see png.h.
 //
-// libpng leaves a failed call by longjmp. Everything it may change lives in a Reader that its caller
-// owns, so no local variable is lost on the way.
+// libpng leaves a failed call by longjmp. Everything it may change lives in a Reader that its
+// caller owns, so no local variable is lost on the way.
 #include "png.h"
 
 #include <png.h>
@@ -58,9 +58,10 @@ static void check_size(Reader *r) {
     const png_uint_32 h = png_get_image_height(r->png, r->info);
     const size_t side = (size_t)r->limits->max_side;
     if (w > side || h > side || (size_t)w * h > r->limits->max_pixels) {
-        r->error = error_at(EXIT_BAD_DATA, 16, "png of %u x %u is beyond the limit of %d a side, %zu "
-                            "in all; scale it down", w, h, r->limits->max_side,
-                            r->limits->max_pixels);
+        r->error = error_at(EXIT_BAD_DATA, 16,
+                            "png of %u x %u is beyond the limit of %d a side, %zu "
+                            "in all; scale it down",
+                            w, h, r->limits->max_side, r->limits->max_pixels);
         png_error(r->png, "size");
     }
     // rowbytes is still that of the file here, before any transformation is asked for.
@@ -93,8 +94,8 @@ static bool read_picture(Reader *r) {
         return false;
     }
     png_set_read_fn(r->png, r, on_read);
-    // libpng's own limit is set aside, so that ours speaks, which names a remedy. Up to check_size nothing
-    // has been allocated that depends on the size.
+    // libpng's own limit is set aside, so that ours speaks, which names a remedy. Up to check_size
+    // nothing has been allocated that depends on the size.
     png_set_user_limits(r->png, 0x7FFFFFFF, 0x7FFFFFFF);
     png_read_info(r->png, r->info);
     check_size(r);
@@ -144,8 +145,8 @@ Error png_decode(const void *bytes, size_t size, const ImageLimits *limits, Imag
     return error;
 }
 
-Error png_decode16(const void *bytes, size_t size, const ImageLimits *limits, int *width, int *height,
-                   uint16_t **out, int *warnings) {
+Error png_decode16(const void *bytes, size_t size, const ImageLimits *limits, int *width,
+                   int *height, uint16_t **out, int *warnings) {
     Reader r = {.bytes = bytes, .size = size, .limits = limits, .is_wide = true};
     const Error error = read_all(&r, warnings);
     *width = r.width;

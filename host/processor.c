@@ -96,8 +96,12 @@ static Size longest_size(const ProcessorStep *step, double w, double h) {
     Size s = {w, h};
     if (ratio > 1) {
         const Rounding r = step->rounding;
-        s.w = r == ROUND_FLOOR ? floor(w / ratio) : r == ROUND_CEIL ? ceil(w / ratio) : rint(w / ratio);
-        s.h = r == ROUND_FLOOR ? floor(h / ratio) : r == ROUND_CEIL ? ceil(h / ratio) : rint(h / ratio);
+        s.w = r == ROUND_FLOOR  ? floor(w / ratio)
+              : r == ROUND_CEIL ? ceil(w / ratio)
+                                : rint(w / ratio);
+        s.h = r == ROUND_FLOOR  ? floor(h / ratio)
+              : r == ROUND_CEIL ? ceil(h / ratio)
+                                : rint(h / ratio);
     }
     // A strip thinner than the ratio would vanish; one patch is the least there can be.
     s.w = step->size * ceil(fmax(s.w, 1) / step->size);
@@ -142,19 +146,21 @@ Error processor_size(const ProcessorConfig *config, int width, int height, int *
     for (int i = 0; i < config->step_count; i++) {
         const ProcessorStep *step = &config->steps[i];
         if (is_multiple(step) && fmax(s.w, s.h) / fmin(s.w, s.h) > MAX_RATIO) {
-            return error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "picture of %d x %d is more than %d times as "
-                            "long as wide; cut it", width, height, MAX_RATIO);
+            return error_at(EXIT_BAD_DATA, ERROR_NOWHERE,
+                            "picture of %d x %d is more than %d times as long as wide; cut it",
+                            width, height, MAX_RATIO);
         }
         s = step_size(step, s.w, s.h);
         if (s.w > MAX_SIDE || s.h > MAX_SIDE || s.w < 1 || s.h < 1) {
-            return error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "picture of %d x %d would be resized to %.0f x "
-                            "%.0f; cut it", width, height, s.w, s.h);
+            return error_at(EXIT_BAD_DATA, ERROR_NOWHERE,
+                            "picture of %d x %d would be resized to %.0f x %.0f; cut it",
+                            width, height, s.w, s.h);
         }
     }
     *out_width = (int)s.w / config->box;
     *out_height = (int)s.h / config->box;
-    CHECK((int)s.w % config->box == 0 && (int)s.h % config->box == 0, "%.0f x %.0f, box=%d", s.w, s.h,
-          config->box);
+    CHECK((int)s.w % config->box == 0 && (int)s.h % config->box == 0, "%.0f x %.0f, box=%d", s.w,
+          s.h, config->box);
     return error_none();
 }
 
@@ -202,7 +208,8 @@ void processor_run(const ProcessorConfig *config, Device *dev, const Image *imag
             for (int x = 0; x < W; x++) {
                 int sum = 0;
                 for (int k = 0; k < box * box; k++) {
-                    const size_t row = (size_t)(y * box + k / box), column = (size_t)(x * box + k % box);
+                    const size_t row = (size_t)(y * box + k / box),
+                                 column = (size_t)(x * box + k % box);
                     sum += picture.data[(row * (size_t)picture.width + column) * 3 + (size_t)c];
                 }
                 *out++ = scale_sample(config, sum, c);

@@ -1,11 +1,12 @@
 // processor: a picture to the numbers a vision tower reads.
 //
-//   RGB -> steps (resize, crop), each to 8 bits by Pillow's resize -> (v / 255 - mean) / std -> (3,H,W) f32
+//   RGB -> steps (resize, crop), each to 8 bits as Pillow -> (v / 255 - mean) / std -> (3,H,W) f32
 //
-// Every model's preprocessing is a list of steps. The size of the result follows from the size of the
-// picture alone, so prompts can be laid out before anything is decoded. Conversion to RGB comes first, as in
-// Hugging Face's processors; left out: libraries that resize a palette or an alpha channel first.
-// Sources: torchvision's and Transformers' CLIP processors, Qwen2-VL's and Pixtral's processors.
+// Every model's preprocessing is a list of steps. The size of the result follows from the size of
+// the picture alone, so prompts can be laid out before anything is decoded. Conversion to RGB comes
+// first, as in Hugging Face's processors; left out: libraries that resize a palette or an alpha
+// channel first. Sources: torchvision's and Transformers' CLIP processors, Qwen2-VL's and Pixtral's
+// processors.
 #ifndef JOMED_HOST_PROCESSOR_H
 #define JOMED_HOST_PROCESSOR_H
 
@@ -16,9 +17,9 @@ typedef enum {
     STEP_SHORTEST, // short side to size, long side trunc(size * long / short)
     STEP_CROP,     // the middle size x size; an excess e starts at round-half-even(e / 2)
     STEP_CROP_LOW, // the same, starting at floor(e / 2): differs when e mod 4 = 3
-    STEP_MULTIPLE, // Qwen2-VL's smart_resize: sides to multiples of size, min_pixels <= area <= max_pixels
+    STEP_MULTIPLE, // Qwen2-VL's smart_resize: multiples of size, min_pixels <= area <= max_pixels
     STEP_MULTIPLE_LEAST, // the same, but a side is at least size before the area is looked at
-    STEP_LONGEST,  // Pixtral: longest side at most max_side, then each side up to a multiple of size
+    STEP_LONGEST,  // Pixtral: longest side <= max_side, then each side up to a multiple of size
     STEP_CAP,      // a side > max_side: both times max_side / longest, truncated, at least size
     STEP_ASPECT,   // one side more than 200 times the other becomes 180 times it
 } StepKind;
@@ -36,7 +37,7 @@ typedef struct {
 // How u8 becomes f32; they agree to about one ulp.
 typedef enum {
     SCALE_DIVIDE,   // v / 255 in f32, then (x - mean) / std in f32: torchvision
-    SCALE_MULTIPLY, // v * (1/255) in double, rounded to f32, then as above: Transformers' slow processors
+    SCALE_MULTIPLY, // v * (1/255) in double, to f32, then as above: Transformers' slow processors
     SCALE_FUSED,    // (v - 255 mean) / (255 std) in f32: Transformers' fast processors
 } ScaleRule;
 
@@ -44,21 +45,21 @@ enum { PROCESSOR_STEPS = 4 };
 typedef struct {
     ProcessorStep steps[PROCESSOR_STEPS];
     int step_count;
-    int box; // 1, or 2: the result is the mean of 2 x 2 blocks (sides must be even); SCALE_DIVIDE only
+    int box; // 1, or 2: means of 2 x 2 blocks (sides must be even); SCALE_DIVIDE only
     ScaleRule scale;
     float mean[3], std[3];
 } ProcessorConfig;
 
 // Presets: "clip" and "jina" (224, half-even crop), "clip-hf" (224, crop from floor), "qwen2vl" and
-// "pixtral" (the model's own rule), "qwen2vl-reader" and "pixtral-reader" (after the 256-pixel rule of the
-// original's reader), "tiny" (32 x 32, (v/255 - 0.5) * 4) and "tiny-reader" (its 2 x 2 means). False: no
-// such name.
+// "pixtral" (the model's own rule), "qwen2vl-reader" and "pixtral-reader" (after the 256-pixel rule
+// of the original's reader), "tiny" (32 x 32, (v/255 - 0.5) * 4) and "tiny-reader" (its 2 x 2
+// means). False: no such name.
 bool processor_preset(const char *name, ProcessorConfig *config);
 // Equal configurations give equal hashes: part of the key of cached features.
 uint64_t processor_hash(const ProcessorConfig *config);
 
-// Size of the result for a picture of width x height. Error: Qwen2-VL refuses sides of ratio above 200, and
-// no step makes a side larger than 32768.
+// Size of the result for a picture of width x height. Error: Qwen2-VL refuses sides of ratio above
+// 200, and no step makes a side larger than 32768.
 Error processor_size(const ProcessorConfig *config, int width, int height, int *out_width,
                      int *out_height);
 // The 8-bit RGB picture behind the last step, before box and scale; width and height must pass

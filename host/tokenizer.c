@@ -1,4 +1,5 @@
-// tokenizer: the table of pieces every kind shares, and the rule of the kind `tiny`; see tokenizer.h.
+// tokenizer: the table of pieces every kind shares, and the rule of the kind `tiny`; see
+// tokenizer.h.
 #include "tokenizer.h"
 
 #include <stdlib.h>

@@ -1,8 +1,8 @@
 // tokenizer: text to token ids and back.
 //
-// Every kind of tokenizer is a table of pieces (what an id stands for) plus a rule that cuts text into
-// them. Special tokens ("<|image_pad|>", "[CLS]") are ids that text can never produce: whoever builds a
-// prompt puts them in by id, so a caption that spells one out is just text.
+// Every kind of tokenizer is a table of pieces (what an id stands for) plus a rule that cuts text
+// into them. Special tokens ("<|image_pad|>", "[CLS]") are ids that text can never produce: whoever
+// builds a prompt puts them in by id, so a caption that spells one out is just text.
 #ifndef JOMED_HOST_TOKENIZER_H
 #define JOMED_HOST_TOKENIZER_H
 
@@ -29,11 +29,11 @@ typedef struct {
 } Tokenizer;
 
 // `tiny`: ids are the n special tokens, then the m listed words, then the 256 bytes.
-// Text is cut into runs of blanks (space, \t \n \v \f \r) and runs of anything else. A run that is a
-// listed word becomes its id, any other run its bytes. Exactly one space between two listed words is
-// not written: decoding puts it back. So decode(encode(x)) == x for any bytes x, and with m = 0 this is
-// the plain byte tokenizer. Names and words must differ from each other and not be empty; words hold
-// no blanks. Breaking this is our bug, not the user's.
+// Text is cut into runs of blanks (space, \t \n \v \f \r) and runs of anything else. A run that is
+// a listed word becomes its id, any other run its bytes. Exactly one space between two listed words
+// is not written: decoding puts it back. So decode(encode(x)) == x for any bytes x, and with m = 0
+// this is the plain byte tokenizer. Names and words must differ from each other and not be empty;
+// words hold no blanks. Breaking this is our bug, not the user's.
 Tokenizer *tokenizer_tiny_new(const char *const *specials, int n, const char *const *words, int m);
 void tokenizer_free(Tokenizer *tok);
 

@@ -1,7 +1,7 @@
 // image_resize on the CPU; the equations are in image_resize.h.
 //
-// The weights of an axis are tabled once in scratch. Integer sums are exact in any order, so the vertical
-// pass runs over whole rows (vectorised) and rows go to threads, without changing a bit.
+// The weights of an axis are tabled once in scratch. Integer sums are exact in any order, so the
+// vertical pass runs over whole rows (vectorised) and rows go to threads, without changing a bit.
 #include "image_resize.h"
 
 #include <math.h>
@@ -91,8 +91,8 @@ static inline uint8_t round_clamp(int32_t sum) {
 }
 
 // ---- passes ----
-// G neighbouring channels of one row of n pixels from one of m, pixels C samples apart. G is a constant
-// where this is inlined, so the sums are registers.
+// G neighbouring channels of one row of n pixels from one of m, pixels C samples apart. G is a
+// constant where this is inlined, so the sums are registers.
 static inline __attribute__((always_inline)) void row_pass(uint8_t *out, const uint8_t *inp,
                                                            const Axis *axis, int n, int C, int G) {
     for (int i = 0; i < n; i++) {
@@ -113,8 +113,8 @@ static inline __attribute__((always_inline)) void row_pass(uint8_t *out, const u
     }
 }
 
-static void horizontal(uint8_t *out, const uint8_t *inp, const Axis *axis, int H, int W, int n, int C,
-                       int threads) {
+static void horizontal(uint8_t *out, const uint8_t *inp, const Axis *axis, int H, int W, int n,
+                       int C, int threads) {
 #pragma omp parallel for num_threads(threads)
     for (int y = 0; y < H; y++) {
         uint8_t *to = out + (size_t)y * (size_t)n * (size_t)C;

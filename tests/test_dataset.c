@@ -39,7 +39,8 @@ TEST(dataset_in_memory) {
         EXPECT(record->question == ds->records[0].question, "a repeated string is kept once");
         Image image;
         EXPECT(dataset_image(ds, i, &image), "image of %d", i);
-        EXPECT(image.width == 3 && image.height == 2 && image.data[5] == (uint8_t)i, "pixels %d", i);
+        EXPECT(image.width == 3 && image.height == 2 && image.data[5] == (uint8_t)i, "pixels %d",
+               i);
         EXPECT((record->image_hash == ds->records[0].image_hash) == (i % 256 == 0), "hash %d", i);
         image_free(&image);
     }
@@ -104,7 +105,10 @@ TEST(dataset_bad_images) {
                 const bool has = dataset_image(ds, i, &image);
                 EXPECT(has == (is_good[i] || policy == BAD_IMAGE_BLANK), "row %d", i);
                 EXPECT(has == (image.data != NULL), "row %d: pixels", i);
-                EXPECT(!has || image.data[0] == (i == 0 ? 11 : i == 6 ? 22 : 128), "row %d: level", i);
+                EXPECT(!has || image.data[0] == (i == 0   ? 11
+                                                 : i == 6 ? 22
+                                                          : 128),
+                       "row %d: level", i);
                 image_free(&image);
             }
         }
@@ -138,8 +142,8 @@ static void expect_death(const char *what, int row, void (*change)(Dataset *), i
     waitpid(pid, &status, 0);
     FileBytes said = {0};
     EXPECT(file_read_new(&said, path, 4096).code == EXIT_OK, "%s: no message", what);
-    EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == code, "%s: status %x, want code %d", what, status,
-           code);
+    EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == code, "%s: status %x, want code %d", what,
+           status, code);
     EXPECT(strstr((const char *)said.data, says), "%s: '%s' does not say '%s'", what,
            (const char *)said.data, says);
     file_bytes_free(&said);
@@ -179,8 +183,10 @@ TEST(dataset_refuse_warnings) {
     int good[2] = {0, 0};
     for (int s = 0; s < 2; s++) {
         dataset_set_root(sets[s], folder, false);
-        sets[s]->policy = (ImagePolicy){.on_bad_image = BAD_IMAGE_SKIP, .max_bad = 1,
-                                        .limits = image_limits_default(), .refuse_warnings = s == 1};
+        sets[s]->policy = (ImagePolicy){.on_bad_image = BAD_IMAGE_SKIP,
+                                        .max_bad = 1,
+                                        .limits = image_limits_default(),
+                                        .refuse_warnings = s == 1};
         for (int i = 0; i < sets[s]->n; i++) {
             Image image;
             good[s] += dataset_image(sets[s], i, &image);
@@ -222,8 +228,8 @@ TEST(dataset_groups) {
     static const int want[2][4] = {{0, 1, 0, -1}, {0, 1, 0, 2}};
     for (int s = 0; s < 2; s++) {
         for (int i = 0; i < 4; i++) {
-            EXPECT(sets[s]->records[i].group_id == want[s][i], "set %d row %d: group %d, want %d", s, i,
-                   sets[s]->records[i].group_id, want[s][i]);
+            EXPECT(sets[s]->records[i].group_id == want[s][i], "set %d row %d: group %d, want %d",
+                   s, i, sets[s]->records[i].group_id, want[s][i]);
         }
     }
     log_set_level(LOG_ERROR);
@@ -233,7 +239,8 @@ TEST(dataset_groups) {
     dataset_free(task);
 }
 
-// Every member that is part of a row's meaning changes the hash of the set; a reading on the way does not.
+// Every member that is part of a row's meaning changes the hash of the set; a reading on the way
+// does not.
 TEST(dataset_hash) {
     enum { CHANGES = 10 };
     uint64_t hashes[CHANGES];
@@ -259,7 +266,8 @@ TEST(dataset_hash) {
             EXPECT(hashes[change] != hashes[before], "changes %d and %d", change, before);
         }
         if (change == 0) {
-            EXPECT(ds->records[0].image_hash == 0 && dataset_image_hash(ds, 0) != 0, "hash on demand");
+            EXPECT(ds->records[0].image_hash == 0 && dataset_image_hash(ds, 0) != 0,
+                   "hash on demand");
             EXPECT(dataset_image_hash(ds, 0) == ds->records[0].image_hash, "kept");
             EXPECT(dataset_hash(ds) == hashes[0], "reading the image changed the hash of the set");
         }

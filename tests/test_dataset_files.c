@@ -18,12 +18,14 @@ static void expect_text(const char *what, const char *got, const char *want) {
 }
 
 TEST(dataset_files_corpus) {
-    const char text[] =
-        "\xef\xbb\xbf"
-        "{\"id\": 12, \"img_path\": \"a/1.png\", \"text\": \"two\\nlines\", \"dataset_source\": \"roco\"}\r\n"
-        "\n"
-        "{\"id\":\"x\",\"img_path\":\"2.jpg\",\"text\":\"\",\"title\":\"T\",\"section\":\"S\",\"group\":7,\"Edema\":1}\n"
-        "{\"img_path\":\"3.jpg\",\"text\":\"t\",\"title\":\"T\",\"group\":\"p9\",\"split\":\"val\",\"id\":null}";
+    const char text[] = "\xef\xbb\xbf"
+                        "{\"id\": 12, \"img_path\": \"a/1.png\", \"text\": \"two\\nlines\", "
+                        "\"dataset_source\": \"roco\"}\r\n"
+                        "\n"
+                        "{\"id\":\"x\",\"img_path\":\"2.jpg\",\"text\":\"\",\"title\":\"T\","
+                        "\"section\":\"S\",\"group\":7,\"Edema\":1}\n"
+                        "{\"img_path\":\"3.jpg\",\"text\":\"t\",\"title\":\"T\",\"group\":\"p9\","
+                        "\"split\":\"val\",\"id\":null}";
     Dataset *ds = dataset_new();
     const DatasetReading reading = {0};
     const Error error = dataset_parse_corpus(ds, "c.jsonl", text, sizeof text - 1, &reading);
@@ -49,13 +51,15 @@ TEST(dataset_files_corpus) {
 TEST(dataset_files_task) {
     Dataset *ds = dataset_new();
     dataset_set_classes(ds, (const char *const[]){"no", "yes", "2"}, 3);
-    const Error error = parse_task(ds,
+    const Error error = parse_task(
+        ds,
         "{\"image_path\":\"1.png\",\"answers\":\"yes\"}\n"
         "{\"image_path\":\"1.png\",\"answers\":2,\"split\":\"test\"}\n"
         "{\"image_path\":\"1.png\",\"answers\":[\"no\",\"yes\"]}\n"
         "{\"image_path\":\"1.png\",\"question\":\"Where?\",\"answer\":\"left lung\"}\n"
         "{\"image_path\":\"1.png\",\"question\":\"Is it?\",\"answer\":\"Yes\"}\n"
-        "{\"image_path\":\"1.png\",\"question\":\"Is it?\",\"answer\":\"no\",\"answers\":null}\n", (DatasetReading){0});
+        "{\"image_path\":\"1.png\",\"question\":\"Is it?\",\"answer\":\"no\",\"answers\":null}\n",
+        (DatasetReading){0});
     EXPECT(error.code == EXIT_OK && ds->n == 6, "%d rows, %s", ds->n, error.text);
     static const int labels[] = {1, 2, 0, -1, -1, 0};
     for (int i = 0; i < ds->n; i++) {
@@ -79,8 +83,8 @@ TEST(dataset_files_multi_label) {
     EXPECT(error.code == EXIT_OK && ds->n == 3, "%d rows, %s", ds->n, error.text);
     static const uint32_t masks[] = {9, 0, 6};
     for (int i = 0; i < ds->n; i++) {
-        EXPECT(ds->records[i].labels == masks[i] && ds->records[i].label == -1, "row %d: mask %u", i,
-               ds->records[i].labels);
+        EXPECT(ds->records[i].labels == masks[i] && ds->records[i].label == -1, "row %d: mask %u",
+               i, ds->records[i].labels);
     }
     expect_text("answer", ds->records[2].answer, "1,2");
     error = parse_task(ds, "{\"image_path\":\"1\",\"answer\":\"0,3\"}", reading);
@@ -131,7 +135,8 @@ TEST(dataset_files_bad_rows) {
 // Random damage to sound text: no crash, and never more rows than lines.
 TEST(dataset_files_survive_damage) {
     static const char sound[] =
-        "{\"image_path\":\"1.png\",\"answers\":[\"yes\"],\"id\":1,\"group\":\"a\",\"split\":\"val\"}\n"
+        "{\"image_path\":\"1.png\",\"answers\":[\"yes\"],\"id\":1,\"group\":\"a\",\"split\":"
+        "\"val\"}\n"
         "{\"image_path\":\"2.png\",\"question\":\"q\",\"answer\":\"no\",\"group\":2}\n";
     log_set_level(LOG_ERROR);
     Rng rng = check_rng(0);
@@ -168,9 +173,10 @@ TEST(dataset_files_vqa_rad) {
     size_t i, yes_or_no = 0;
     json_t *item;
     json_array_foreach(list, i, item) {
-        json_t *row = json_pack("{s:O, s:O, s:O, s:O}", "image_path", json_object_get(item, "image_name"),
-                                "question", json_object_get(item, "question"), "answer",
-                                json_object_get(item, "answer"), "id", json_object_get(item, "qid"));
+        json_t *row =
+            json_pack("{s:O, s:O, s:O, s:O}", "image_path", json_object_get(item, "image_name"),
+                      "question", json_object_get(item, "question"), "answer",
+                      json_object_get(item, "answer"), "id", json_object_get(item, "qid"));
         const char *answer = json_string_value(json_object_get(item, "answer"));
         yes_or_no += answer && (strcmp(answer, "yes") == 0 || strcmp(answer, "no") == 0);
         json_dumpf(row, out, JSON_COMPACT);
@@ -197,8 +203,8 @@ TEST(dataset_files_vqa_rad) {
     dataset_hash_images(ds);
     const int groups = dataset_link_groups(&ds, 1);
     EXPECT(groups > 1 && groups < rows, "%d pictures for %d questions", groups, rows);
-    EXPECT(ds->bad_images == 0 && ds->image_warnings == 0, "%d bad, %d with warnings", ds->bad_images,
-           ds->image_warnings);
+    EXPECT(ds->bad_images == 0 && ds->image_warnings == 0, "%d bad, %d with warnings",
+           ds->bad_images, ds->image_warnings);
     fprintf(stderr, "vqa-rad: %d questions, %zu yes or no, %d pictures\n", rows, labelled, groups);
     dataset_free(ds);
     json_decref(list);
@@ -212,8 +218,20 @@ TEST(dataset_files_medmnist) {
         const char *path;
         int C, rows[SPLIT_COUNT], channels, sum, label, train_of_first;
     } sets[] = {
-        {"medical/pneumoniamnist/pneumoniamnist_balanced.npz", 2, {468, 270, 2428}, 1, 116543, 1, 1214},
-        {"medical/breast-ultrasound/busi_28_medmnist_form.npz", 2, {126, 63, 436}, 1, 73870, 1, 114},
+        {"medical/pneumoniamnist/pneumoniamnist_balanced.npz",
+         2,
+         {468, 270, 2428},
+         1,
+         116543,
+         1,
+         1214},
+        {"medical/breast-ultrasound/busi_28_medmnist_form.npz",
+         2,
+         {126, 63, 436},
+         1,
+         73870,
+         1,
+         114},
         {"medical/skin-ham10000/ham_28_medmnist_form.npz", 7, {145, 71, 501}, 3, 408136, 5, 84}};
     static const char *const names[] = {"a", "b", "c", "d", "e", "f", "g"};
     for (size_t s = 0; s < sizeof sets / sizeof *sets; s++) {
@@ -230,13 +248,14 @@ TEST(dataset_files_medmnist) {
             first += ds->records[i].split == SPLIT_TRAIN && ds->records[i].label == 0;
         }
         for (int k = 0; k < SPLIT_COUNT; k++) {
-            EXPECT(rows[k] == sets[s].rows[k], "split %d: %d rows, want %d", k, rows[k], sets[s].rows[k]);
+            EXPECT(rows[k] == sets[s].rows[k], "split %d: %d rows, want %d", k, rows[k],
+                   sets[s].rows[k]);
         }
         EXPECT(first == sets[s].train_of_first, "%d training rows of class 0", first);
         const int row = rows[SPLIT_TRAIN] + rows[SPLIT_VAL] + 7;
         const Record *record = &ds->records[row];
-        EXPECT(strcmp(record->id, "test-7") == 0 && record->label == sets[s].label, "'%s' has label %d",
-               record->id, record->label);
+        EXPECT(strcmp(record->id, "test-7") == 0 && record->label == sets[s].label,
+               "'%s' has label %d", record->id, record->label);
         expect_text("answer", record->answer, names[sets[s].label]);
         Image image;
         int sum = 0;
@@ -265,8 +284,8 @@ static void put(uint8_t *to, uint32_t v, int n) {
 }
 
 // Adds the array called name of a type and shape, bytes of data all `value`.
-static void add_array(Archive *zip, const char *name, const char *descr, const char *shape, int value,
-                      size_t bytes) {
+static void add_array(Archive *zip, const char *name, const char *descr, const char *shape,
+                      int value, size_t bytes) {
     uint8_t member[4096]; // ___ becomes minor version 0 and the length of the text behind it
     int size = snprintf((char *)member, sizeof member,
                         "\x93NUMPY\x01___{'descr': '%s', 'fortran_order': False, 'shape': %s, }\n",
@@ -345,9 +364,10 @@ TEST(dataset_files_medmnist_forms) {
         Dataset *ds = dataset_new();
         dataset_set_classes(ds, (const char *const[]){"x", "y", "z"}, 3);
         const Error error = dataset_parse_medmnist(ds, "m.npz", zip.bytes, zip.size);
-        EXPECT((error.code == EXIT_OK) == (forms[f].says[0] == '\0'), "code %d: %s", (int)error.code,
-               error.text);
-        EXPECT(strstr(error.text, forms[f].says), "'%s' does not say '%s'", error.text, forms[f].says);
+        EXPECT((error.code == EXIT_OK) == (forms[f].says[0] == '\0'), "code %d: %s",
+               (int)error.code, error.text);
+        EXPECT(strstr(error.text, forms[f].says), "'%s' does not say '%s'", error.text,
+               forms[f].says);
         EXPECT(ds->n == forms[f].rows, "%d rows", ds->n);
         if (ds->n > 0 && strchr(forms[f].labels, '3')) {
             EXPECT(ds->records[0].labels == 7 && ds->records[0].label == -1, "mask");

@@ -1,4 +1,5 @@
-// PNG and JPEG against Pillow (tests/data/image_decode.txt), PngSuite's reference pixels, and damage.
+// PNG and JPEG against Pillow (tests/data/image_decode.txt), PngSuite's reference pixels, and
+// damage.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,7 +70,8 @@ static void compare_file(const char *path, int want_width, int want_height, uint
     const Error error = decode(&bytes, &image, &warnings);
     if (error.code != EXIT_OK) {
         expect_message(path, error);
-        EXPECT(want_width == 0 || is_exception(path), "%s: %s, but Pillow reads it", path, error.text);
+        EXPECT(want_width == 0 || is_exception(path), "%s: %s, but Pillow reads it", path,
+               error.text);
         tally->refused++;
     } else if (is_exception(path)) {
         tally->excepted++;
@@ -80,8 +82,8 @@ static void compare_file(const char *path, int want_width, int want_height, uint
         Image rgb = image_to_rgb_new(&image);
         const uint32_t crc = (uint32_t)crc32(0, rgb.data, (uInt)image_bytes(&rgb));
         EXPECT(image.width == want_width && image.height == want_height && crc == want_crc,
-               "%s: %dx%d crc %08x, Pillow %dx%d %08x", path, image.width, image.height, crc, want_width,
-               want_height, want_crc);
+               "%s: %dx%d crc %08x, Pillow %dx%d %08x", path, image.width, image.height, crc,
+               want_width, want_height, want_crc);
         tally->equal++;
         image_free(&rgb);
     }
@@ -90,6 +92,7 @@ static void compare_file(const char *path, int want_width, int want_height, uint
 }
 
 TEST(image_decode_equals_pillow) {
+    check_time_limit(300); // 750 files, slow under a sanitizer
     static const char *const folders[] = {
         "images/jpeg/", "images/jpeg-corrupt/", "images/png-extra/", "medical/vqa-rad/",
         "medical/skin-ham10000/", "medical/breast-ultrasound/", "medical/covid-chestxray/",
@@ -205,7 +208,8 @@ static void check_suite_file(const char *name) {
     uint16_t *wide;
     int warnings = 0, width, height;
     const Error error = png_decode(bytes.data, bytes.size, &limits, &image, &warnings);
-    const Error deep = png_decode16(bytes.data, bytes.size, &limits, &width, &height, &wide, &warnings);
+    const Error deep =
+        png_decode16(bytes.data, bytes.size, &limits, &width, &height, &wide, &warnings);
     if (name[0] == 'x') { // corrupt on purpose
         expect_message(name, error);
         expect_message(name, deep);
@@ -270,7 +274,8 @@ TEST(image_truncated) {
     }
 }
 
-// Every flipped bit of a PNG is caught by a checksum; a JPEG has none, so there only survival counts.
+// Every flipped bit of a PNG is caught by a checksum; a JPEG has none, so there only survival
+// counts.
 TEST(image_bit_flips) {
     for (size_t f = 0; f < sizeof sound / sizeof *sound; f++) {
         const char *path = CASE("%s", sound[f]) ? check_data(sound[f]) : NULL;
@@ -319,8 +324,8 @@ TEST(image_gigantic_header) {
             expect_message("png", decode(&(FileBytes){.data = png, .size = size}, &out, &warnings));
             free(png);
         }
-        const char *path = width < 65536 && CASE("jpeg %u x %u", width, height) ? check_data(sound[0])
-                                                                                : NULL;
+        const char *path =
+            width < 65536 && CASE("jpeg %u x %u", width, height) ? check_data(sound[0]) : NULL;
         if (path) {
             FileBytes jpeg = read_bytes(path);
             uint8_t *data = (uint8_t *)jpeg.data;
@@ -339,7 +344,8 @@ TEST(image_gigantic_header) {
     }
 }
 
-// A picture inside the limits that its few bytes cannot possibly hold is refused before memory is taken.
+// A picture inside the limits that its few bytes cannot possibly hold is refused before memory is
+// taken.
 TEST(image_png_too_few_bytes) {
     Image small = image_new(4, 4, 3), out;
     size_t size;
@@ -403,7 +409,8 @@ TEST(image_other_formats) {
                                  .size = strlen(files[i].bytes)};
         const Error error = decode(&bytes, &image, &warnings);
         expect_message(files[i].says, error);
-        EXPECT(strstr(error.text, files[i].says), "'%s' does not say '%s'", error.text, files[i].says);
+        EXPECT(strstr(error.text, files[i].says), "'%s' does not say '%s'", error.text,
+               files[i].says);
     }
 }
 
@@ -459,7 +466,8 @@ TEST(image_crop_and_rgb) {
         image.data[i] = (uint8_t)i;
     }
     Image part = image_crop_new(&image, 2, 1, 3, 2), rgb = image_to_rgb_new(&part);
-    EXPECT(part.data[0] == 14 && part.data[6] == 24, "pixels %d and %d", part.data[0], part.data[6]);
+    EXPECT(part.data[0] == 14 && part.data[6] == 24, "pixels %d and %d", part.data[0],
+           part.data[6]);
     EXPECT(rgb.data[0] == 14 && rgb.data[2] == 14 && rgb.data[3] == 16, "grey is repeated");
     image_free(&rgb);
     image_free(&part);

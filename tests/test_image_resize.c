@@ -129,7 +129,8 @@ TEST(image_resize_planes) {
                 continue;
             }
             const size_t pixels = (size_t)outH * (size_t)outW;
-            uint8_t *all = malloc(pixels * C), *one = malloc(pixels), *threaded = malloc(pixels * C);
+            uint8_t *all = malloc(pixels * C), *one = malloc(pixels),
+                    *threaded = malloc(pixels * C);
             run_op(check_device(), all, inp, H, W, C, outH, outW, (ResizeFilter)filter);
             for (int c = 0; c < C; c++) {
                 for (size_t i = 0; i < H * W; i++) {

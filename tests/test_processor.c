@@ -19,8 +19,8 @@ static void expect_size(const char *what, const ProcessorConfig *config, int w, 
     int got_w = 0, got_h = 0;
     const Error error = processor_size(config, w, h, &got_w, &got_h);
     EXPECT(error.code == EXIT_OK && got_w == want_w && got_h == want_h,
-           "%s: %d x %d (w x h) gives %d x %d, want %d x %d %s", what, w, h, got_w, got_h, want_w, want_h,
-           error.text);
+           "%s: %d x %d (w x h) gives %d x %d, want %d x %d %s", what, w, h, got_w, got_h, want_w,
+           want_h, error.text);
 }
 
 TEST(processor_sizes_clip) {
@@ -72,7 +72,8 @@ TEST(processor_sizes_pixtral) {
         config.steps[0].max_side = s[0];
         expect_size("vendor", &config, s[1], s[2], s[3], s[4]);
     }
-    // height, width -> height by floor, by ceil, by half-even, width, tokens rows * (cols + 1) by floor.
+    // height, width -> height by floor, by ceil, by half-even, width, tokens rows * (cols + 1) by
+    // floor.
     static const int sizes[][7] = {{512, 512, 512, 512, 512, 512, 1056},
                                    {1500, 2000, 768, 768, 768, 1024, 3120},
                                    {100, 37, 112, 112, 112, 48, 28},
@@ -143,7 +144,8 @@ TEST(processor_gold_crops) {
             FileBytes bytes = {0};
             const ImageLimits limits = image_limits_default();
             int warnings;
-            EXPECT(file_read_new(&bytes, check_data(path[i]), 1 << 24).code == EXIT_OK, "%s", path[i]);
+            EXPECT(file_read_new(&bytes, check_data(path[i]), 1 << 24).code == EXIT_OK, "%s",
+                   path[i]);
             const Error error =
                 image_decode(bytes.data, bytes.size, &limits, &pictures[i], &warnings);
             EXPECT(error.code == EXIT_OK, "%s: %s", path[i], error.text);
@@ -170,7 +172,8 @@ static Image flat(int w, int h, int level) {
 
 // A black and a white pixel under CLIP's mean and deviation, for each way to scale.
 TEST(processor_black_and_white) {
-    static const double want[2][3] = {{-1.792263, -1.752097, -1.480220}, {1.930336, 2.074884, 2.145897}};
+    static const double want[2][3] = {{-1.792263, -1.752097, -1.480220},
+                                      {1.930336, 2.074884, 2.145897}};
     static float out[3 * 224 * 224];
     for (int scale = SCALE_DIVIDE; scale <= SCALE_FUSED; scale++) {
         ProcessorConfig config = preset("clip");
@@ -208,7 +211,8 @@ TEST(processor_grey_sums) {
         for (size_t k = 0; k < n; k++) {
             sum += fabs(out[k]);
         }
-        // The stated sums are f32 sums of values that carry f32 rounding: half a million of about 1.
+        // The stated sums are f32 sums of values that carry f32 rounding: half a million of about
+        // 1.
         expect_within("sum", &sum, &cases[i].sum, 1, 0.1);
         free(out);
         image_free(&image);
@@ -238,7 +242,7 @@ TEST(processor_tiny) {
         got[1][i] = half[i];
         want[1][i] = ((block[0] + block[1] + block[32] + block[33]) / 1020.0 - 0.5) * 4;
     }
-    expect_within("tiny", got[0], want[0], 3 * 1024, 4e-7); // values up to 2: one f32 rounding each of 3
+    expect_within("tiny", got[0], want[0], 3 * 1024, 4e-7); // up to 2, three roundings
     expect_within("tiny-reader", got[1], want[1], 3 * 256, 4e-7);
     image_free(&image);
 }
