@@ -4,7 +4,7 @@
 // bicubic 2):
 //   scale = m / n   widen = max(scale, 1)   centre = (i + 0.5) scale
 //   first = max(0, trunc(centre - R widen + 0.5))   last = min(m, trunc(centre + R widen + 0.5))
-//   w[k] = f((k - centre + 0.5) / widen), k = first .. last-1, divided by their sum, times 2^22, rounded
+//   w[k] = f((k - centre + 0.5) / widen), k = first .. last-1, over their sum, times 2^22, rounded
 //   out[i] = clamp((2^21 + sum_k w[k] inp[k]) >> 22, 0, 255)
 // Source: the behaviour of Pillow 9.4's Image.resize, which the tests hold it to; P. Heckbert 1989,
 // "Fundamentals of texture mapping", for filters that widen.
