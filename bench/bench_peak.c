@@ -1,5 +1,4 @@
-// bench_peak: the most fused multiply-adds this machine does per second, against which rows are
-// set.
+// bench_peak: the most fused multiply-adds this machine does, the mark against which rows are set.
 //
 // Twelve independent chains of the widest vectors in registers: enough to hide the latency of two
 // FMA units, and no memory. What it leaves out: the clock falls under long load on some machines.
@@ -13,8 +12,7 @@
 #define RUNS 30
 #define MAX_THREADS 1024
 
-// Runs ROUNDS * CHAINS multiply-adds of `width` floats; what it returns keeps them from being
-// dropped.
+// Runs ROUNDS * CHAINS multiply-adds of `width` floats; returning a sum keeps them all alive.
 typedef float chains_fn(float x);
 typedef struct {
     chains_fn *run;
@@ -67,20 +65,23 @@ static Chains choose(void) {
     return (Chains){chains_plain, 1};
 }
 
+// Each thread goes by its own clock, so that other programs on the machine do not lower the peak.
 static double measure(int threads) {
     const Chains chains = choose();
+    const double flops = 2.0 * ROUNDS * CHAINS * chains.width; // of one thread
     double best = 0;
     volatile float sink = 0;
-    for (int run = 0; run < RUNS; run++) { // the best of many: other programs only take away
-        const double start = bench_now(threads);
+    for (int run = 0; run < RUNS; run++) {
         float total = 0;
-#pragma omp parallel for num_threads(threads) reduction(+ : total) if (threads > 1)
+        double rate = 0;
+#pragma omp parallel for num_threads(threads) reduction(+ : total, rate) if (threads > 1)
         for (int i = 0; i < threads; i++) {
+            const double start = bench_now(1);
             total += chains.run(0.5f);
+            rate += flops / (bench_now(1) - start);
         }
         sink = sink + total;
-        const double flops = 2.0 * ROUNDS * CHAINS * chains.width * threads;
-        best = fmax(best, flops / (bench_now(threads) - start));
+        best = fmax(best, rate);
     }
     return best;
 }

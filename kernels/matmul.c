@@ -100,8 +100,7 @@ enum {
     PANEL_COST = 8,            // packing one step of a panel costs as much as this many rows
 };
 
-// One matrix product. Strides count elements; A and B have a unit stride each, one way or the
-// other.
+// One matrix product. Strides count elements; one of each operand's two is 1.
 typedef struct {
     const MatmulKernel *kernel;
     DType t, c_type; // of a, b, bias; of c
@@ -176,7 +175,7 @@ static void pack_panels(const Product *p, float *out, int l0, int depth, int j0,
             p->kernel->panel(out, b, p->b_column, depth);
             continue;
         }
-        float wide[MATMUL_MAX_COLUMNS * CHUNK] = {0};
+        float wide[MATMUL_MAX_COLUMNS * CHUNK] = {0}; // zeros remain in columns past the last
         for (int l = 0; l < depth; l += CHUNK) {
             const int n = min_int(CHUNK, depth - l);
             for (int j = 0; j < columns; j++) {
@@ -207,9 +206,9 @@ static Rows stage_a(const Product *p, float *out, int i0, int rows, int l0, int 
         return (Rows){out, (size_t)height * depth, depth, 1};
     }
     float wide[STAGE_LINES * BLOCK_ROWS + MATMUL_MAX_ROWS] = {0};
-    const int whole =
-        p->t == DT_F32 ? rows / height * height : 0; // in whole slabs, nothing to widen
-    for (int l = 0; l < depth; l += STAGE_LINES) {   // few: columns far apart may share cache sets
+    // Rows in whole slabs with nothing to widen are read in place, the others by way of `wide`.
+    const int whole = p->t == DT_F32 ? rows / height * height : 0;
+    for (int l = 0; l < depth; l += STAGE_LINES) { // few: lines far apart may share cache sets
         const int n = min_int(STAGE_LINES, depth - l);
         for (int i = 0; i < whole; i += height) {
             p->kernel->slab(out + (size_t)i * depth + l * height,
@@ -292,8 +291,7 @@ static void start_of_panel(const Product *p, float *first, int j, int columns) {
     }
 }
 
-// One block of C, whole: all of l. rows <= BLOCK_ROWS, columns <= BLOCK_COLUMNS; j0 starts a
-// panel.
+// One block of C, for all of l. rows <= BLOCK_ROWS, columns <= BLOCK_COLUMNS; j0 starts a panel.
 static void multiply_block(const Product *p, int i0, int rows, int j0, int columns) {
     Scratch *scratch = scratch_of_thread();
     const MatmulKernel *kernel = p->kernel;
@@ -400,6 +398,7 @@ size_t matmul_pack_bytes(const Device *dev, DType t, MatmulPack which, int N, in
     return bytes;
 }
 
+// The part of a product that its weight decides.
 static Product of_weight(DType t, const void *weight, MatmulPack which, int N, int K) {
     return which == MATMUL_PACK_FWD
                ? (Product){.t = t,
@@ -448,6 +447,7 @@ void matmul_bwd_input_cpu(Device *dev, DType t, void *dinp, const void *dout, co
     multiply(dev, p);
 }
 
+// dbias: vectors lie across columns here too, so each column is one chain of additions over m.
 static void sum_rows(Device *dev, DType t, float *dbias, const void *dout, int M, int N) {
     const int threads = threads_for(dev, (double)M * N * COPY_COST);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)

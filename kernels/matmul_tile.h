@@ -4,14 +4,12 @@
 // Before inclusion: TILE(x) makes names, TARGET is the function attribute, ROWS the tile's height,
 // VEC a vector of WIDTH floats with LOAD, STORE, BROADCAST(pointer) and FMA. The tile is two wide.
 
-// Called with a constant number of rows only, so that all loops over i unroll and sums are
-// registers.
+// Called with a constant number of rows only: all loops over i unroll and all sums are registers.
 static inline TARGET __attribute__((always_inline)) void
 TILE(body)(const int rows, int depth, const float *a, size_t a_row, size_t a_inner, const float *b,
            size_t b_inner, const float *start, size_t start_row, float *c, size_t c_row) {
     VEC sum[ROWS][2];
-    // Three rows share a pointer: base, base + stride and base + 2 stride are all x86 address
-    // modes.
+    // Three rows share a pointer: base, base + stride, base + 2 stride are all x86 address modes.
     const float *group[(ROWS + 2) / 3];
     UNROLL for (int i = 0; i < rows; i++) {
         sum[i][0] = LOAD(start + i * start_row);
@@ -38,16 +36,16 @@ TILE(body)(const int rows, int depth, const float *a, size_t a_row, size_t a_inn
     }
 }
 
+// The function of the contract: chooses the body by the number of rows.
 static TARGET void TILE(tile)(int rows, int depth, const float *a, size_t a_row, size_t a_inner,
                               const float *b, size_t b_inner, const float *start, size_t start_row,
                               float *c, size_t c_row) {
 #define WITH(r)                                                                                    \
     case r: TILE(body)(r, depth, a, a_row, a_inner, b, b_inner, start, start_row, c, c_row); break;
     switch (rows < ROWS ? rows : ROWS) {
-        WITH(1)
-        WITH(2) WITH(3) WITH(4) WITH(5) WITH(6)
+        WITH(1) WITH(2) WITH(3) WITH(4) WITH(5) WITH(6)
 #if ROWS > 6
-            WITH(7) WITH(8) WITH(9) WITH(10) WITH(11) WITH(12) WITH(13) WITH(14)
+        WITH(7) WITH(8) WITH(9) WITH(10) WITH(11) WITH(12) WITH(13) WITH(14)
 #endif
     }
 #undef WITH
