@@ -16,9 +16,9 @@
 #include "matmul_kernel.h"
 #include "scratch.h"
 
-#define DEPTH 256       // elements of a row scored at once: a panel of 16 rows is half of L1
-#define TILE_ROWS 64    // rows of a tile
-#define QUERY_BLOCK 256 // queries of a task: a block of them, DEPTH deep, stays in L2
+#define DEPTH 768       // elements of a row scored at once: long runs for the prefetcher, panels in L2
+#define TILE_ROWS 32    // rows of a tile
+#define QUERY_BLOCK 256 // queries of a task, which share the packing of a tile
 #define TASKS_PER_THREAD 2 // some slack for threads that are held up
 #define PARALLEL_FROM 1e6  // multiply-adds; below, waking the threads costs more than it gains
 
@@ -219,10 +219,9 @@ static void pack_queries(const Search *s, float *packed, const float *queries) {
     for (int e0 = 0; e0 < s->E; e0 += DEPTH) {
         const int depth = min_int(DEPTH, s->E - e0);
         for (int q = 0; q < s->Q; q++) {
-            float *to = packed + (size_t)s->Q * e0 + (size_t)q * depth;
-            for (int e = 0; e < depth; e++) {
-                to[e] = rounded(s->t, queries[(size_t)q * s->E + e0 + e]);
-            }
+            float cells[DEPTH];
+            dtype_narrow(s->t, cells, queries + (size_t)q * s->E + e0, (size_t)depth);
+            dtype_widen(packed + (size_t)s->Q * e0 + (size_t)q * depth, s->t, cells, (size_t)depth);
         }
     }
 }
