@@ -30,7 +30,7 @@ typedef void rope_table_fn(Device *dev, float *cosine, float *sine, const int32_
                            int D, RopeLayout layout, double theta, const int *sections);
 
 // Rotates the H heads of every row in place. x: (N, H*D) t by stride elements; a row whose table says
-// cos = 1, sin = 0 (position 0, such as a CLS row) is unchanged. Agreement: ulp.
+// cos = 1, sin = 0 (position 0, such as a CLS row) keeps every bit. Agreement: sum (of two products).
 typedef void rope_fwd_fn(Device *dev, DType t, void *x, const float *cosine, const float *sine, int N,
                          int H, int D, int stride, RopePairing pairing);
 // The backward, also in place: the same rotation with -sin.
