@@ -36,7 +36,8 @@ typedef struct {
 } View;
 
 // The right side of a product, (depth, columns): panels of kernel->columns columns one after the
-// other, `panel` elements each, columns behind the last zero.
+// other, `panel` elements each, columns behind the last zero. Packed even where the tile could read
+// the tensor itself: rows of all heads lie so far apart that they would push each other out of L1.
 typedef struct {
     const float *at;
     size_t panel;
@@ -49,14 +50,15 @@ static int min_int(int a, int b) { return a < b ? a : b; }
 static void product(const MatmulKernel *kernel, float *c, size_t ldc, View a, Panels b, int rows,
                     int columns, int begin, int end, bool adds) {
     static const float zeros[MATMUL_MAX_COLUMNS];
+    const size_t width = (size_t)kernel->columns;
     for (int n = 0; n < columns; n += kernel->columns, b.at += b.panel) {
         if (begin < end) {
             kernel->tile(rows, end - begin, a.at + begin * a.col, a.row, a.col,
-                         b.at + begin * kernel->columns, adds ? c + n : zeros, adds ? ldc : 0, c + n,
+                         b.at + begin * width, width, adds ? c + n : zeros, adds ? ldc : 0, c + n,
                          ldc);
         } else if (!adds) {
             for (int r = 0; r < rows; r++) {
-                memset(c + r * ldc + n, 0, (size_t)kernel->columns * sizeof *c);
+                memset(c + r * ldc + n, 0, width * sizeof *c);
             }
         }
     }

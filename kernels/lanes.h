@@ -64,8 +64,8 @@ static inline float dot16(const float *x, const float *y, int n) {
     return lanes_halve(lane);
 }
 
-// e^x. Error below 1.03 ulp for results in the normal range (measured over all of them); 0 below about -87.3 (results that would be
-// subnormal are flushed), +inf above 88.72; NaN stays NaN.
+// e^x. Error below 1.03 ulp for results in the normal range (measured over all of them); 0 below about
+// -87.3 (results that would be subnormal are flushed), +inf above 88.72; NaN stays NaN.
 //   x = n ln2 + r, |r| <= ln2/2;  e^r by a degree-6 Taylor-like polynomial (Cephes expf).
 static inline float exp_f32(float x) {
     const float LOG2E = 1.44269504088896341f, LEAST = -87.33654f, GREATEST = 88.72283f;
