@@ -2,6 +2,9 @@
 // with what they would give, "!!" for what will stop a run. Makes the directories the configuration
 // names and tries a file in each. Exit code 0, or 73 when one of them cannot be written.
 #define _GNU_SOURCE // environ, sched_getaffinity
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #include <dlfcn.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -84,7 +87,11 @@ static void print_cpu(const Config *config) {
     if (__builtin_cpu_supports(name)) {                                                  \
         snprintf(value + strlen(value), sizeof value - strlen(value), "%s ", name);      \
     }
-    FEATURE("avx2") FEATURE("fma") FEATURE("f16c") FEATURE("avx512f") FEATURE("avx512bw")
+    FEATURE("avx2") FEATURE("fma") FEATURE("avx512f") FEATURE("avx512bw")
+    unsigned a, b, c, d; // f16c: clang's builtin does not know the name
+    if (__get_cpuid(1, &a, &b, &c, &d) && c & bit_F16C) {
+        snprintf(value + strlen(value), sizeof value - strlen(value), "f16c ");
+    }
     const bool is_fast = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     row(is_fast ? "ok" : "--", "CPU features", is_fast ? value : "no AVX2; build with CPUFLAGS=");
 #else
