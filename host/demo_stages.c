@@ -17,7 +17,7 @@ DemoRecipe demo_recipe(const Config *config) {
         .corpus_size = 2304, .train_size = 400, .test_size = 400,
         .corpus_finding = 0.7, .corpus_wrong = 0.08, .pretrain_finding = 0.17,
         .pretrain_wrong = 0.10, .reader_finding = 0.8, .reader_wrong = 0.08,
-        .pretrain_steps = 300, .pretrain_batch = 128, .pretrain_lr = 1e-3, .pretrain_warmup = 20,
+        .pretrain_steps = 250, .pretrain_batch = 128, .pretrain_lr = 1e-3, .pretrain_warmup = 20,
         .reader_steps = 300, .reader_batch = 64, .reader_lr = 2e-3, .reader_warmup = 50,
         .lora_steps = 150, .lora_batch = 64, .lora_lr = 1e-3, .lora_warmup = 15,
         .head_steps = 400, .head_batch = 8, .head_lr = 1e-3, .head_warmup = 20,

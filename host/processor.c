@@ -38,10 +38,10 @@ static const struct {
                  .mean = CLIP_MEAN, .std = CLIP_STD}},
     {"pixtral-reader", {.steps = {CAP_256, ASPECT_200, PIXTRAL_1024}, .step_count = 3, .box = 1,
                         .scale = SCALE_MULTIPLY, .mean = CLIP_MEAN, .std = CLIP_STD}},
-    {"tiny", {.steps = {FIXED_32}, .step_count = 1, .box = 1, .mean = {0.5f, 0.5f, 0.5f},
-              .std = {0.25f, 0.25f, 0.25f}}},
-    {"tiny-reader", {.steps = {FIXED_32}, .step_count = 1, .box = 2, .mean = {0.5f, 0.5f, 0.5f},
-                     .std = {0.25f, 0.25f, 0.25f}}},
+    {"tiny", {.steps = {FIXED_32}, .step_count = 1, .box = 1, .mean = CLIP_MEAN,
+              .std = CLIP_STD}},
+    {"tiny-reader", {.steps = {FIXED_32}, .step_count = 1, .box = 2, .mean = CLIP_MEAN,
+                     .std = CLIP_STD}},
 };
 
 bool processor_preset(const char *name, ProcessorConfig *config) {

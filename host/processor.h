@@ -52,7 +52,7 @@ typedef struct {
 
 // Presets: "clip" and "jina" (224, half-even crop), "clip-hf" (224, crop from floor), "qwen2vl" and
 // "pixtral" (the model's own rule), "qwen2vl-reader" and "pixtral-reader" (after the 256-pixel rule
-// of the original's reader), "tiny" (32 x 32, (v/255 - 0.5) * 4) and "tiny-reader" (its 2 x 2
+// of the original's reader), "tiny" (32 x 32, the same statistics) and "tiny-reader" (its 2 x 2
 // means). False: no such name.
 bool processor_preset(const char *name, ProcessorConfig *config);
 // Equal configurations give equal hashes: part of the key of cached features.

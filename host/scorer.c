@@ -96,7 +96,7 @@ void scorer_free(Scorer *scorer) {
 
 // The features of a record's image, computed on the first use.
 static ReaderImage image_features(Scorer *scorer, Dataset *ds, int row, int pinned) {
-    const uint64_t key = ds->records[row].image_hash;
+    const uint64_t key = dataset_image_hash(ds, row);
     const Feature *feature = key ? feature_cache_get(&scorer->features, key) : NULL;
     if (!feature) {
         Image image;
@@ -111,7 +111,7 @@ static ReaderImage image_features(Scorer *scorer, Dataset *ds, int row, int pinn
         image_free(&image);
         const DType t = scorer->reader->tensors.t;
         const size_t count = (size_t)vision_tokens(vision, &picture) * vision->C_out;
-        feature = feature_cache_put(&scorer->features, ds->records[row].image_hash,
+        feature = feature_cache_put(&scorer->features, key,
                                     count * dtype_size(t), picture.rows, picture.columns, pinned);
         Run run = run_new(scorer->dev, t, &scorer->arena, false);
         Arena plan = arena_plan();
@@ -234,14 +234,14 @@ static void score_pass(Scorer *scorer, float *out_raw, float *out_logprob, const
     free(first_row);
 }
 
-static ScoreKey pair_key(const Scorer *scorer, const Dataset *queries, const Dataset *corpus,
-                         Pair pair) {
+static ScoreKey pair_key(const Scorer *scorer, Dataset *queries, Dataset *corpus, Pair pair) {
     const Record *query = &queries->records[pair.query];
-    const uint64_t q = xxh64(query->question, strlen(query->question), query->image_hash);
+    const uint64_t q = xxh64(query->question, strlen(query->question),
+                             dataset_image_hash(queries, pair.query));
     uint64_t p = 0; // closed book
     if (pair.passage >= 0) {
         const Record *passage = &corpus->records[pair.passage];
-        p = xxh64(passage->text, strlen(passage->text), passage->image_hash) | 1;
+        p = xxh64(passage->text, strlen(passage->text), dataset_image_hash(corpus, pair.passage)) | 1;
     }
     return score_key(scorer->context, q, p);
 }

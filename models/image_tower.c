@@ -58,7 +58,7 @@ bool image_tower_preset(ImageTowerConfig *config, const char *name) {
         const char *name;
         ImageTowerConfig config;
     } presets[] = {
-        {"tiny", jina(32, 8, 64, 4, 3, 128)},
+        {"tiny", jina(32, 8, 64, 4, 3, 96)},
         {"jina-clip-v1", jina(224, 16, 768, 12, 12, 2048)},
         {"clip-vit-b-32", vit(IMAGE_CLIP, 32, 768, 12, 12, 512)},
         {"clip-vit-b-16", vit(IMAGE_CLIP, 16, 768, 12, 12, 512)},

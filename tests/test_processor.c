@@ -232,18 +232,21 @@ TEST(processor_tiny) {
     expect_size("tiny-reader", &reader, 5, 9, 16, 16);
     processor_run(&tiny, check_device(), &image, whole);
     processor_run(&reader, check_device(), &image, half);
+    static const double mean[3] = {0.48145466, 0.4578275, 0.40821073};
+    static const double sd[3] = {0.26862954, 0.26130258, 0.27577711};
     double got[2][3 * 32 * 32], want[2][3 * 32 * 32];
     for (int i = 0; i < 3 * 1024; i++) {
         got[0][i] = whole[i];
-        want[0][i] = (image.data[i % 1024] / 255.0 - 0.5) * 4;
+        want[0][i] = (image.data[i % 1024] / 255.0 - mean[i / 1024]) / sd[i / 1024];
     }
     for (int i = 0; i < 3 * 256; i++) {
         const uint8_t *block = image.data + i % 256 / 16 * 64 + i % 16 * 2;
         got[1][i] = half[i];
-        want[1][i] = ((block[0] + block[1] + block[32] + block[33]) / 1020.0 - 0.5) * 4;
+        want[1][i] = ((block[0] + block[1] + block[32] + block[33]) / 1020.0 - mean[i / 256]) / sd[i / 256];
     }
-    expect_within("tiny", got[0], want[0], 3 * 1024, 4e-7); // up to 2, three roundings
-    expect_within("tiny-reader", got[1], want[1], 3 * 256, 4e-7);
+    // Rounded: v / 255 (half an ulp below 1, magnified by 1/sd), mean, difference, sd, quotient (up to 2.2).
+    expect_within("tiny", got[0], want[0], 3 * 1024, 1.2e-6);
+    expect_within("tiny-reader", got[1], want[1], 3 * 256, 1.2e-6);
     image_free(&image);
 }
 
