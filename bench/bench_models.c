@@ -40,7 +40,8 @@ static void text_pass(void *ctx) {
 }
 
 // Times a pass over an arena of the planned size; a second run must give the first one's bits.
-static void time_pass(const char *name, Towers *towers, bench_fn *pass, size_t outputs, double flops) {
+static void time_pass(const char *name, Towers *towers, bench_fn *pass, size_t outputs,
+                      double flops) {
     for (int is_training = 0; is_training < 2; is_training++) {
         Arena plan = arena_plan();
         towers->run = run_new(bench_device(), DT_F32, &plan, is_training);
@@ -51,9 +52,11 @@ static void time_pass(const char *name, Towers *towers, bench_fn *pass, size_t o
         pass(towers);
         const uint64_t first = xxh64(towers->out, outputs * sizeof(float), 0);
         pass(towers);
-        CHECK(xxh64(towers->out, outputs * sizeof(float), 0) == first, "'%s' changed its bits", name);
+        CHECK(xxh64(towers->out, outputs * sizeof(float), 0) == first, "'%s' changed its bits",
+              name);
         char shape[64];
-        snprintf(shape, sizeof shape, "%s B=%d %s", name, towers->B, is_training ? "fwd+bwd" : "fwd");
+        snprintf(shape, sizeof shape, "%s B=%d %s", name, towers->B,
+                 is_training ? "fwd+bwd" : "fwd");
         bench_time(shape, flops * (is_training ? 3 : 1), 0, pass, towers, NULL, NULL, NULL);
         arena_free(&arena);
     }
@@ -77,7 +80,8 @@ BENCH(towers) {
     for (int b = 0; b < B; b++) {
         cu_seqlens[b + 1] = (b + 1) * T;
     }
-    towers.texts = (TextBatch){.B = B, .N = B * T, .max_T = T, .ids = ids, .cu_seqlens = cu_seqlens};
+    towers.texts =
+        (TextBatch){.B = B, .N = B * T, .max_T = T, .ids = ids, .cu_seqlens = cu_seqlens};
     for (towers.B = 8; towers.B <= B; towers.B *= 16) {
         // Multiply-adds of the matrices alone: patches, then 4 C^2 + 3 C F per row and block.
         const double row = 2.0 * 3 * (4 * 64 * 64 + 3 * 64 * 128);

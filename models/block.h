@@ -6,23 +6,25 @@
 //   attn(u) = o([inner_norm] softmax(scale rope(q u) rope(k u)^T + alibi + mask) v u)
 //   mlp(u)  = down([mlp_norm] act(up u))        or, gated,  down([mlp_norm] (act(gate u) * up u))
 //   scale = D^-0.5; sequences never see each other.
-// A model states a BlockConfig and a table of names; block.c does the rest. See spec/models.md 1 to 8.
+// A model states a BlockConfig and a table of names; block.c does the rest. Leaves out dropout,
+// layer scale and caches. Sources: Vaswani et al. 2017; Fang et al. 2023 (EVA-02, sub-norms);
+// Press et al. 2022 (ALiBi); Su et al. 2021 (RoPE); Shazeer 2020 (gated MLP).
 #ifndef JOMED_MODELS_BLOCK_H
 #define JOMED_MODELS_BLOCK_H
 
 #include "layer.h"
 #include "lora.h"
 
-// The parts of a block, in the order of its tensors. Each name appears here once: the lists generate
-// the struct, the names and the tensors.
+// The parts of a block, in the order of its tensors. Each name appears here once: the lists
+// generate the struct, the names and the tensors.
 #define BLOCK_NORMS(X) X(norm1) X(inner_norm) X(norm2) X(mlp_norm)
 #define BLOCK_LINEARS(X) X(q) X(k) X(v) X(o) X(gate) X(up) X(down)
 
 // Where a part is found in a checkpoint, below the block's own prefix.
 typedef struct {
     const char *module; // "attn.q_proj": tensors are module.weight and module.bias
-    const char *bias;   // whole name of the bias where it is another, such as "attn.q_bias"; else NULL
-    int slice, slices;  // part number and parts of a fused module such as "attn.qkv"; 0, 0: not fused
+    const char *bias;   // whole name of the bias where it is another, as "attn.q_bias"; else NULL
+    int slice, slices;  // number and count of parts of a fused module, as "attn.qkv"; else 0, 0
 } PartName;
 typedef struct {
 #define X(part) PartName part;
@@ -96,18 +98,18 @@ typedef struct {
     BlockBatch batch;
 } StackState;
 
-// Adds the tensors of L blocks; block l has the prefix `prefix` l "." ("blocks." gives "blocks.0.").
+// Adds the tensors of L blocks. prefix "blocks." gives "blocks.0.", "blocks.1.", ...
 BlockStack stack_new(TensorList *list, const BlockConfig *config, int L, const char *prefix);
 void stack_free(BlockStack *stack); // not the tensors, which are the list's
-// Runs the blocks on x (N,C), which is overwritten unless the run trains. Returns the output; kept in state.
+// Runs the blocks on x (N,C), which is overwritten unless the run trains. Returns the output.
 void *stack_fwd(Run *run, const BlockStack *stack, StackState *state, void *x,
                 const BlockBatch *batch);
-// d (N,C): the gradient of the output on entry, that of the input on return, unless wants_dx is false:
-// then the first block stops at its parameters and d is spoiled.
+// d (N,C): the gradient of the output on entry, that of the input on return, unless wants_dx is
+// false: then the first block stops at its parameters and d is spoiled.
 void stack_bwd(Run *run, const BlockStack *stack, const StackState *state, void *d, bool wants_dx);
 bool stack_is_trainable(const BlockStack *stack); // any tensor
-// ALiBi slopes of H heads (Press et al. 2022): 2^(-8k/n), n the lower power of two, then every other
-// entry of the series of 2n.
+// ALiBi slopes of H heads (Press et al. 2022): 2^(-8k/n), n the lower power of two, then every
+// other entry of the series of 2n.
 void alibi_slopes(float *slopes, int H);
 
 #endif

@@ -24,7 +24,8 @@ static const ImageNames image_names[] = {
                     "visual.trunk.norm", "visual.head.proj", 3},
 };
 
-// EVA02 as jina-clip-v1 has it: no key bias, two sub-norms, a SwiGLU, RoPE beside the position table.
+// EVA02 as jina-clip-v1 has it: no key bias, two sub-norms, a SwiGLU, RoPE beside the position
+// table.
 static ImageTowerConfig jina(int image_size, int P, int C, int H, int L, int F) {
     const BlockConfig block = {
         .C = C, .H = H, .Hkv = H, .D = C / H, .F = F,

@@ -1,9 +1,10 @@
 // image_tower: a vision transformer from pixels to one embedding per image.
 //   x = [cls ; unfold(pixels) W^T + b] + pos     [ln_pre]     blocks     final norm of the CLS row
 //   [projection, no bias]
-// One code for jina-clip-v1 (EVA02: sub-norms, gated MLP, 2-D RoPE on patches beside the learned table),
-// OpenAI CLIP and timm's ViT (BiomedCLIP); spec/models.md 2 to 4. Leaves out patch dropout, and the
-// L2 norm, which is the caller's (retriever.h).
+// One code for jina-clip-v1 (EVA02: sub-norms, gated MLP, 2-D RoPE on patches beside the learned
+// table), OpenAI CLIP and timm's ViT (BiomedCLIP). Leaves out patch dropout, and the L2 norm, which
+// is the caller's (retriever.h). Sources: Koukounas et al. 2024 (jina-clip-v1); Fang et al. 2023
+// (EVA-02); Radford et al. 2021 (CLIP); the names are those of the published checkpoints.
 #ifndef JOMED_MODELS_IMAGE_TOWER_H
 #define JOMED_MODELS_IMAGE_TOWER_H
 
@@ -34,13 +35,15 @@ typedef struct {
 typedef struct {
     int B;
     int32_t *patch_rows, *cls_rows, *pos_ids, *zeros; // (B*(T-1)), (B), (B*T), (B)
-    void *patches, *embedded, *cls, *normed; // unfolded pixels; before ln_pre; CLS rows before, after norm
+    void *patches, *embedded; // unfolded pixels; rows before ln_pre
+    void *cls, *normed;       // CLS rows before and after the norm
     void *patch_lora, *projection_lora;
     NormState ln_pre, norm;
     StackState blocks;
 } ImageTowerState;
 
-// Adds the tower's tensors to list; the caller marks and allocates. image_tower_free frees all but these.
+// Adds the tower's tensors to list; the caller marks and allocates. image_tower_free frees all but
+// these.
 ImageTower image_tower_new(TensorList *list, const ImageTowerConfig *config);
 void image_tower_free(ImageTower *tower);
 // out: (B,E) t, not normalised   pixels: (B,3,S,S) f32 on the device, already scaled

@@ -1,7 +1,8 @@
 // layer: the linear layer (with its LoRA adapter) and the norm, forward and backward.
-//   linear   y = x W^T + b + s (x A^T) B^T         s = alpha / r       Hu et al. 2021; spec/models.md 8.1
-// A and B are tensors like any other: f32 masters, values of type t for the products, f32 gradients.
-// A frozen weight gets no gradient, but dx flows through it.
+//   y = x W^T + b + s (x A^T) B^T,  s = alpha / r
+//   dB = s dy^T (x A^T)    dA = s (dy B)^T x    dx = dy W + s (dy B) A
+// A and B are tensors like any other: f32 masters, values of type t for the products, f32
+// gradients. A frozen weight gets no gradient, but dx flows through it. Source: Hu et al. 2021.
 #ifndef JOMED_MODELS_LAYER_H
 #define JOMED_MODELS_LAYER_H
 
@@ -10,15 +11,15 @@
 typedef struct {
     int in, out;
     Tensor *weight, *bias;     // (out,in); (out) or NULL. weight NULL: the layer does not exist
-    Tensor *lora_a, *lora_b;   // (r,in), (out,r), or NULL; slices of one fused file tensor share lora_a
+    Tensor *lora_a, *lora_b;   // (r,in), (out,r), or NULL; slices of a fused module share lora_a
     int rank;
     float scale;               // alpha / rank
 } Linear;
 
 // Layers that read the same input are run together: q, k, v; gate, up. At most LINEAR_GROUP.
 #define LINEAR_GROUP 3
-// out[i]: (N, linear[i]->out). lora[i] (written) is s x A^T, (N,r), NULL without an adapter: the backward
-// needs it. Layers that share lora_a share that buffer.
+// out[i]: (N, linear[i]->out). lora[i] (written) is s x A^T, (N,r), NULL without an adapter: the
+// backward needs it. Layers that share lora_a share that buffer.
 void linears_fwd(Run *run, const Linear *const *linear, int count, void *const *out, void **lora,
                  const void *inp, int N);
 // dinp (N,in) = sum over the layers, or NULL when nobody wants it. Parameter gradients accumulate.

@@ -15,8 +15,8 @@ void lora_add(TensorList *list, Linear *linear, const char *module, LoraConfig c
     lora_add_slice(list, linear, module, NULL, 0, linear->out, config);
 }
 
-void lora_add_slice(TensorList *list, Linear *linear, const char *module, const char *part, int first,
-                    int rows, LoraConfig config) {
+void lora_add_slice(TensorList *list, Linear *linear, const char *module, const char *part,
+                    int first, int rows, LoraConfig config) {
     if (config.rank == 0) {
         return;
     }
@@ -28,7 +28,8 @@ void lora_add_slice(TensorList *list, Linear *linear, const char *module, const 
     linear->scale = config.alpha / (float)config.rank;
     linear->lora_a = tensors_find(list, name_a);
     if (!linear->lora_a) {
-        linear->lora_a = add_adapter(list, name_a, init_fan_in(linear->in), config.rank, linear->in);
+        linear->lora_a =
+            add_adapter(list, name_a, init_fan_in(linear->in), config.rank, linear->in);
     }
     linear->lora_b = add_adapter(list, name_b, init_constant(0), linear->out, config.rank);
     tensor_set_slice(linear->lora_b, file_b, first, rows);
@@ -38,16 +39,18 @@ void lora_merge(const TensorList *list, const Linear *linear, float *values) {
     if (!linear->lora_a) {
         return;
     }
-    float *a = xmalloc(linear->lora_a->count, sizeof *a), *b = xmalloc(linear->lora_b->count, sizeof *b);
+    const size_t in = (size_t)linear->in, rank = (size_t)linear->rank;
+    float *a = xmalloc(linear->lora_a->count, sizeof *a);
+    float *b = xmalloc(linear->lora_b->count, sizeof *b);
     tensor_read(list, linear->lora_a, a);
     tensor_read(list, linear->lora_b, b);
-    for (int row = 0; row < linear->out; row++) {
-        for (int column = 0; column < linear->in; column++) {
+    for (size_t row = 0; row < (size_t)linear->out; row++) {
+        for (size_t column = 0; column < in; column++) {
             float sum = 0;
-            for (int k = 0; k < linear->rank; k++) {
-                sum = fmaf(b[(size_t)row * linear->rank + k], a[(size_t)k * linear->in + column], sum);
+            for (size_t k = 0; k < rank; k++) {
+                sum = fmaf(b[row * rank + k], a[k * in + column], sum);
             }
-            values[(size_t)row * linear->in + column] += linear->scale * sum;
+            values[row * in + column] += linear->scale * sum;
         }
     }
     free(a);

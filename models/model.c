@@ -88,12 +88,15 @@ void tensors_mark_adapters(TensorList *list, bool is_adapter, bool is_trainable)
 }
 
 // ---- memory ----
-static size_t padded(size_t count) { return (count + TENSOR_ALIGN - 1) / TENSOR_ALIGN * TENSOR_ALIGN; }
+static size_t padded(size_t count) {
+    return (count + TENSOR_ALIGN - 1) / TENSOR_ALIGN * TENSOR_ALIGN;
+}
 
 static void *zeroed(Device *dev, size_t count, size_t size, const char *what) {
     size_t bytes;
     if (!size_mul(count, size, &bytes)) {
-        die(EXIT_RESOURCE, "memory: %zu elements of %s do not fit in an address space", count, what);
+        die(EXIT_RESOURCE, "memory: %zu elements of %s do not fit in an address space", count,
+            what);
     }
     void *memory = device_alloc(dev, bytes, what);
     device_zero(dev, memory, bytes);
@@ -123,7 +126,8 @@ void tensors_allocate(TensorList *list, Device *dev, DType t) {
     }
     for (int i = 0; i < list->count; i++) {
         Tensor *tensor = list->tensor[i];
-        tensor->data = dtype_at(t, tensor->is_trainable ? list->value : list->frozen, tensor->offset);
+        void *block = tensor->is_trainable ? list->value : list->frozen;
+        tensor->data = dtype_at(t, block, tensor->offset);
         tensor->master = tensor->is_trainable ? list->master + tensor->offset : NULL;
         tensor->grad = tensor->is_trainable ? list->grad + tensor->offset : NULL;
     }

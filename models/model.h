@@ -1,9 +1,10 @@
 // model: named tensors, and what a forward or backward pass needs besides them.
 //
-// A model is a list of tensors and equations over ops. This file holds the lists. Tensors are added while
-// the model is built, marked trainable, then allocated at once: frozen values, trainable values,
-// f32 masters and f32 gradients are one block each, so that optimiser, clipping, all-reduce and
-// checkpoint are loops over one array. Models never open files: host/weights fills tensors by `file`.
+// A model is a list of tensors and equations over ops. This file holds the lists. Tensors are added
+// while the model is built, marked trainable, then allocated at once: frozen values, trainable
+// values, f32 masters and f32 gradients are one block each, so that optimiser, clipping, all-reduce
+// and checkpoint are loops over one array. Models never open files: host/weights fills tensors by
+// `file`.
 #ifndef JOMED_MODELS_MODEL_H
 #define JOMED_MODELS_MODEL_H
 
@@ -25,9 +26,9 @@ Init init_normal(float sd);
 Init init_fan_in(int fan_in); // U(+-1/sqrt(fan_in)), torch's default for a Linear and its bias
 
 typedef struct {
-    char name[TENSOR_NAME]; // unique in its list; `file`, or `file`/part for a slice of a fused tensor
-    char file[TENSOR_NAME]; // name in the original checkpoint, without the adapter's "base_model.model."
-    int file_row, file_rows; // this is rows file_row .. file_row+shape[0]-1 of file_rows (all: 0, shape[0])
+    char name[TENSOR_NAME]; // unique in its list: `file`, or `file`/part for a slice
+    char file[TENSOR_NAME]; // in the original checkpoint, without an adapter's "base_model.model."
+    int file_row, file_rows; // rows file_row .. file_row + shape[0] - 1 of the file's file_rows
     int rank, shape[5];     // as in the file (of the slice); rank 0 has one element
     size_t count;
     Init init;
@@ -45,8 +46,8 @@ typedef struct {
     DType t;
     Tensor **tensor; // (count), in the order in which the model was built; pointers stay valid
     int count, capacity;
-    // Trainable tensors, one after the other; each starts at a multiple of 64 elements and the gaps are
-    // zero and stay zero, so that one op may run over all trainable_count elements.
+    // Trainable tensors, one after the other; each starts at a multiple of 64 elements and the gaps
+    // are zero and stay zero, so that one op may run over all trainable_count elements.
     size_t trainable_count;
     void *value;   // (trainable_count) t
     float *master; // (trainable_count), == value when t is F32
@@ -63,11 +64,12 @@ void tensors_mark(TensorList *list, const char *prefix, bool is_trainable);
 // Same for base tensors only, or for adapter tensors only.
 void tensors_mark_adapters(TensorList *list, bool is_adapter, bool is_trainable);
 void tensors_allocate(TensorList *list, Device *dev, DType t); // once; all zero
-// Draws every tensor by its Init. Draws depend on seed and name only, not on order or on other tensors;
-// adapters use the stream RNG_LORA_INIT, the rest RNG_INIT.
+// Draws every tensor by its Init. Draws depend on seed and name only, not on order or on other
+// tensors; adapters use the stream RNG_LORA_INIT, the rest RNG_INIT.
 void tensors_init(TensorList *list, uint64_t seed);
 Tensor *tensors_find(const TensorList *list, const char *name); // NULL when absent
-// Copies values (and masters) of equal name and shape; the types may differ. Returns how many were copied.
+// Copies values (and masters) of equal name and shape; the types may differ. Returns how many were
+// copied.
 int tensors_copy(TensorList *to, const TensorList *from);
 // Packs the frozen matrices for the products, after their values are set. Optional, and repeatable.
 void tensors_pack(TensorList *list);
@@ -76,15 +78,16 @@ size_t tensors_count(const TensorList *list, bool is_trainable_only); // element
 // values: (count) on the host. Writing sets the master too, and drops the tensor's packed forms.
 void tensor_write(TensorList *list, Tensor *tensor, DType from, const void *values);
 void tensor_read(const TensorList *list, const Tensor *tensor, float *values); // master, else data
-// rows [0, shape[0]) become the slice at row first of a tensor of `rows` rows named file in checkpoints.
+// rows [0, shape[0]) become the slice at row first of a tensor of `rows` rows named file in
+// checkpoints.
 void tensor_set_slice(Tensor *tensor, const char *file, int first, int rows);
 
 // ---- a pass ----
-// A forward takes from the arena all that its backward needs, and scratch. The caller marks the arena
-// before the forward and releases it after the backward. With is_planning no op is called, so that the
-// same code, run once over arena_plan(), measures the peak. With is_training false a forward keeps
-// nothing, and no backward may follow. With recomputes a block keeps only its input, and its
-// backward runs its forward again: the same bits, less memory.
+// A forward takes from the arena all that its backward needs, and scratch. The caller marks the
+// arena before the forward and releases it after the backward. With is_planning no op is called, so
+// that the same code, run once over arena_plan(), measures the peak. With is_training false a
+// forward keeps nothing, and no backward may follow. With recomputes a block keeps only its input,
+// and its backward runs its forward again: the same bits, less memory.
 typedef struct {
     Device *dev;
     const Ops *op;
@@ -107,9 +110,11 @@ void *run_take(Run *run, size_t rows, size_t columns);              // (rows,col
 float *run_take_f32(Run *run, size_t count);
 int32_t *run_take_ids(Run *run, const int32_t *host, size_t count); // a device copy of host ids
 void run_zero(Run *run, void *tensor, size_t rows, size_t columns);
-void *run_at(const Run *run, const void *tensor, size_t element); // address of an element; NULL in a plan
+// Address of an element; NULL in a plan.
+void *run_at(const Run *run, const void *tensor, size_t element);
 
-// Scratch on the host for row numbers. It grows when a pass, or a plan, needs more than ever before.
+// Scratch on the host for row numbers. It grows when a pass, or a plan, needs more than ever
+// before.
 typedef struct {
     int32_t *ids;
     size_t count;

@@ -56,12 +56,12 @@ bool reader_preset(ReaderConfig *config, const char *name) {
         config->is_tied = true;
         config->image_id = 151655;
     } else if (strcmp(name, "qwen2-vl-7b") == 0) {
-        *config = language(qwen2vl_vision(14, 1280, 16, 5120, 32, 3584), 3584, 28, 4, 128, 18944, 28,
-                           152064, 1e6);
+        *config = language(qwen2vl_vision(14, 1280, 16, 5120, 32, 3584), 3584, 28, 4, 128, 18944,
+                           28, 152064, 1e6);
         config->image_id = 151655;
     } else if (strcmp(name, "pixtral-12b") == 0) {
-        *config = language(pixtral_vision(16, 1024, 16, 4096, 24, 5120), 5120, 32, 8, 128, 14336, 40,
-                           131072, 1e9);
+        *config = language(pixtral_vision(16, 1024, 16, 4096, 24, 5120), 5120, 32, 8, 128, 14336,
+                           40, 131072, 1e9);
         config->image_id = 10;
     } else {
         return false;
@@ -79,11 +79,11 @@ static void add_language(Reader *reader, TensorList *list) {
     const ReaderConfig *config = &reader->config;
     const BlockConfig *block = &config->block;
     const bool is_qwen = config->family == READER_QWEN2VL;
+    const char *blocks = is_qwen ? "model.layers." : "language_model.model.layers.";
     reader->embed = tensors_add(
         list, is_qwen ? "model.embed_tokens.weight" : "language_model.model.embed_tokens.weight",
         init_normal(config->embed_sd), 2, (int[]){config->V, block->C});
-    reader->blocks =
-        stack_new(list, block, config->L, is_qwen ? "model.layers." : "language_model.model.layers.");
+    reader->blocks = stack_new(list, block, config->L, blocks);
     reader->norm = norm_new(list, is_qwen ? "model.norm" : "language_model.model.norm", block->norm,
                             block->C, block->eps);
     if (config->is_tied) {

@@ -1,9 +1,10 @@
 // reader: a vision-language model from packed prompts with images to logits of the wanted rows.
 //   h = embed[id], with the rows of image tokens replaced by the vision tower's, in reading order
 //   h = blocks(h), causal;   logits = head(norm(h[wanted]))
-// Families: Qwen2-VL (M-RoPE, biases on q, k, v) and Pixtral (Mistral, 1-D RoPE); spec/models.md 6, 7.
-// LoRA on every linear layer of the blocks of vision tower and language model (LLaMA-Factory's "all":
-// not on merger, projector or head), or training of all weights. Leaves out generation with a cache.
+// Families: Qwen2-VL (M-RoPE, biases on q, k, v) and Pixtral (Mistral, 1-D RoPE). LoRA on every
+// linear layer of the blocks of vision tower and language model (LLaMA-Factory's "all": not on
+// merger, projector or head), or training of all weights. Leaves out generation with a cache, and
+// video. Sources: Wang et al. 2024 (Qwen2-VL); Agrawal et al. 2024 (Pixtral 12B).
 #ifndef JOMED_MODELS_READER_H
 #define JOMED_MODELS_READER_H
 
@@ -21,8 +22,8 @@ typedef struct {
     float embed_sd;
     bool has_vision_lora; // with block.lora.rank > 0: adapters on the vision blocks too
 } ReaderConfig;
-// Presets: "tiny-qwen2vl", "tiny-pixtral", "qwen2-vl-2b", "qwen2-vl-7b", "pixtral-12b". The tiny ones leave
-// V = 0 and image_id = -1: set them from the tokenizer. False: no such preset.
+// Presets: "tiny-qwen2vl", "tiny-pixtral", "qwen2-vl-2b", "qwen2-vl-7b", "pixtral-12b". The tiny
+// ones leave V = 0 and image_id = -1: set them from the tokenizer. False: no such preset.
 bool reader_preset(ReaderConfig *config, const char *name);
 // Sets the adapters of all blocks. rank 0: none.
 void reader_set_lora(ReaderConfig *config, int rank, float alpha, bool has_vision_lora);
@@ -37,8 +38,8 @@ typedef struct {
     Linear head; // weight == embed when tied
     HostIds scratch;
 } Reader;
-// The structure alone, without memory for values, and its end: for listing tensors, or for marking them
-// otherwise than reader_new does before tensors_allocate.
+// The structure alone, without memory for values, and its end: for listing tensors, or for marking
+// them otherwise than reader_new does before tensors_allocate.
 void reader_build(Reader *reader, const ReaderConfig *config);
 void reader_unbuild(Reader *reader);
 // Adapters, where there are any, are trainable; the base is if is_base_trainable.
@@ -60,12 +61,12 @@ ReaderBatch reader_batch_new(void);
 void reader_batch_free(ReaderBatch *batch);
 void reader_batch_clear(ReaderBatch *batch);
 // Appends a prompt of T ids with its images, and the rows of it (0..T-1, ascending) that are
-// wanted. The number of image tokens must equal the sum of vision_tokens (CHECK). Computes positions.
-// Returns its first row.
+// wanted. The number of image tokens must equal the sum of vision_tokens (CHECK). Computes
+// positions. Returns its first row.
 int reader_batch_add(ReaderBatch *batch, const ReaderConfig *config, const int32_t *ids, int T,
                      const ReaderImage *image, int images, const int32_t *wanted, int wanted_count);
-// Positions of one prompt: three axes, axis a at positions + a * stride. Pixtral: 0..T-1 on all axes.
-// Qwen2-VL: a text run advances all axes; an image of g x k tokens starting at s gets
+// Positions of one prompt: three axes, axis a at positions + a * stride. Pixtral: 0..T-1 on all
+// axes. Qwen2-VL: a text run advances all axes; an image of g x k tokens starting at s gets
 // (s, s + r, s + c), and what follows starts at s + max(1, g, k). Returns the largest position + 1.
 int reader_positions(const ReaderConfig *config, int32_t *positions, int stride,
                      const int32_t *ids, int T, const ReaderImage *image, int images);
@@ -86,7 +87,7 @@ void reader_vision_fwd(Run *run, Reader *reader, void *out, const ReaderImage *i
 // logits: (R,V) t. The batch stays as it is until the backward is done.
 void reader_fwd(Run *run, Reader *reader, ReaderState *state, void *logits,
                 const ReaderBatch *batch);
-// Parameter gradients from dlogits (R,V). Given features, and embedding rows under images, get none.
+// Parameter gradients from dlogits (R,V). Given features get none, nor do table rows under images.
 void reader_bwd(Run *run, Reader *reader, ReaderState *state, const void *dlogits);
 
 #endif

@@ -97,7 +97,8 @@ TextTower text_tower_new(TensorList *list, const TextTowerConfig *config) {
     const BlockConfig *block = &config->block;
     const int C = block->C;
     CHECK(config->V >= 1, "V=%d: set it from the tokenizer", config->V);
-    CHECK(config->has_projection || config->head_hidden || config->E == C, "E=%d C=%d", config->E, C);
+    CHECK(config->has_projection || config->head_hidden || config->E == C, "E=%d C=%d", config->E,
+          C);
     CHECK(!config->has_final_norm || config->pool != POOL_MEAN, "pool=%d", (int)config->pool);
     TextTower tower = {.config = *config};
     char name[TENSOR_NAME];

@@ -1,15 +1,16 @@
 // text_tower: a text encoder from packed token ids to one embedding per text.
-//   x = word[id] (+ type[0]) (+ pos[t])    [embedding norm]    blocks    [final norm]    pooling    [head]
-// One code for JinaBERT (ALiBi, post-norm, gated), BERT (MiniLM, BiomedCLIP) and the causal CLIP text
-// tower; spec/models.md 2 to 5. Sequences are packed: there are no pad tokens. Leaves out dropout, and the
-// L2 norm, which is the caller's.
+//   x = word[id] (+ type[0]) (+ pos[t])   [embed norm]   blocks   [final norm]   pooling   [head]
+// One code for JinaBERT (ALiBi, post-norm, gated), BERT (MiniLM, BiomedCLIP) and the causal CLIP
+// text tower. Sequences are packed: there are no pad tokens. Leaves out dropout, and the L2 norm,
+// which is the caller's. Sources: Guenther et al. 2023 (JinaBERT); Devlin et al. 2019 (BERT);
+// Radford et al. 2021 (CLIP); the names are those of the published checkpoints.
 #ifndef JOMED_MODELS_TEXT_TOWER_H
 #define JOMED_MODELS_TEXT_TOWER_H
 
 #include "block.h"
 
 typedef enum { TEXT_JINA, TEXT_BERT, TEXT_CLIP } TextForm;
-typedef enum { POOL_MEAN, POOL_FIRST, POOL_LARGEST_ID } TextPool; // largest id: the first such row (EOT)
+typedef enum { POOL_MEAN, POOL_FIRST, POOL_LARGEST_ID } TextPool; // largest: first such row (EOT)
 typedef struct {
     TextForm form;
     const char *prefix;       // of all names, "text_model.transformer." for jina
@@ -43,7 +44,8 @@ typedef struct {
 typedef struct {
     int B, N;
     int32_t *ids, *pos_ids, *types, *cu_seqlens, *rows; // device copies
-    void *embedded, *pooled, *head_in, *hidden, *activated; // before embed_norm, norm, head, gelu, head2
+    void *embedded, *pooled, *head_in; // before embed_norm, norm, head
+    void *hidden, *activated;          // inside the head, before and after gelu
     NormState embed_norm, norm;
     StackState blocks;
 } TextTowerState;

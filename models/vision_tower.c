@@ -26,7 +26,8 @@ VisionTower vision_tower_new(TensorList *list, const VisionConfig *config) {
         tower.merge1 = linear_new(list, "visual.merger.mlp.0", C * cell, C * cell, true);
         tower.merge2 = linear_new(list, "visual.merger.mlp.2", config->C_out, C * cell, true);
     } else {
-        CHECK(cell == 1 && config->frames == 1, "merge=%d frames=%d", config->merge, config->frames);
+        CHECK(cell == 1 && config->frames == 1, "merge=%d frames=%d", config->merge,
+              config->frames);
         tower.patch.weight =
             tensors_add(list, "vision_tower.patch_conv.weight", init, 4, (int[]){C, 3, P, P});
         tower.ln_pre = norm_new(list, "vision_tower.ln_pre", block->norm, C, block->eps);
@@ -62,7 +63,8 @@ static bool has_same_size(const ReaderImage *a, const ReaderImage *b) {
     return a->rows == b->rows && a->columns == b->columns;
 }
 
-// Unfolds the pixels of the computed images into patches (N, 3*frames*P*P), equal sizes in one call.
+// Unfolds the pixels of the computed images into patches (N, 3*frames*P*P), equal sizes in one
+// call.
 static void unfold(Run *run, const VisionConfig *config, void *patches, const ReaderImage *image,
                    int count) {
     const int P = config->P, width = 3 * config->frames * P * P;

@@ -1,7 +1,8 @@
-// vision_tower: the eyes of a reader, from images of any size to rows as wide as the language model.
-//   Qwen2-VL: unfold in merge-cell order, no bias -> blocks -> ln_q, m*m rows side by side -> W2 gelu(W0)
-//   Pixtral:  unfold row-major, no bias -> ln_pre -> blocks -> linear_2(gelu(linear_1))
-// Images are packed; attention is full inside an image and never across. 2-D RoPE. spec/models.md 6, 7.
+// vision_tower: the eyes of a reader, from images of any size to rows for its language model.
+//   Qwen2-VL: unfold by merge cells (no bias), blocks, ln_q, m*m rows side by side, W2 gelu(W0)
+//   Pixtral:  unfold row by row (no bias), ln_pre, blocks, linear_2(gelu(linear_1))
+// Images are packed; attention is full inside an image and never across. 2-D RoPE. Sources: Wang et
+// al. 2024 (Qwen2-VL); Agrawal et al. 2024 (Pixtral 12B); names of the published checkpoints.
 #ifndef JOMED_MODELS_VISION_TOWER_H
 #define JOMED_MODELS_VISION_TOWER_H
 

@@ -72,8 +72,8 @@ static double loss_at(Probe *probe, const double *direction, double step) {
     return loss;
 }
 
-// The rounding noise of the loss: the largest distance from a straight line, over steps so small that
-// curvature cannot be seen.
+// The rounding noise of the loss: the largest distance from a straight line, over steps so small
+// that curvature cannot be seen.
 static double noise_of(Probe *probe, const double *direction) {
     enum { POINTS = 9 };
     double y[POINTS], mean = 0, slope = 0, squares = 0, worst = 0;
@@ -95,14 +95,14 @@ static double slope_at(Probe *probe, const double *direction, double step) {
     return (loss_at(probe, direction, step) - loss_at(probe, direction, -step)) / (2 * step);
 }
 
-// |derivative - grad . direction| within what truncation and noise explain. Of the error of a central
-// difference, h^2 (..) + h^4 (..), Richardson's combination of two widths removes the first term.
-// Allowed is that whole first term, as two pairs of widths show it: one pair may agree by chance.
-// Noise: the largest of nine residuals is about 1.5 sigma of a loss, and the combination has
-// 3.8 sigma / step; 16 noise / step is six times that, because hundreds of slopes are compared.
+// |derivative - grad . direction| within what truncation and noise explain. Of the error of a
+// central difference, h^2 (..) + h^4 (..), Richardson's combination of two widths removes the first
+// term. Allowed is that whole first term, as two pairs of widths show it: one pair may agree by
+// chance. Noise: the largest of nine residuals is about 1.5 sigma of a loss, and the combination
+// has 3.8 sigma / step; 16 noise / step is six times that, because hundreds of slopes are compared.
 static void expect_slope(Probe *probe, const double *direction, double slope, double noise,
                          double scale) {
-    const double own = 0x1p-20 * scale; // the gradient's own rounding: some units of f32 at the largest
+    const double own = 0x1p-20 * scale; // our own rounding: some units of f32 at the largest
     double best = 0, bound = INFINITY;
     for (double step = 0.1; step > 1e-3; step /= 4) {
         const double wide = slope_at(probe, direction, step),
@@ -115,8 +115,8 @@ static void expect_slope(Probe *probe, const double *direction, double slope, do
         }
     }
     const char *name = probe->tensor->name;
-    EXPECT(fabs(best - slope) <= bound, "%s: slope %.9g, differences give %.9g +- %.2g", name, slope,
-           best, bound);
+    EXPECT(fabs(best - slope) <= bound, "%s: slope %.9g, differences give %.9g +- %.2g", name,
+           slope, best, bound);
     EXPECT(bound <= 0.03 * fabs(slope) || bound <= 3e-3 * scale,
            "%s: the differences %.9g +- %.2g cannot judge a slope of %.9g (scale %.2g)", name, best,
            bound, slope, scale);

@@ -123,7 +123,8 @@ static void expect_bound(const Reference *reference, const char *name, double wo
     free(error);
 }
 
-void reference_expect(const Reference *reference, const char *name, const float *got, size_t count) {
+void reference_expect(const Reference *reference, const char *name, const float *got,
+                      size_t count) {
     size_t stored;
     double *truth = reference_f64_new(reference, name, &stored), worst = 0;
     EXPECT(count == stored, "%s has %zu elements, we %zu", name, stored, count);

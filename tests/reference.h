@@ -1,4 +1,5 @@
-// reference: tensors dumped from original implementations (tools/reference.py), and agreement with them.
+// reference: tensors dumped from original implementations (tools/reference.py), and agreement with
+// them.
 #ifndef JOMED_TESTS_REFERENCE_H
 #define JOMED_TESTS_REFERENCE_H
 
@@ -17,14 +18,15 @@ int32_t *reference_ids_new(const Reference *reference, const char *name, size_t 
 double *reference_f64_new(const Reference *reference, const char *name, size_t *count);
 bool reference_has(const Reference *reference, const char *name);
 
-// Fills the tensors of the list from weight/FILE, slices from fused tensors. Every tensor must be found with
-// its shape; tensors that no list entry wants are a failure too, unless is_partial.
+// Fills the tensors of the list from weight/FILE, slices from fused tensors. Every tensor must be
+// found with its shape; tensors that no list entry wants are a failure too, unless is_partial.
 void reference_load(const Reference *reference, TensorList *list, bool is_partial);
-// max |got - f64| <= 2 max |original f32 - f64| + 1e-7 max |f64|, for "out" and for every stored gradient
-// of a trainable tensor; a fused tensor is judged as a whole, by its slices. A gradient that is zero in
-// exact arithmetic (a key bias under softmax) has no scale of its own: the largest of all stands in.
-// Returns how many gradients were compared.
-void reference_expect(const Reference *reference, const char *name, const float *got, size_t count);
+// max |got - f64| <= 2 max |original f32 - f64| + 1e-7 max |f64|, for "out" and for every stored
+// gradient of a trainable tensor; a fused tensor is judged as a whole, by its slices. A gradient
+// that is zero in exact arithmetic (a key bias under softmax) has no scale of its own: the largest
+// of all stands in. Returns how many gradients were compared.
+void reference_expect(const Reference *reference, const char *name, const float *got,
+                      size_t count);
 int reference_expect_gradients(const Reference *reference, const TensorList *list);
 
 #endif

@@ -118,7 +118,7 @@ TEST(image_tower_batch_invariance) {
     }
 }
 
-// Checksums of spec/models.md 12.2, without the temperature.
+// Parameters of the published checkpoints, without the temperature.
 TEST(image_tower_sizes) {
     const struct {
         const char *name;

@@ -59,7 +59,8 @@ TEST(lora) {
     if (CASE("equation and merge")) {
         Fixture fixture;
         fixture_init(&fixture, DT_F32, false);
-        float w[OUT * IN], bias[OUT], a[RANK * IN], b[OUT * RANK], merged[OUT * IN], out[ROWS * OUT];
+        float w[OUT * IN], bias[OUT], a[RANK * IN], b[OUT * RANK], merged[OUT * IN];
+        float out[ROWS * OUT];
         tensor_read(&fixture.list, fixture.linear.weight, w);
         tensor_read(&fixture.list, fixture.linear.bias, bias);
         tensor_read(&fixture.list, fixture.linear.lora_a, a);
@@ -127,7 +128,8 @@ TEST(lora_init) {
             for (int i = 0; i < RANK * IN; i++) {
                 largest = fmaxf(largest, fabsf(a[i]));
             }
-            EXPECT(largest > 0.2f && largest <= (float)(1 / sqrt((double)IN)), "A reaches %g", largest);
+            EXPECT(largest > 0.2f && largest <= (float)(1 / sqrt((double)IN)), "A reaches %g",
+                   largest);
         }
         tensors_free(&fixture.list);
     }

@@ -26,13 +26,13 @@ TEST(model_tensors) {
         Tensor *weight = tensors_find(&list, "a.weight"), *bias = tensors_find(&list, "a.bias"),
                *scale = tensors_find(&list, "scale");
         EXPECT(!tensors_find(&list, "a"), "found '%s'", "a");
-        EXPECT(tensors_count(&list, false) == 3031 && tensors_count(&list, true) == 3030, "%zu, %zu",
-               tensors_count(&list, false), tensors_count(&list, true));
+        EXPECT(tensors_count(&list, false) == 3031 && tensors_count(&list, true) == 3030,
+               "%zu, %zu", tensors_count(&list, false), tensors_count(&list, true));
         EXPECT(bias->master - weight->master == 3008 && bias->grad - weight->grad == 3008 &&
                    list.trainable_count == 3072,
                "bias at %td of %zu", bias->master - weight->master, list.trainable_count);
-        EXPECT((weight->data == weight->master) == (t == DT_F32), "data %p, master %p", weight->data,
-               (void *)weight->master);
+        EXPECT((weight->data == weight->master) == (t == DT_F32), "data %p, master %p",
+               weight->data, (void *)weight->master);
         EXPECT(!scale->master && !scale->grad && scale->data, "frozen data %p", scale->data);
         tensors_init(&list, check_seed());
         float values[3000], stored[3000];

@@ -1,5 +1,5 @@
-// test_reader_reference: the reader against transformers (Qwen2-VL, Pixtral) and PEFT: logits and the
-// gradient of every parameter. The configurations repeat those of tools/dump_reference_*.py.
+// test_reader_reference: the reader against transformers (Qwen2-VL, Pixtral) and PEFT: logits and
+// the gradient of every parameter. The configurations repeat those of tools/dump_reference_*.py.
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -80,7 +80,8 @@ static void pass(void *ctx, Run *run, void *out, const void *dout) {
     }
 }
 
-// weights, and, where it is not NULL, more of them in a second fixture that also has the expectations.
+// weights, and, where it is not NULL, more of them in a second fixture that also has the
+// expectations.
 static void expect_reference(const char *weights, const char *more, const ReaderConfig *config,
                              bool is_base_trainable, int gradients) {
     Fixture fixture;

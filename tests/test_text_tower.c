@@ -112,7 +112,7 @@ TEST(text_tower_batch_invariance) {
     }
 }
 
-// Checksums of spec/models.md 12.2, without the temperature; MiniLM without its unused pooler.
+// Parameters of the published checkpoints, without the temperature; MiniLM without its pooler.
 TEST(text_tower_sizes) {
     const struct {
         const char *name;
@@ -134,13 +134,14 @@ TEST(text_tower_sizes) {
     }
 }
 
-// spec/models.md 12.3: eight printed digits, and half a unit of f32.
+// Press et al. 2022, section 3; eight printed digits, and half a unit of f32.
 TEST(alibi_slopes) {
     const double want[12] = {0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125, 0.00390625,
                              0.70710678, 0.35355339, 0.17677670, 0.08838835};
     float slopes[12];
     alibi_slopes(slopes, 12);
     for (int h = 0; h < 12; h++) {
-        EXPECT(fabs(slopes[h] - want[h]) <= 5e-9 + ldexp(want[h], -24), "slope %d is %.9g", h, slopes[h]);
+        EXPECT(fabs(slopes[h] - want[h]) <= 5e-9 + ldexp(want[h], -24), "slope %d is %.9g", h,
+               slopes[h]);
     }
 }

@@ -1,7 +1,7 @@
-# Reference tensors for the image tower in its three forms: jina-clip-v1's EVA02 (timm's Eva with both
-# sub-norms, SwiGLU, separate q, k, v and rotary positions), OpenAI CLIP (transformers) and timm's ViT
-# (BiomedCLIP's). Tiny and random. Writes tests/data/image_tower_*.safetensors; the numbers of the
-# configurations are repeated in tests/test_tower_reference.c.
+# Reference tensors for the image tower in its three forms: jina-clip-v1's EVA02 (timm's Eva with
+# both sub-norms, SwiGLU, separate q, k, v and rotary positions), OpenAI CLIP (transformers) and
+# timm's ViT (BiomedCLIP's). Tiny and random. Writes tests/data/image_tower_*.safetensors; the
+# numbers of the configurations are repeated in tests/test_tower_reference.c.
 import numpy
 import torch
 import timm.layers.mlp
@@ -17,7 +17,7 @@ PIXELS = numpy.random.default_rng(7).standard_normal((2, 3, 12, 12)).astype(nump
 
 
 def pixels(dtype):
-    return torch.from_numpy(PIXELS.astype(numpy.float64 if dtype == torch.float64 else PIXELS.dtype))
+    return torch.from_numpy(PIXELS).to(dtype)
 
 
 def eva():

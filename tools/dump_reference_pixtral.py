@@ -1,6 +1,6 @@
-# Reference tensors for the reader, from transformers' Llava with a Pixtral tower and a Mistral language
-# model, tiny and random. Writes tests/data/pixtral.safetensors. The numbers of the configuration are
-# repeated in tests/test_reader_reference.c.
+# Reference tensors for the reader, from transformers' Llava with a Pixtral tower and a Mistral
+# language model, tiny and random. Writes tests/data/pixtral.safetensors. The numbers of the
+# configuration are repeated in tests/test_reader_reference.c.
 import numpy
 import torch
 import transformers
@@ -56,7 +56,7 @@ def run(model, dtype):
             width = PATCH * max(c for _, c in grids)
             pixels = numpy.zeros((len(grids), 3, height, width),
                                  numpy.float64 if dtype == torch.float64 else numpy.float32)
-            for i, (rows, columns) in enumerate(grids):  # padded right and below, as the processor does
+            for i, (rows, columns) in enumerate(grids):  # padded right and below, as HF does
                 pixels[i, :, :rows * PATCH, :columns * PATCH] = given[f"pixels{b}.{i}"]
             extra = dict(pixel_values=torch.from_numpy(pixels),
                          image_sizes=torch.tensor([(r * PATCH, c * PATCH) for r, c in grids]))

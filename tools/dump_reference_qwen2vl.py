@@ -1,6 +1,6 @@
-# Reference tensors for the reader, from transformers' Qwen2-VL with a tiny random configuration, and
-# its LoRA gradients from PEFT. Writes tests/data/qwen2vl*.safetensors. The numbers of the configuration are
-# repeated in tests/test_reader_reference.c.
+# Reference tensors for the reader, from transformers' Qwen2-VL with a tiny random configuration,
+# and its LoRA gradients from PEFT. Writes tests/data/qwen2vl*.safetensors. The numbers of the
+# configuration are repeated in tests/test_reader_reference.c.
 import numpy
 import torch
 import peft

@@ -1,9 +1,10 @@
-# Reference tensors for the text tower in its forms: BERT with mean pooling (MiniLM) and with an MLP head on
-# the first token (BiomedCLIP), OpenAI CLIP's causal text tower, all three from transformers, and JinaBERT.
-# No package carries JinaBERT, so it is written here in plain torch from its description (spec: fused Wqkv,
-# symmetric ALiBi, post-norm, bias-free GLU with the gate first, padded batches with -10000 masks and a
-# masked mean): an independent form of the same equations, not the original's code.
-# Writes tests/data/text_tower_*.safetensors; the numbers are repeated in tests/test_tower_reference.c.
+# Reference tensors for the text tower in its forms: BERT with mean pooling (MiniLM) and with an MLP
+# head on the first token (BiomedCLIP), OpenAI CLIP's causal text tower, all three from
+# transformers, and JinaBERT. No package carries JinaBERT, so it is written here in plain torch from
+# its description (fused Wqkv, symmetric ALiBi, post-norm, bias-free GLU with the gate first,
+# padded batches with -10000 masks and a masked mean): an independent form of the same equations,
+# not the original's code. Writes tests/data/text_tower_*.safetensors; the numbers are repeated in
+# tests/test_tower_reference.c.
 import math
 
 import numpy

@@ -96,7 +96,7 @@ def random_weights(shapes, seed):
 
 
 def _measure(build, run, weights, inputs, frozen, seed, dtype, modules, scale=1):
-    """Output and gradients of one run, the loss multiplied by scale and the gradients divided by it."""
+    """Output and gradients of one run, the loss times scale and the gradients divided by it."""
     numbers = numpy.float32 if dtype == torch.float32 else numpy.float64
     with precision(dtype, modules):
         model = build().eval()
@@ -131,9 +131,9 @@ def dump(file, build, run, inputs, modules=(), rename=lambda name: name, frozen=
     checkpoint's. given: weights that another fixture already holds; they are used and not stored.
     keep: whose gradients are stored.
 
-    The f32 error is the largest of several f32 runs of the original that differ only in rounding: with
-    and without oneDNN's products, the loss scaled, and (for half of the runs) the weights moved as if rounded
-    once more. One run alone may be lucky, and with it every small tensor."""
+    The f32 error is the largest of several f32 runs of the original that differ only in rounding:
+    with and without oneDNN, the loss scaled, and (for half of the runs) the weights moved
+    as if rounded once more. One run alone may be lucky, and with it every small tensor."""
     with precision(torch.float32, modules):
         shapes = {n: tuple(p.shape) for n, p in build().named_parameters()}
     weights = random_weights(shapes, seed)
@@ -145,7 +145,8 @@ def dump(file, build, run, inputs, modules=(), rename=lambda name: name, frozen=
     for trial, (has_mkldnn, scale) in enumerate(itertools.product((True, False), (1, 3, 0.7, 11))):
         stored = _nudged(weights, trial) if trial % 2 else weights
         with torch.backends.mkldnn.flags(enabled=has_mkldnn):
-            values = _measure(build, run, stored, inputs, frozen, seed, torch.float32, modules, scale)
+            values = _measure(build, run, stored, inputs, frozen, seed, torch.float32, modules,
+                              scale)
         for name, value in values.items():
             off = numpy.abs(value.astype(numpy.float64) - truths[name]).max()
             error[name] = max(error.get(name, 0), off)
@@ -163,5 +164,6 @@ def dump(file, build, run, inputs, modules=(), rename=lambda name: name, frozen=
     save_file({n: numpy.ascontiguousarray(t) for n, t in tensors.items()}, path,
               metadata={"format": "pt", "torch": torch.__version__})
     print(f"{file}: {os.path.getsize(path)} bytes, {len(weights)} parameters, out "
-          f"{truths['out'].shape}, f32 error {error['out']:.2g} of {numpy.abs(truths['out']).max():.3g}")
+          f"{truths['out'].shape}, f32 error {error['out']:.2g} of "
+          f"{numpy.abs(truths['out']).max():.3g}")
     return {rename(n): w for n, w in weights.items()}

@@ -1,0 +1,111 @@
+// test_retriever: unit embeddings with gradients through the norm, and query heads as copies.
+#include "models/retriever.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/check.h"
+#include "tests/model_check.h"
+
+enum { B = 2, N = 7, PIXELS = B * 3 * 8 * 8 };
+static const int32_t ids[N] = {3, 1, 8, 5, 3, 7, 2};
+static const int32_t cu_seqlens[B + 1] = {0, 4, 7};
+
+typedef struct {
+    Retriever *retriever;
+    ImageTower *image; // the retriever's, or a head's
+    float *pixels;
+    bool is_text;
+} Fixture;
+
+static RetrieverConfig small_config(void) {
+    RetrieverConfig config;
+    CHECK(retriever_preset(&config, "tiny"), "no preset '%s'", "tiny");
+    config.image.image_size = 8;
+    config.image.P = 4;
+    config.image.L = config.text.L = 1;
+    config.image.E = config.text.E = 8;
+    config.text.V = 9;
+    BlockConfig *const blocks[] = {&config.image.block, &config.text.block};
+    for (int i = 0; i < 2; i++) {
+        blocks[i]->C = 8;
+        blocks[i]->H = blocks[i]->Hkv = 2;
+        blocks[i]->D = 4;
+        blocks[i]->F = 6;
+    }
+    return config;
+}
+
+static Fixture fixture_new(void) {
+    const RetrieverConfig config = small_config();
+    Fixture fixture = {.retriever = retriever_new(check_device(), DT_F32, &config, true)};
+    fixture.image = &fixture.retriever->image;
+    tensors_init(&fixture.retriever->tensors, check_seed());
+    tensors_disturb(&fixture.retriever->tensors, 0.1);
+    float host[PIXELS];
+    Rng rng = check_rng(1);
+    for (int i = 0; i < PIXELS; i++) {
+        host[i] = (float)rng_normal(&rng);
+    }
+    fixture.pixels = device_alloc(check_device(), sizeof host, "pixels");
+    device_copy_in(check_device(), fixture.pixels, host, sizeof host);
+    return fixture;
+}
+
+static void fixture_free(Fixture *fixture) {
+    device_release(check_device(), fixture->pixels);
+    retriever_free(fixture->retriever);
+}
+
+// Both towers, one below the other.
+static void pass(void *ctx, Run *run, void *out, const void *dout) {
+    Fixture *fixture = ctx;
+    const TextBatch texts = {.B = B, .N = N, .max_T = 4, .ids = ids, .cu_seqlens = cu_seqlens};
+    EmbedImagesState images_state;
+    EmbedTextsState texts_state;
+    embed_images_fwd(run, fixture->image, &images_state, out, fixture->pixels, B);
+    if (fixture->is_text) {
+        embed_texts_fwd(run, &fixture->retriever->text, &texts_state, run_at(run, out, B * 8),
+                        &texts);
+    }
+    if (dout) {
+        embed_images_bwd(run, fixture->image, &images_state, dout);
+        embed_texts_bwd(run, &fixture->retriever->text, &texts_state, run_at(run, dout, B * 8));
+    }
+}
+
+TEST(retriever) {
+    if (CASE("gradients")) {
+        Fixture fixture = fixture_new();
+        fixture.is_text = true;
+        const ModelUnderTest model = {.list = &fixture.retriever->tensors, .pass = pass,
+                                      .ctx = &fixture, .count = 2 * B * 8};
+        expect_model_gradients(&model);
+        fixture_free(&fixture);
+    }
+    if (CASE("unit rows, and a head is a copy")) {
+        Fixture fixture = fixture_new();
+        ModelUnderTest model = {.list = &fixture.retriever->tensors, .pass = pass, .ctx = &fixture,
+                                .count = B * 8};
+        float tower[B * 8], copy[B * 8];
+        model_run(&model, tower, NULL, false);
+        for (int b = 0; b < B; b++) {
+            double squares = 0;
+            for (int e = 0; e < 8; e++) {
+                squares += (double)tower[b * 8 + e] * tower[b * 8 + e];
+            }
+            // Eight quotients and a norm, each rounded once or twice.
+            EXPECT(fabs(sqrt(squares) - 1) <= 8 * 0x1p-24, "row %d has length %.9g", b,
+                   sqrt(squares));
+        }
+        Head *head = head_new(check_device(), DT_F32, &fixture.retriever->config.image, true);
+        EXPECT(tensors_copy(&head->tensors, &fixture.retriever->tensors) == head->tensors.count,
+               "%d tensors in the head", head->tensors.count);
+        fixture.image = &head->tower;
+        model_run(&model, copy, NULL, false);
+        EXPECT(memcmp(tower, copy, sizeof copy) == 0, "%.9g and %.9g", tower[0], copy[0]);
+        head_free(head);
+        fixture_free(&fixture);
+    }
+}
