@@ -1,6 +1,7 @@
-// doctor: what this machine has for us, line by line: "ok", "--" for optional things that are absent
-// with what they would give, "!!" for what will stop a run. Makes the directories the configuration
-// names and tries a file in each. Exit code 0, or 73 when one of them cannot be written.
+// doctor: what this machine has for us, line by line: "ok", "--" for optional things that are
+// absent with what they would give, "!!" for what will stop a run. Makes the directories the
+// configuration names and tries a file in each. Exit code 0, or 73 when one of them cannot be
+// written.
 #define _GNU_SOURCE // environ, sched_getaffinity
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -45,10 +46,11 @@ static void print_libraries(void) {
     compare("libpng", PNG_LIBPNG_VER_STRING, png_get_libpng_ver(NULL));
     compare("zlib", ZLIB_VERSION, zlibVersion());
 #ifdef LIBJPEG_TURBO_VERSION
-    row("ok", "libjpeg-turbo", VALUE_OF(LIBJPEG_TURBO_VERSION) " (jpeglib.h " VALUE_OF(
-                                   JPEG_LIB_VERSION) ")");
+    row("ok", "libjpeg-turbo",
+        VALUE_OF(LIBJPEG_TURBO_VERSION) " (jpeglib.h " VALUE_OF(JPEG_LIB_VERSION) ")");
 #else
-    row("--", "libjpeg", VALUE_OF(JPEG_LIB_VERSION) ", not libjpeg-turbo: pixels may differ by a level");
+    row("--", "libjpeg",
+        VALUE_OF(JPEG_LIB_VERSION) ", not libjpeg-turbo: pixels may differ by a level");
 #endif
     compare("jansson", JANSSON_VERSION, jansson_version_str());
     snprintf(built, sizeof built, "%d.%d.%d", UTF8PROC_VERSION_MAJOR, UTF8PROC_VERSION_MINOR,
@@ -83,11 +85,16 @@ static void print_cpu(const Config *config) {
     char value[256] = "";
 #if defined(__x86_64__)
     __builtin_cpu_init();
-#define FEATURE(name)                                                                    \
-    if (__builtin_cpu_supports(name)) {                                                  \
-        snprintf(value + strlen(value), sizeof value - strlen(value), "%s ", name);      \
-    }
-    FEATURE("avx2") FEATURE("fma") FEATURE("avx512f") FEATURE("avx512bw")
+#define FEATURE(name)                                                                   \
+    do {                                                                                \
+        if (__builtin_cpu_supports(name)) {                                             \
+            snprintf(value + strlen(value), sizeof value - strlen(value), "%s ", name); \
+        }                                                                               \
+    } while (0)
+    FEATURE("avx2");
+    FEATURE("fma");
+    FEATURE("avx512f");
+    FEATURE("avx512bw");
     unsigned a, b, c, d; // f16c: clang's builtin does not know the name
     if (__get_cpuid(1, &a, &b, &c, &d) && c & bit_F16C) {
         snprintf(value + strlen(value), sizeof value - strlen(value), "f16c ");
@@ -125,12 +132,23 @@ static bool print_directory(const char *key, const char *path) {
 
 // ---- launcher ----
 static void print_launcher(void) {
-    static const char *const prefixes[] = {"SLURM_PROCID=",  "SLURM_NTASKS=",    "SLURM_STEP_ID=",
-                                           "SLURM_JOB_ID=",  "SLURM_LOCALID=",   "SLURM_STEP_NODELIST=",
-                                           "SLURM_RESTART_COUNT=", "RANK=",      "WORLD_SIZE=",
-                                           "LOCAL_RANK=",    "MASTER_ADDR=",     "MASTER_PORT=",
-                                           "OMPI_COMM_WORLD_RANK=", "OMPI_COMM_WORLD_SIZE=",
-                                           "PMI_RANK=",      "PMI_SIZE=",        "CUDA_VISIBLE_DEVICES="};
+    static const char *const prefixes[] = {"SLURM_PROCID=",
+                                           "SLURM_NTASKS=",
+                                           "SLURM_STEP_ID=",
+                                           "SLURM_JOB_ID=",
+                                           "SLURM_LOCALID=",
+                                           "SLURM_STEP_NODELIST=",
+                                           "SLURM_RESTART_COUNT=",
+                                           "RANK=",
+                                           "WORLD_SIZE=",
+                                           "LOCAL_RANK=",
+                                           "MASTER_ADDR=",
+                                           "MASTER_PORT=",
+                                           "OMPI_COMM_WORLD_RANK=",
+                                           "OMPI_COMM_WORLD_SIZE=",
+                                           "PMI_RANK=",
+                                           "PMI_SIZE=",
+                                           "CUDA_VISIBLE_DEVICES="};
     int found = 0;
     for (char **e = environ; *e; e++) {
         for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
@@ -144,7 +162,8 @@ static void print_launcher(void) {
         row("--", "launcher", "no Slurm, torchrun or mpirun variables: one process");
     }
     if (getenv("SLURM_JOB_ID") && !getenv("SLURM_STEP_ID")) {
-        row("!!", "launcher", "inside a Slurm job but not in a step: start with srun, or it is one process");
+        row("!!", "launcher",
+            "inside a Slurm job but not in a step: start with srun, or it is one process");
     }
 }
 

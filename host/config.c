@@ -1,4 +1,4 @@
-// config: the table made from the list of keys, and what sets, prints and explains them; see config.h.
+// config: the table made from the list of keys; what sets, prints and explains them; see config.h.
 #define _POSIX_C_SOURCE 200809L
 #include "config.h"
 
@@ -45,9 +45,7 @@ typedef struct {
 static const Key keys[CONFIG_COUNT] = {CONFIG(CONFIG_NOTHING, ROW, CONFIG_NOTHING)};
 
 #define REFUSED_ROW(key, value, why) {key, value, why},
-static const struct {
-    const char *key, *value, *why;
-} refused[] = {CONFIG_REFUSED(REFUSED_ROW)};
+static const struct { const char *key, *value, *why; } refused[] = {CONFIG_REFUSED(REFUSED_ROW)};
 
 static const Key *find_key(const char *name) {
     for (int i = 0; i < CONFIG_COUNT; i++) {
@@ -220,8 +218,8 @@ static char *store_scalar(const Key *key, const KeyScalar *scalar, void *field) 
     case TYPE_CHOICE: {
         const int index = choice_index(key->choices, scalar->text);
         if (index < 0) {
-            return xformat_new("wants %.*s, got '%.80s'", (int)strlen(key->choices) - 1, key->choices,
-                               scalar->text);
+            return xformat_new("wants %.*s, got '%.80s'", (int)strlen(key->choices) - 1,
+                               key->choices, scalar->text);
         }
         *(int *)field = index;
         return NULL;
@@ -280,11 +278,13 @@ static char *store(Config *config, const Key *key, const KeyEntry *entry) {
 
 // ---- reading ----
 // Handles one entry of a file or the command line; place is put in front of problems.
-static void apply(Config *config, ConfigProblems *problems, const char *place, const KeyEntry *entry) {
+static void apply(Config *config, ConfigProblems *problems, const char *place,
+                  const KeyEntry *entry) {
     const Key *key = find_key(entry->path);
     const char *value = entry->kind == KEY_SCALAR ? entry->items[0].text : "";
     if (!key && is_section(entry->path)) {
-        if (entry->kind == KEY_LIST || (entry->kind == KEY_SCALAR && !keyfile_is_null(entry->items))) {
+        if (entry->kind == KEY_LIST ||
+            (entry->kind == KEY_SCALAR && !keyfile_is_null(entry->items))) {
             add_problem(problems, xformat_new("%s: '%s' is a section, give its keys values", place,
                                               entry->path));
         }
@@ -334,7 +334,8 @@ void config_read_yaml(Config *config, ConfigProblems *problems, const char *name
         bool is_below_unknown = false; // the unknown section itself is told, not all it holds
         for (int k = 0; k < i && !is_below_unknown; k++) {
             const size_t length = strlen(file.entries[k].path);
-            is_below_unknown = file.entries[k].kind == KEY_MAP && !is_section(file.entries[k].path) &&
+            is_below_unknown = file.entries[k].kind == KEY_MAP &&
+                               !is_section(file.entries[k].path) &&
                                strncmp(entry->path, file.entries[k].path, length) == 0 &&
                                entry->path[length] == '.';
         }
@@ -421,8 +422,10 @@ void config_from_arguments(Config *config, int count, char **arguments) {
             continue;
         }
         if (path) {
-            die(EXIT_SYNTAX, "'%s': one configuration file is enough, '%s' came first; overrides are "
-                "key=value", arguments[i], path);
+            die(EXIT_SYNTAX,
+                "'%s': one configuration file is enough, '%s' came first; overrides are "
+                "key=value",
+                arguments[i], path);
         }
         path = arguments[i];
         FileBytes bytes;
@@ -559,7 +562,8 @@ char *config_dump_new(const Config *config) {
     for (int i = 0; i < CONFIG_COUNT; i++) {
         const char *name = keys[i].name, *dot = strchr(name, '.');
         const size_t length = dot ? (size_t)(dot - name) + 1 : 0;
-        if (length && (i == 0 || length != section || strncmp(name, keys[i - 1].name, length) != 0)) {
+        if (length &&
+            (i == 0 || length != section || strncmp(name, keys[i - 1].name, length) != 0)) {
             fprintf(out, "%.*s:\n", (int)length - 1, name);
         }
         section = length;

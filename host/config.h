@@ -1,8 +1,8 @@
 // config: the settings of a run, from defaults, one YAML file and key=value arguments; later wins.
 //
 // The struct is generated from the list in keys.h: section `retriever.`, name `lr` is
-// config->retriever.lr and the key "retriever.lr". Nested maps and dotted keys in YAML mean the same.
-// All problems of a file and a command line are collected and shown together; exit code 78.
+// config->retriever.lr and the key "retriever.lr". Nested maps and dotted keys in YAML mean the
+// same. All problems of a file and a command line are collected and shown together; exit code 78.
 // Left out: what several keys mean together (the verbs check that), environment variables.
 // Source: redis config.c (one table row per setting), OmegaConf's key=value lists.
 #ifndef JOMED_HOST_CONFIG_H
@@ -74,7 +74,8 @@ typedef struct {
 } ConfigProblems;
 void config_init(Config *config); // every key at its default
 void config_free(Config *config);
-// Sets what the text of a YAML file says; name is used in messages. Good keys are set beside bad ones.
+// Sets what the text of a YAML file says; name is used in messages. Good keys are set beside bad
+// ones.
 void config_read_yaml(Config *config, ConfigProblems *problems, const char *name, const void *text,
                       size_t size);
 // One argument "key=value". Lists are written [a, b].

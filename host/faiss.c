@@ -21,7 +21,9 @@ static bool take(Cursor *c, void *out, size_t n) {
     return true;
 }
 
-static Error bad(const Cursor *c, const char *what) { return error_at(EXIT_BAD_DATA, c->at, "%s", what); }
+static Error bad(const Cursor *c, const char *what) {
+    return error_at(EXIT_BAD_DATA, c->at, "%s", what);
+}
 
 // The four letters are behind the cursor already.
 static Error read_header(Cursor *c, int32_t *d, int64_t *n) {
@@ -42,7 +44,8 @@ static Error read_header(Cursor *c, int32_t *d, int64_t *n) {
         return bad(c, "the flag is_trained is neither 0 nor 1");
     }
     if (metric != 0) {
-        return error_at(EXIT_BAD_DATA, c->at, "metric %d; only inner product (0) is read", (int)metric);
+        return error_at(EXIT_BAD_DATA, c->at, "metric %d; only inner product (0) is read",
+                        (int)metric);
     }
     return error_none();
 }
@@ -64,8 +67,8 @@ static Error read_flat(Cursor *c, FaissIndex *out) {
                         (unsigned long long)floats, (long long)n, (int)d);
     }
     if (bytes > c->size - c->at) {
-        return error_at(EXIT_BAD_DATA, c->at, "%zu bytes of rows, %zu are left; is it truncated", bytes,
-                        c->size - c->at);
+        return error_at(EXIT_BAD_DATA, c->at, "%zu bytes of rows, %zu are left; is it truncated",
+                        bytes, c->size - c->at);
     }
     *out = (FaissIndex){.E = d, .M = (size_t)n, .rows = c->data + c->at};
     c->at += bytes;
@@ -113,8 +116,8 @@ Error faiss_parse(FaissIndex *out, const void *data, size_t size) {
     } else if (memcmp(kind, "IxM2", 4) == 0 || memcmp(kind, "IxMp", 4) == 0) {
         error = read_ids(&c, &index);
     } else if (memcmp(kind, "Ix", 2) == 0 && kind[2] > ' ' && kind[3] > ' ') {
-        error = error_at(EXIT_BAD_DATA, 0, "index kind '%s'; IndexFlatIP and IndexIDMap2 of it are read",
-                         kind);
+        error = error_at(EXIT_BAD_DATA, 0,
+                         "index kind '%s'; IndexFlatIP and IndexIDMap2 of it are read", kind);
     } else {
         error = error_at(EXIT_BAD_DATA, 0, "no faiss index: the magic letters are missing");
     }

@@ -1,10 +1,10 @@
 // faiss: flat inner-product indexes as faiss stores them, in and out, with or without ids.
 //
 //   IxFI  int32 d | int64 n | 2 x int64 1048576 | u8 1 | int32 metric 0 | u64 n*d | f32[n*d]
-//   IxM2  the same 33 bytes of header | a whole IxFI | u64 n | int64[n]         (IxMp: the older IDMap)
+//   IxM2  the same 33 bytes of header | a whole IxFI | u64 n | int64[n]   (IxMp: the older IDMap)
 //
-// Little-endian, no padding: rows begin at odd offsets and are copied out. Left out: every other index,
-// other metrics (they would rank differently without saying so).
+// Little-endian, no padding: rows begin at odd offsets and are copied out.
+// Left out: every other index, other metrics (they would rank differently without saying so).
 // Source: faiss/impl/index_write.cpp and index_read.cpp, 1.7 to 1.11.
 #ifndef JOMED_HOST_FAISS_H
 #define JOMED_HOST_FAISS_H

@@ -139,7 +139,8 @@ Error file_read_new(FileBytes *out, const char *path, size_t limit) {
     }
     if (size > limit) {
         close(fd);
-        return error_at(EXIT_BAD_DATA, limit, "the file has %zu bytes, %zu are allowed", size, limit);
+        return error_at(EXIT_BAD_DATA, limit, "the file has %zu bytes, %zu are allowed", size,
+                        limit);
     }
     uint8_t *data = malloc(size + 1);
     if (!data) {
@@ -215,9 +216,9 @@ Error file_writer_open(FileWriter *writer, const char *path) {
         writer->fd = open(writer->temporary, flags, 0666);
     }
     if (writer->fd < 0) {
-        const Error error = failed(errno == ENOSPC || errno == EIO || errno == EDQUOT ? EXIT_IO
-                                                                                      : EXIT_NO_OUTPUT,
-                                   "create");
+        const Error error =
+            failed(errno == ENOSPC || errno == EIO || errno == EDQUOT ? EXIT_IO : EXIT_NO_OUTPUT,
+                   "create");
         file_writer_abandon(writer);
         writer->error = error;
         return error;
@@ -349,8 +350,8 @@ void file_log_line_args(FileLog *log, const char *fmt, va_list args) {
     }
     log->is_torn |= n > 0;
     if (log->dropped++ == 0) {
-        LOG(WARN, "%s: a line could not be written (%s) and was dropped; the work goes on", log->path,
-            n < 0 ? strerror(errno) : "disk full");
+        LOG(WARN, "%s: a line could not be written (%s) and was dropped; the work goes on",
+            log->path, n < 0 ? strerror(errno) : "disk full");
     }
 }
 
@@ -509,8 +510,8 @@ Error file_resolve_new(char **out, const char *root, const char *name, bool allo
     if (allow_absolute) {
         *out = joined;
         return file_exists(joined) ? error_none()
-                                   : error_at(EXIT_NO_INPUT, ERROR_NOWHERE, "cannot open '%.100s': %s",
-                                              name, strerror(errno));
+                                   : error_at(EXIT_NO_INPUT, ERROR_NOWHERE,
+                                              "cannot open '%.100s': %s", name, strerror(errno));
     }
     // realpath follows every link and "..", so what counts is where the file really is.
     char *real_root = realpath(root[0] ? root : ".", NULL), *real = realpath(joined, NULL);
@@ -520,11 +521,12 @@ Error file_resolve_new(char **out, const char *root, const char *name, bool allo
         error = error_at(EXIT_BAD_DATA, ERROR_NOWHERE,
                          "absolute path '%.100s'; set data.allow_absolute_paths=true", name);
     } else if (!real || !real_root) {
-        error = error_at(EXIT_NO_INPUT, ERROR_NOWHERE, "cannot open '%.100s' under '%.60s': %s", name,
-                         root, strerror(errno));
+        error = error_at(EXIT_NO_INPUT, ERROR_NOWHERE, "cannot open '%.100s' under '%.60s': %s",
+                         name, root, strerror(errno));
     } else if (length > 1 && (strncmp(real, real_root, length) != 0 || real[length] != '/')) {
-        error = error_at(EXIT_BAD_DATA, ERROR_NOWHERE,
-                         "path '%.90s' leaves '%.60s'; set data.allow_absolute_paths=true", name, root);
+        error =
+            error_at(EXIT_BAD_DATA, ERROR_NOWHERE,
+                     "path '%.90s' leaves '%.60s'; set data.allow_absolute_paths=true", name, root);
     } else {
         *out = xstrdup(real);
     }

@@ -1,12 +1,13 @@
 // file: the only way we read, map, replace and append files.
 //
-// A file that others rely on is never written in place: the new content goes to a temporary name in the
-// same directory, is synced, closed, renamed over the old one, and the directory is synced. Whatever
-// moment the machine dies, the old or the new file is there, whole. Every return value is checked.
+// A file that others rely on is never written in place: the new content goes to a temporary name in
+// the same directory, is synced, closed, renamed over the old one, and the directory is synced.
+// Whatever moment the machine dies, the old or the new file is there, whole. Every return value is
+// checked.
 //
-// All functions return an Error without the path in its text: error_die(path, error) puts it in front.
-// Codes: EXIT_NO_INPUT nothing there, EXIT_NO_OUTPUT cannot be created, EXIT_IO failed on the way (disk
-// full). The offset is ERROR_NOWHERE unless a byte is to blame.
+// All functions return an Error without the path in its text: error_die(path, error) puts it in
+// front. Codes: EXIT_NO_INPUT nothing there, EXIT_NO_OUTPUT cannot be created, EXIT_IO failed on
+// the way (disk full). The offset is ERROR_NOWHERE unless a byte is to blame.
 // Left out: locks (runlog), formats, network file systems without rename.
 // Source: "Files are hard" (Luu) and the fsync rules of SQLite's atomic commit.
 #ifndef JOMED_HOST_FILE_H
@@ -25,8 +26,8 @@ typedef struct {
 } FileBytes;
 // Reads a whole regular file onto the heap; refuses (EXIT_BAD_DATA) one larger than limit bytes.
 Error file_read_new(FileBytes *out, const char *path, size_t limit);
-// Maps a whole regular file for reading. Somebody who truncates the file meanwhile kills us (SIGBUS);
-// our own writers never do, because they rename.
+// Maps a whole regular file for reading. Somebody who truncates the file meanwhile kills us
+// (SIGBUS); our own writers never do, because they rename.
 Error file_map_new(FileBytes *out, const char *path);
 void file_bytes_free(FileBytes *bytes); // also fine on a zeroed struct
 
@@ -42,7 +43,8 @@ typedef struct {
 } FileWriter;
 Error file_writer_open(FileWriter *writer, const char *path);
 void file_writer_add(FileWriter *writer, const void *data, size_t size);
-void file_writer_print(FileWriter *writer, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void file_writer_print(FileWriter *writer, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 // Makes the new content the file's and ends the writer. On an error the old file stands and nothing
 // is left behind.
 Error file_writer_commit(FileWriter *writer);
@@ -51,8 +53,8 @@ void file_writer_abandon(FileWriter *writer); // ends the writer, the old file s
 Error file_replace(const char *path, const void *data, size_t size);
 
 // ---- appending ----
-// A log that must not stop the work: each line is one write(2); a line that cannot be written whole is
-// counted and dropped, and the first one is reported.
+// A log that must not stop the work: each line is one write(2); a line that cannot be written whole
+// is counted and dropped, and the first one is reported.
 typedef struct {
     char *path;
     int fd;
@@ -73,24 +75,25 @@ Error file_close(int fd); // the return value of close counts: some file systems
 // ---- directories and names ----
 bool file_exists(const char *path);
 bool file_is_directory(const char *path);
-Error file_make_directories(const char *path); // with parents; fine when they are there
+Error file_make_directories(const char *path);       // with parents; fine when they are there
 Error file_rename(const char *from, const char *to); // and syncs the directory of `to`
 Error file_remove_tree(const char *path); // a file or a directory with all in it; fine when absent
 // Can a file be created in directory path (made first)? Tried, not guessed.
 Error file_check_writable(const char *path);
-uint64_t file_free_bytes(const char *path); // for us, on the file system of path; UINT64_MAX: unknown
+// Free for us on the file system of path; UINT64_MAX: unknown.
+uint64_t file_free_bytes(const char *path);
 // Names in a directory without "." and "..", sorted by strcmp. Free with file_list_free.
 Error file_list_new(char ***names, int *count, const char *path);
 void file_list_free(char **names, int count);
 char *file_join_new(const char *directory, const char *name); // name itself when absolute
-// Path of a file named by data (a JSONL row, an index): relative to root, and inside it after symbolic
-// links are followed. Absolute names and escapes are refused (EXIT_BAD_DATA) unless allow_absolute; a
-// file that is not there gives EXIT_NO_INPUT.
+// Path of a file named by data (a JSONL row, an index): relative to root, and inside it after
+// symbolic links are followed. Absolute names and escapes are refused (EXIT_BAD_DATA) unless
+// allow_absolute; a file that is not there gives EXIT_NO_INPUT.
 Error file_resolve_new(char **out, const char *root, const char *name, bool allow_absolute);
 
 // ---- faults for tests ----
-// The k-th (1 = next) call of kind "open", "write", "fsync", "close" or "rename" in this module fails
-// with that errno, and with is_persistent all later ones do. kind NULL ends it.
+// The k-th (1 = next) call of kind "open", "write", "fsync", "close" or "rename" in this module
+// fails with that errno, and with is_persistent all later ones do. kind NULL ends it.
 void file_fault(const char *kind, int k, int error_number, bool is_persistent);
 
 #endif

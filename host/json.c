@@ -20,7 +20,8 @@ Error json_parse_new(json_t **out, const void *text, size_t size) {
     *out = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &where);
     if (!*out) {
         const size_t at = where.position < 0 ? 0 : (size_t)where.position;
-        return error_at(EXIT_BAD_DATA, at, "line %d column %d: %s", where.line, where.column, where.text);
+        return error_at(EXIT_BAD_DATA, at, "line %d column %d: %s", where.line, where.column,
+                        where.text);
     }
     return error_none();
 }
@@ -62,11 +63,11 @@ static const json_t *member(const json_t *object, const char *name, bool is_requ
         return value;
     }
     if (!value && is_required) {
-        *error = error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "member '%.60s' is missing, %s is wanted", name,
-                          wanted);
+        *error = error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "member '%.60s' is missing, %s is wanted",
+                          name, wanted);
     } else if (value && (is_required || !json_is_null(value))) {
-        *error = error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "member '%.60s' wants %s, got %s", name, wanted,
-                          json_type_name(value));
+        *error = error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "member '%.60s' wants %s, got %s", name,
+                          wanted, json_type_name(value));
     }
     return NULL;
 }
@@ -87,15 +88,16 @@ Error json_member_text(const json_t *object, const char *name, bool is_required,
     return error;
 }
 
-Error json_member_int(const json_t *object, const char *name, bool is_required, int64_t low, int64_t high,
-                      int64_t *out) {
+Error json_member_int(const json_t *object, const char *name, bool is_required, int64_t low,
+                      int64_t high, int64_t *out) {
     Error error;
     const json_t *value = member(object, name, is_required, is_integer, "an integer", &error);
     if (value) {
         const int64_t got = json_integer_value(value);
         if (got < low || got > high) {
-            return error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "member '%.60s': %lld is outside %lld .. %lld",
-                            name, (long long)got, (long long)low, (long long)high);
+            return error_at(EXIT_BAD_DATA, ERROR_NOWHERE,
+                            "member '%.60s': %lld is outside %lld .. %lld", name, (long long)got,
+                            (long long)low, (long long)high);
         }
         *out = got;
     }
@@ -120,7 +122,8 @@ Error json_member_bool(const json_t *object, const char *name, bool is_required,
     return error;
 }
 
-Error json_member_object(const json_t *object, const char *name, bool is_required, const json_t **out) {
+Error json_member_object(const json_t *object, const char *name, bool is_required,
+                         const json_t **out) {
     Error error;
     const json_t *value = member(object, name, is_required, is_object, "an object", &error);
     if (value) {
@@ -129,7 +132,8 @@ Error json_member_object(const json_t *object, const char *name, bool is_require
     return error;
 }
 
-Error json_member_array(const json_t *object, const char *name, bool is_required, const json_t **out) {
+Error json_member_array(const json_t *object, const char *name, bool is_required,
+                        const json_t **out) {
     Error error;
     const json_t *value = member(object, name, is_required, is_array, "an array", &error);
     if (value) {

@@ -33,8 +33,8 @@ static int escape_value(const uint8_t *p, const uint8_t *end) {
     return value;
 }
 
-// Bytes at p, inside a string, that go together: an escape (with both halves of a pair) or a character.
-// *is_bad: they cannot stand in a C string of UTF-8 and are to be replaced.
+// Bytes at p, inside a string, that go together: an escape (with both halves of a pair) or a
+// character. *is_bad: they cannot stand in a C string of UTF-8 and are to be replaced.
 static size_t text_unit(const uint8_t *p, const uint8_t *end, bool *is_bad) {
     *is_bad = false;
     const int value = escape_value(p, end);
@@ -67,9 +67,10 @@ static size_t odd_number(const uint8_t *p, const uint8_t *end) {
     return 0;
 }
 
-// Copies the line to the scratch and mends it; returns the length there. The worst growth is a bad byte
-// (1) to U+FFFD (3), or NaN (3) to null (4).
-static size_t clean(Jsonl *reader, const uint8_t *p, const uint8_t *end, size_t *texts, size_t *numbers) {
+// Copies the line to the scratch and mends it; returns the length there. The worst growth is a bad
+// byte (1) to U+FFFD (3), or NaN (3) to null (4).
+static size_t clean(Jsonl *reader, const uint8_t *p, const uint8_t *end, size_t *texts,
+                    size_t *numbers) {
     const size_t need = 3 * (size_t)(end - p) + 1;
     if (need > reader->room) {
         reader->room = need;
@@ -115,7 +116,8 @@ static size_t clean(Jsonl *reader, const uint8_t *p, const uint8_t *end, size_t 
 static Error parse_line(Jsonl *reader, const uint8_t *start, const uint8_t *stop, json_t **row) {
     const size_t length = (size_t)(stop - start);
     if (length > JSONL_MAX_LINE) {
-        return error_at(EXIT_BAD_DATA, reader->line, "a line of %zu bytes; 16 MiB are allowed", length);
+        return error_at(EXIT_BAD_DATA, reader->line, "a line of %zu bytes; 16 MiB are allowed",
+                        length);
     }
     size_t texts = 0, numbers = 0;
     const size_t size = clean(reader, start, stop, &texts, &numbers);

@@ -28,8 +28,8 @@ typedef struct {
 
 // Starts at the first line. data (size) and name are borrowed until jsonl_end.
 void jsonl_begin(Jsonl *reader, const char *name, const void *data, size_t size);
-// The next object as a new reference, NULL at the end. Error: offset = line (so that error_die prints
-// "file:line: ..."); the text names the column.
+// The next object as a new reference, NULL at the end. Error: offset = line (so that error_die
+// prints "file:line: ..."); the text names the column.
 Error jsonl_next(Jsonl *reader, json_t **row);
 // Says (LOG) what was skipped and replaced, and frees the scratch.
 void jsonl_end(Jsonl *reader);

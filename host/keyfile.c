@@ -67,9 +67,9 @@ static bool take_scalar(Reader *r, KeyScalar *out) {
         return fail(r, &e->start_mark, "a zero character in a text");
     }
     *out = (KeyScalar){.text = xstrdup(text),
-                        .is_quoted = e->data.scalar.style != YAML_PLAIN_SCALAR_STYLE,
-                        .line = (int)e->start_mark.line + 1,
-                        .column = (int)e->start_mark.column + 1};
+                       .is_quoted = e->data.scalar.style != YAML_PLAIN_SCALAR_STYLE,
+                       .line = (int)e->start_mark.line + 1,
+                       .column = (int)e->start_mark.column + 1};
     return true;
 }
 
@@ -78,8 +78,8 @@ static KeyEntry *add_entry(Reader *r, char *path, const yaml_mark_t *mark) {
     KeyFile *out = r->out;
     for (int i = 0; i < out->count; i++) {
         if (strcmp(out->entries[i].path, path) == 0) {
-            char *what = xformat_new("duplicate key '%.80s', first in line %d", path,
-                                     out->entries[i].line);
+            char *what =
+                xformat_new("duplicate key '%.80s', first in line %d", path, out->entries[i].line);
             fail(r, mark, what);
             free(what);
             free(path);
@@ -202,7 +202,8 @@ static bool read_document(Reader *r) {
 Error keyfile_parse_new(KeyFile *out, const void *text, size_t size) {
     *out = (KeyFile){0};
     if (size > MAX_BYTES) {
-        return error_at(EXIT_CONFIG, 1, "1: %zu bytes are no configuration file (limit 1 MiB)", size);
+        return error_at(EXIT_CONFIG, 1, "1: %zu bytes are no configuration file (limit 1 MiB)",
+                        size);
     }
     Reader r = {.out = out, .error = error_none()};
     if (!yaml_parser_initialize(&r.parser)) {
@@ -211,7 +212,8 @@ Error keyfile_parse_new(KeyFile *out, const void *text, size_t size) {
     yaml_parser_set_encoding(&r.parser, YAML_UTF8_ENCODING); // UTF-16 would be a second way
     yaml_parser_set_input_string(&r.parser, text, size);
     if (!read_document(&r)) {
-        CHECK(r.error.code != EXIT_OK, "a failure without an error, in line %zu", r.parser.mark.line);
+        CHECK(r.error.code != EXIT_OK, "a failure without an error, in line %zu",
+              r.parser.mark.line);
         keyfile_free(out);
     }
     if (r.has_event) {
@@ -248,13 +250,13 @@ static bool is_one_of(const char *text, const char *words) { // words: " a b c "
 }
 
 bool keyfile_is_null(const KeyScalar *scalar) {
-    return !scalar->is_quoted && (!scalar->text[0] || is_one_of(scalar->text, " ~ null Null NULL "));
+    return !scalar->is_quoted &&
+           (!scalar->text[0] || is_one_of(scalar->text, " ~ null Null NULL "));
 }
 
 bool keyfile_is_old_bool(const KeyScalar *scalar) {
     return !scalar->is_quoted &&
-           is_one_of(scalar->text,
-                     " yes Yes YES no No NO on On ON off Off OFF y Y n N ");
+           is_one_of(scalar->text, " yes Yes YES no No NO on On ON off Off OFF y Y n N ");
 }
 
 bool keyfile_get_bool(const KeyScalar *scalar, bool *out) {
@@ -273,7 +275,9 @@ bool keyfile_get_int(const KeyScalar *scalar, int64_t *out) {
         p += 2;
     }
     const char *digits = p + (base == 10 && (*p == '-' || *p == '+'));
-    const char *allowed = base == 10 ? "0123456789" : base == 8 ? "01234567" : "0123456789abcdefABCDEF";
+    const char *allowed = base == 10  ? "0123456789"
+                          : base == 8 ? "01234567"
+                                      : "0123456789abcdefABCDEF";
     if (!*digits || digits[strspn(digits, allowed)]) {
         return false;
     }
@@ -329,8 +333,9 @@ bool keyfile_is_plain_safe(const char *text) {
     const KeyScalar plain = {.text = (char *)(uintptr_t)text};
     bool flag;
     double number;
-    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+-";
+    static const char letters[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+-";
     return text[0] && text[0] != '-' && text[0] != '.' && text[strspn(text, letters)] == '\0' &&
-           !keyfile_is_null(&plain) && !keyfile_is_old_bool(&plain) && !keyfile_get_bool(&plain, &flag) &&
-           !keyfile_get_float(&plain, &number);
+           !keyfile_is_null(&plain) && !keyfile_is_old_bool(&plain) &&
+           !keyfile_get_bool(&plain, &flag) && !keyfile_get_float(&plain, &number);
 }

@@ -1,34 +1,38 @@
-// keys: the list of all settings. One line each; struct Config, the parser, help and the dump of a run
-// come from it (config.h).
+// keys: the list of all settings. One line each, as wide as it gets; struct Config, the parser, help
+// and the dump of a run come from it (config.h).
 //
 //   X(section, name, TYPE, default as text, range, help)     section ends with a dot, or is empty
 //
-// TYPE: BOOL bool, INT int, SIZE int64_t, FLOAT double, TEXT const char *, CHOICE int (an enumerator),
-// TEXTS TextList, INTS IntList. Range: BETWEEN(low, high), ONE_OF(choices), ANY.
+// TYPE: BOOL bool, INT int, SIZE int64_t, FLOAT double, TEXT const char *, CHOICE int (an
+// enumerator), TEXTS TextList, INTS IntList. Range: BETWEEN(low, high), ONE_OF(choices), ANY.
 // To add a key, add a line; to add a section, BEGIN and END around it.
 #ifndef JOMED_HOST_KEYS_H
 #define JOMED_HOST_KEYS_H
 
 // ---- choices: C(enumerator, "text"), in this order ----
-// Those that name enumerators of another module (DType, DeviceKind, LogLevel, BadImage) have its order.
+// Those that name enumerators of another module (DType, DeviceKind, LogLevel, BadImage) keep its order.
 #define START_CHOICES(C) \
     C(KEY_START_NEW, "new") C(KEY_START_RESUME, "resume") C(KEY_START_OVERWRITE, "overwrite")
 #define LOG_CHOICES(C) \
-    C(KEY_LEVEL_ERROR, "error") C(KEY_LEVEL_WARN, "warn") C(KEY_LEVEL_INFO, "info") C(KEY_LEVEL_DEBUG, "debug")
+    C(KEY_LEVEL_ERROR, "error") C(KEY_LEVEL_WARN, "warn") C(KEY_LEVEL_INFO, "info") \
+    C(KEY_LEVEL_DEBUG, "debug")
 #define COMM_CHOICES(C) \
-    C(KEY_COMM_AUTO, "auto") C(KEY_COMM_SINGLE, "single") C(KEY_COMM_TCP, "tcp") C(KEY_COMM_NCCL, "nccl")
+    C(KEY_COMM_AUTO, "auto") C(KEY_COMM_SINGLE, "single") C(KEY_COMM_TCP, "tcp") \
+    C(KEY_COMM_NCCL, "nccl")
 #define NON_UTF8_CHOICES(C) C(KEY_NON_UTF8_REPLACE, "replace") C(KEY_NON_UTF8_FAIL, "fail")
 #define BAD_IMAGE_CHOICES(C) \
     C(KEY_BAD_IMAGE_FAIL, "fail") C(KEY_BAD_IMAGE_SKIP, "skip") C(KEY_BAD_IMAGE_BLANK, "blank")
 #define WARNINGS_CHOICES(C) C(KEY_WARNINGS_ACCEPT, "accept") C(KEY_WARNINGS_REFUSE, "refuse")
 #define HEAD_CHOICES(C) C(KEY_HEAD_TEXT, "text") C(KEY_HEAD_IMAGE, "image")
 #define SCHEDULE_CHOICES(C) \
-    C(KEY_SCHEDULE_COSINE, "cosine") C(KEY_SCHEDULE_LINEAR, "linear") C(KEY_SCHEDULE_CONSTANT, "constant")
+    C(KEY_SCHEDULE_COSINE, "cosine") C(KEY_SCHEDULE_LINEAR, "linear") \
+    C(KEY_SCHEDULE_CONSTANT, "constant")
 #define LOSS_CHOICES(C)                                                                            \
-    C(KEY_LOSS_MARGINAL, "marginal") C(KEY_LOSS_JOMED, "jomed") C(KEY_LOSS_PDIST, "pdist")                     \
-    C(KEY_LOSS_EMDR2, "emdr2") C(KEY_LOSS_LEGACY1, "legacy1") C(KEY_LOSS_LEGACY2, "legacy2")                   \
+    C(KEY_LOSS_MARGINAL, "marginal") C(KEY_LOSS_JOMED, "jomed") C(KEY_LOSS_PDIST, "pdist")         \
+    C(KEY_LOSS_EMDR2, "emdr2") C(KEY_LOSS_LEGACY1, "legacy1") C(KEY_LOSS_LEGACY2, "legacy2")       \
     C(KEY_LOSS_LEGACY3, "legacy3")
-#define SPLIT_CHOICES(C) C(KEY_SPLIT_TEST, "test") C(KEY_SPLIT_VAL, "val") C(KEY_SPLIT_TRAIN, "train")
+#define SPLIT_CHOICES(C) \
+    C(KEY_SPLIT_TEST, "test") C(KEY_SPLIT_VAL, "val") C(KEY_SPLIT_TRAIN, "train")
 #define ON_ERROR_CHOICES(C) C(KEY_ON_ERROR_STOP, "stop") C(KEY_ON_ERROR_WARN, "warn")
 #define DTYPE_CHOICES(C) C(KEY_F32, "f32") C(KEY_BF16, "bf16") C(KEY_F16, "f16")
 #define DEVICE_CHOICES(C) C(KEY_CPU, "cpu") C(KEY_CUDA, "cuda")

@@ -40,8 +40,8 @@ _Noreturn static void refuse_verb(int argc, char **argv) {
     for (int i = 0; i < VERB_COUNT; i++) {
         words[i] = verbs[i].words;
         if (strncmp(words[i], argv[1], length) == 0 && words[i][length] == ' ') {
-            die(EXIT_SYNTAX, "'%s' wants a second word, such as '%s'; jomed --help lists them", argv[1],
-                words[i]);
+            die(EXIT_SYNTAX, "'%s' wants a second word, such as '%s'; jomed --help lists them",
+                argv[1], words[i]);
         }
     }
     char both[128];
@@ -63,9 +63,12 @@ static void print_usage(FILE *out) {
     for (int i = 0; i < VERB_COUNT; i++) {
         fprintf(out, "  %-16s %s\n", verbs[i].words, verbs[i].help);
     }
-    fputs("\nThe exit code says why it stopped: 64 wrong verb, 65 bad data, 66 missing input, 69 missing\n"
-          "library, 71 memory or GPU, 73 output or run directory, 74 input or output failed, 75 preempted\n"
-          "with a safe checkpoint, 76 another process was lost, 77 diverged, 78 a key or its value.\n",
+    fputs("\nThe exit code says why it stopped: 64 wrong verb, 65 bad data, 66 missing input, 69 "
+          "missing\n"
+          "library, 71 memory or GPU, 73 output or run directory, 74 input or output failed, 75 "
+          "preempted\n"
+          "with a safe checkpoint, 76 another process was lost, 77 diverged, 78 a key or its "
+          "value.\n",
           out);
 }
 
@@ -95,8 +98,8 @@ int main(int argc, char **argv) {
             return EXIT_OK;
         }
         if (argv[i][0] == '-') {
-            die(EXIT_SYNTAX, "'%s': the only flags are --help and --version; settings are key=value",
-                argv[i]);
+            die(EXIT_SYNTAX,
+                "'%s': the only flags are --help and --version; settings are key=value", argv[i]);
         }
     }
     Config config;

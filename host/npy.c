@@ -23,15 +23,16 @@ void npy_free(NpyArray *array) {
     *array = (NpyArray){0};
 }
 
-#define LOADER(type)                             \
+#define LOADER(type)                              \
     static double load_##type(const uint8_t *p) { \
-        type value;                              \
-        memcpy(&value, p, sizeof value);         \
-        return (double)value;                    \
+        type value;                               \
+        memcpy(&value, p, sizeof value);          \
+        return (double)value;                     \
     }
-LOADER(int8_t) LOADER(uint16_t) LOADER(int16_t) LOADER(int32_t) LOADER(int64_t) LOADER(float) LOADER(double)
+LOADER(int8_t)
+LOADER(uint16_t) LOADER(int16_t) LOADER(int32_t) LOADER(int64_t) LOADER(float) LOADER(double)
 
-double npy_number(const NpyArray *array, size_t i) {
+    double npy_number(const NpyArray *array, size_t i) {
     const uint8_t *p = array->data + i * types[array->type].size;
     f16 half;
     switch (array->type) {
@@ -49,7 +50,8 @@ double npy_number(const NpyArray *array, size_t i) {
 }
 
 // ---- the header of .npy ----
-// {'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), } with blanks; nothing else is understood.
+// {'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), } with blanks; nothing else is
+// understood.
 typedef struct {
     const char *at, *end;
 } Cursor;
@@ -100,7 +102,8 @@ static const char *take_shape(Cursor *c, NpyArray *out) {
         size_t value = 0;
         const char *start = c->at;
         while (c->at < c->end && *c->at >= '0' && *c->at <= '9') {
-            if (!size_mul(value, 10, &value) || !size_add(value, (size_t)(*c->at++ - '0'), &value)) {
+            if (!size_mul(value, 10, &value) ||
+                !size_add(value, (size_t)(*c->at++ - '0'), &value)) {
                 return "a dimension overflows";
             }
         }
@@ -178,7 +181,8 @@ static const char *parse_dict(NpyArray *out, const char *text, size_t size, char
             return "the shape's size overflows";
         }
     }
-    return size_mul(out->count, types[out->type].size, &out->bytes) ? NULL : "the shape's size overflows";
+    return size_mul(out->count, types[out->type].size, &out->bytes) ? NULL
+                                                                    : "the shape's size overflows";
 }
 
 Error npy_header_extent(const uint8_t *head, size_t size, size_t *begin, size_t *length) {
@@ -241,8 +245,9 @@ Error npy_write(const char *path, NpyType type, int rank, const size_t *shape, c
     size_t used = 10, bytes = types[type].size;
     CHECK(rank <= NPY_MAX_RANK, "rank=%d", rank);
     memcpy(header, "\x93NUMPY\x01\x00", 8);
-    used += (size_t)snprintf(header + used, 400, "{'descr': '%s', 'fortran_order': False, 'shape': (",
-                             types[type].descr);
+    used +=
+        (size_t)snprintf(header + used, 400, "{'descr': '%s', 'fortran_order': False, 'shape': (",
+                         types[type].descr);
     for (int i = 0; i < rank; i++) {
         CHECK(size_mul(bytes, shape[i], &bytes), "shape[%d]=%zu", i, shape[i]);
         used += (size_t)snprintf(header + used, 32, i ? " %zu," : "%zu,", shape[i]);

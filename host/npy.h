@@ -1,8 +1,9 @@
 // npy: one NumPy array in a file or in memory, in and out.
 //
-// Read: |u1 |i1 |b1 <u2 <i2 <i4 <i8 <f2 <f4 <f8 in C order, versions 1 to 3. Refused with their name:
-// objects (pickle), texts, structured types, other byte orders, Fortran order. The header is read by a
-// grammar of its own, no evaluator; sizes are checked with overflow and held against the data.
+// Read: |u1 |i1 |b1 <u2 <i2 <i4 <i8 <f2 <f4 <f8 in C order, versions 1 to 3. Refused with their
+// name: objects (pickle), texts, structured types, other byte orders, Fortran order. The header is
+// read by a grammar of its own, no evaluator; sizes are checked with overflow and held against the
+// data.
 // Source: numpy/lib/format.py (NEP 1).
 #ifndef JOMED_HOST_NPY_H
 #define JOMED_HOST_NPY_H
@@ -27,7 +28,7 @@ typedef struct {
     const uint8_t *data; // row-major; perhaps unaligned
     uint8_t *owned;      // what npy_free frees, or NULL
 } NpyArray;
-const char *npy_type_name(NpyType type);           // "<f4"
+const char *npy_type_name(NpyType type);            // "<f4"
 double npy_number(const NpyArray *array, size_t i); // element i; i8 beyond 2^53 is rounded
 void npy_free(NpyArray *array);                     // also fine on a zeroed struct
 

@@ -30,7 +30,8 @@ static Error find_directory(const Npz *z, uint64_t *offset, uint64_t *size, uint
         at = at == 0 || z->size - at > END_BYTES + 65535 ? SIZE_MAX : at - 1;
     }
     if (at == SIZE_MAX) {
-        return error_at(EXIT_BAD_DATA, z->size, "no ZIP: the end record is missing; is it truncated");
+        return error_at(EXIT_BAD_DATA, z->size,
+                        "no ZIP: the end record is missing; is it truncated");
     }
     const uint8_t *end = z->data + at;
     uint64_t disks = get(end + 4, 2) | get(end + 6, 2);
@@ -105,7 +106,8 @@ static Error read_member(const Npz *z, uint64_t at, uint64_t left, NpzMember *ou
         return error_at(EXIT_BAD_DATA, at, "an encrypted member");
     }
     if (method != 0 && method != 8) {
-        return error_at(EXIT_BAD_DATA, at, "compression method %d; stored and deflated are read", method);
+        return error_at(EXIT_BAD_DATA, at, "compression method %d; stored and deflated are read",
+                        method);
     }
     if (name == 0 || memchr(p + ENTRY_BYTES, 0, name)) {
         return error_at(EXIT_BAD_DATA, at, "a member without a proper name");
@@ -113,7 +115,8 @@ static Error read_member(const Npz *z, uint64_t at, uint64_t left, NpzMember *ou
     if (!has_room(z, offset, packed)) {
         return error_at(EXIT_BAD_DATA, at, "a member lies outside the file");
     }
-    const size_t kept = name > 4 && memcmp(p + ENTRY_BYTES + name - 4, ".npy", 4) == 0 ? name - 4 : name;
+    const size_t kept =
+        name > 4 && memcmp(p + ENTRY_BYTES + name - 4, ".npy", 4) == 0 ? name - 4 : name;
     *out = (NpzMember){.name = xformat_new("%.*s", (int)kept, (const char *)p + ENTRY_BYTES),
                        .offset = offset,
                        .packed = packed,
@@ -142,7 +145,8 @@ static Error check_members(const Npz *z) {
     qsort(order, (size_t)z->count, sizeof *order, by_name);
     for (int i = 1; i < z->count && error.code == EXIT_OK; i++) {
         if (by_name(&order[i - 1], &order[i]) == 0) {
-            error = error_at(EXIT_BAD_DATA, order[i]->offset, "two members '%.80s'", order[i]->name);
+            error =
+                error_at(EXIT_BAD_DATA, order[i]->offset, "two members '%.80s'", order[i]->name);
         }
     }
     qsort(order, (size_t)z->count, sizeof *order, by_offset);
@@ -288,7 +292,8 @@ static Error load(NpyArray *out, Unpacker *u, const NpzMember *member, size_t ma
         error = error_at(EXIT_BAD_DATA, 0, "%zu bytes of data, the shape wants %zu",
                          member->unpacked - begin - length, out->bytes);
     } else if (error.code == EXIT_OK && out->bytes > max_bytes) {
-        error = error_at(EXIT_BAD_DATA, 0, "%zu bytes of data from %zu packed; limits.max_array_bytes is %zu",
+        error = error_at(EXIT_BAD_DATA, 0,
+                         "%zu bytes of data from %zu packed; limits.max_array_bytes is %zu",
                          out->bytes, member->packed, max_bytes);
     } else if (error.code == EXIT_OK && !(out->owned = malloc(out->bytes + 1))) {
         error = error_at(EXIT_RESOURCE, 0, "no memory for %zu bytes", out->bytes);
@@ -301,7 +306,8 @@ static Error load(NpyArray *out, Unpacker *u, const NpzMember *member, size_t ma
         }
     }
     if (error.code != EXIT_OK) {
-        return error_at(error.code, member->offset, "member '%.60s': %.140s", member->name, error.text);
+        return error_at(error.code, member->offset, "member '%.60s': %.140s", member->name,
+                        error.text);
     }
     return error;
 }
@@ -316,15 +322,18 @@ Error npz_load_new(NpyArray *out, const Npz *archive, const char *name, size_t m
     // Of the local header only the lengths of its variable parts count; its sizes may be anything.
     const uint8_t *local = archive->data + member->offset;
     uint64_t skip = LOCAL_BYTES;
-    const bool is_there = has_room(archive, member->offset, LOCAL_BYTES) && get(local, 4) == 0x04034b50;
+    const bool is_there =
+        has_room(archive, member->offset, LOCAL_BYTES) && get(local, 4) == 0x04034b50;
     skip += is_there ? get(local + 26, 2) + get(local + 28, 2) : 0;
     if (!is_there || !has_room(archive, member->offset + skip, member->packed)) {
-        return error_at(EXIT_BAD_DATA, member->offset, "member '%.80s' lies outside the file", name);
+        return error_at(EXIT_BAD_DATA, member->offset, "member '%.80s' lies outside the file",
+                        name);
     }
     Unpacker u = {.at = local + skip, .left = member->packed, .is_deflated = member->method == 8};
     u.crc = crc32(0, NULL, 0);
     if (!u.is_deflated && member->packed != member->unpacked) {
-        return error_at(EXIT_BAD_DATA, member->offset, "member '%.80s': stored, but of two sizes", name);
+        return error_at(EXIT_BAD_DATA, member->offset, "member '%.80s': stored, but of two sizes",
+                        name);
     }
     if (u.is_deflated && inflateInit2(&u.z, -MAX_WBITS) != Z_OK) { // no zlib header in a ZIP
         return error_at(EXIT_RESOURCE, member->offset, "no memory for zlib");

@@ -1,9 +1,9 @@
 // npz: a ZIP of .npy arrays, as numpy.savez and savez_compressed write it. Reading only.
 //
-// Stored or deflated members, ZIP64. Refused: encryption, several disks, overlapping or duplicate members.
-// A member's size comes from its array's header and is held against the directory and the caller's limit
-// before anything is allocated; then exactly that much is inflated, so a bomb costs nothing. Member names
-// are keys, never paths.
+// Stored or deflated members, ZIP64. Refused: encryption, several disks, overlapping or duplicate
+// members. A member's size comes from its array's header and is held against the directory and the
+// caller's limit before anything is allocated; then exactly that much is inflated, so a bomb costs
+// nothing. Member names are keys, never paths.
 // Source: PKWARE APPNOTE 6.3; numpy/lib/npyio.py.
 #ifndef JOMED_HOST_NPZ_H
 #define JOMED_HOST_NPZ_H
@@ -12,7 +12,7 @@
 #include "npy.h"
 
 typedef struct {
-    char *name; // as in the archive, without ".npy"
+    char *name;                      // as in the archive, without ".npy"
     size_t offset, packed, unpacked; // of the local header; bytes in the file and inflated
     uint32_t crc;
     int method; // 0 stored, 8 deflated
@@ -27,8 +27,8 @@ typedef struct {
 Error npz_open_new(Npz *out, const void *data, size_t size);
 void npz_free(Npz *archive);
 bool npz_has(const Npz *archive, const char *name);
-// The array called name. max_bytes limits its data (config limits.max_array_bytes): beyond it, and for a
-// name that is not there, EXIT_BAD_DATA. The member's CRC is checked. Free with npy_free.
+// The array called name. max_bytes limits its data (config limits.max_array_bytes): beyond it, and
+// for a name that is not there, EXIT_BAD_DATA. The member's CRC is checked. Free with npy_free.
 Error npz_load_new(NpyArray *out, const Npz *archive, const char *name, size_t max_bytes);
 
 #endif

@@ -16,11 +16,21 @@
 #include "jsonl.h"
 #include "version.h"
 
-static const char *const run_files[] = {"config.resolved.yaml", "argv.txt",     "env.json",
-                                        "build.json",           "log",          "trainer_log.jsonl",
-                                        "losses.jsonl",         "tb",           "checkpoints",
-                                        "predictions",          "metrics.json", "report.html",
-                                        "plots",                "SAVE",         "STOP",
+static const char *const run_files[] = {"config.resolved.yaml",
+                                        "argv.txt",
+                                        "env.json",
+                                        "build.json",
+                                        "log",
+                                        "trainer_log.jsonl",
+                                        "losses.jsonl",
+                                        "tb",
+                                        "checkpoints",
+                                        "predictions",
+                                        "metrics.json",
+                                        "report.html",
+                                        "plots",
+                                        "SAVE",
+                                        "STOP",
                                         "STATUS"};
 
 // ---- signals ----
@@ -114,15 +124,18 @@ static void take_lock(RunLog *run) {
     owner[strcspn(owner, "\n")] = '\0';
     if (flock(run->lock, LOCK_EX | LOCK_NB) != 0) {
         if (errno == EWOULDBLOCK) {
-            die(EXIT_NO_OUTPUT, "%s: the run directory is in use by %s; choose another run.dir, or, if "
-                "that process is gone, remove the file", path, owner[0] ? owner : "another process");
+            die(EXIT_NO_OUTPUT,
+                "%s: the run directory is in use by %s; choose another run.dir, or, if "
+                "that process is gone, remove the file",
+                path, owner[0] ? owner : "another process");
         }
         LOG(WARN, "%s: this file system has no locks (%s); last owner: %s", path, strerror(errno),
             owner[0] ? owner : "none");
     }
     uname(&host);
     const char *job = getenv("SLURM_JOB_ID");
-    char *text = xformat_new("host %s, pid %ld, job %s\n", host.nodename, (long)getpid(), job ? job : "none");
+    char *text = xformat_new("host %s, pid %ld, job %s\n", host.nodename, (long)getpid(),
+                             job ? job : "none");
     if (ftruncate(run->lock, 0) != 0 || pwrite(run->lock, text, strlen(text), 0) < 0) {
         LOG(WARN, "%s: cannot write: %s", path, strerror(errno));
     }
@@ -146,11 +159,14 @@ static void prepare_directory(RunLog *run, const Config *config) {
     char status[16];
     read_status(run, status);
     if (!is_run && is_used(run)) {
-        die(EXIT_NO_OUTPUT, "%s: holds files of this name, but no run's; choose another run.dir", run->dir);
+        die(EXIT_NO_OUTPUT, "%s: holds files of this name, but no run's; choose another run.dir",
+            run->dir);
     }
     if (is_run && mode == KEY_START_NEW) {
-        die(EXIT_NO_OUTPUT, "%s: a run was here (%s); run.start=resume goes on, run.start=overwrite removes "
-            "it, another run.dir keeps it", run->dir, status);
+        die(EXIT_NO_OUTPUT,
+            "%s: a run was here (%s); run.start=resume goes on, run.start=overwrite removes "
+            "it, another run.dir keeps it",
+            run->dir, status);
     }
     if (is_run && mode == KEY_START_OVERWRITE) {
         for (size_t i = 0; i < sizeof run_files / sizeof *run_files; i++) {
@@ -211,8 +227,9 @@ static char *json_line_new(char *sofar, const char *name, const char *value) {
 
 // Only variables that can change a run, by their prefix: an environment also holds secrets.
 static void put_environment(const RunLog *run) {
-    static const char *const prefixes[] = {"SLURM_", "OMP_", "CUDA_",  "NCCL_", "GOMP_", "RANK=",
-                                           "WORLD_SIZE=", "LOCAL_RANK=", "MASTER_", "LC_", "LANG="};
+    static const char *const prefixes[] = {"SLURM_",  "OMP_",  "CUDA_",       "NCCL_",
+                                           "GOMP_",   "RANK=", "WORLD_SIZE=", "LOCAL_RANK=",
+                                           "MASTER_", "LC_",   "LANG="};
     struct utsname host;
     uname(&host);
     char when[32];
@@ -246,7 +263,8 @@ static void put_environment(const RunLog *run) {
 static void put_build(const RunLog *run) {
     char *text = json_line_new(xstrdup("{\n"), "version", version_text);
     text = json_line_new(text, "build", version_build);
-    char *commit = json_quote_new(version_commit), *whole = xformat_new("%s  \"commit\": %s\n}\n", text, commit);
+    char *commit = json_quote_new(version_commit),
+         *whole = xformat_new("%s  \"commit\": %s\n}\n", text, commit);
     put(run, "build.json", whole);
     free(whole);
     free(commit);
@@ -334,7 +352,8 @@ static void cut_log(RunLog *run, FileLog *log, const char *name, int64_t last) {
     reader.last_bad = error_none(); // told below
     jsonl_end(&reader);
     if (dropped) {
-        LOG(INFO, "%s: %zu lines about steps after %lld are taken out", path, dropped, (long long)last);
+        LOG(INFO, "%s: %zu lines about steps after %lld are taken out", path, dropped,
+            (long long)last);
         file_log_close(log);
         error_die(path, file_writer_commit(&writer));
         error_die(path, file_log_open(log, path));
@@ -397,8 +416,8 @@ static void show_progress(RunLog *run, double loss, double lr, double elapsed, d
     }
 }
 
-void runlog_step(RunLog *run, int64_t step, double loss, double lr, double epoch, const RunValue *extra,
-                 int extra_count) {
+void runlog_step(RunLog *run, int64_t step, double loss, double lr, double epoch,
+                 const RunValue *extra, int extra_count) {
     run->step = step;
     if (run->rank != 0) {
         return;
@@ -411,15 +430,17 @@ void runlog_step(RunLog *run, int64_t step, double loss, double lr, double epoch
     json_number(loss_text, loss);
     json_number(lr_text, lr);
     json_number(epoch_text, round(epoch * 1e4) / 1e4);
-    file_log_line(&run->trainer,
-                  "{\"current_steps\": %lld, \"total_steps\": %lld, \"loss\": %s, \"lr\": %s, \"epoch\": %s, "
-                  "\"percentage\": %.2f, \"elapsed_time\": \"%s\", \"remaining_time\": \"%s\", "
-                  "\"stage\": \"%s\"%s}",
-                  (long long)step, (long long)run->total, loss_text, lr_text, epoch_text,
-                  run->total > 0 ? 100.0 * (double)step / (double)run->total : 100.0,
-                  clock_text(elapsed_text, elapsed), clock_text(remaining_text, remaining), run->stage, more);
+    file_log_line(
+        &run->trainer,
+        "{\"current_steps\": %lld, \"total_steps\": %lld, \"loss\": %s, \"lr\": %s, \"epoch\": %s, "
+        "\"percentage\": %.2f, \"elapsed_time\": \"%s\", \"remaining_time\": \"%s\", "
+        "\"stage\": \"%s\"%s}",
+        (long long)step, (long long)run->total, loss_text, lr_text, epoch_text,
+        run->total > 0 ? 100.0 * (double)step / (double)run->total : 100.0,
+        clock_text(elapsed_text, elapsed), clock_text(remaining_text, remaining), run->stage, more);
     if (run->has_losses) {
-        file_log_line(&run->losses, "{\"stage\": \"%s\", \"current_steps\": %lld, \"loss\": %s, \"lr\": %s%s}",
+        file_log_line(&run->losses,
+                      "{\"stage\": \"%s\", \"current_steps\": %lld, \"loss\": %s, \"lr\": %s%s}",
                       run->stage, (long long)step, loss_text, lr_text, more);
     }
     free(more);

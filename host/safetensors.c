@@ -20,7 +20,9 @@ static const struct {
 const char *safe_type_name(SafeType type) { return types[type].name; }
 int safe_type_bits(SafeType type) { return types[type].bits; }
 
-SafeType safe_type_of(DType t) { return t == DT_F32 ? SAFE_F32 : t == DT_BF16 ? SAFE_BF16 : SAFE_F16; }
+SafeType safe_type_of(DType t) {
+    return t == DT_F32 ? SAFE_F32 : t == DT_BF16 ? SAFE_BF16 : SAFE_F16;
+}
 
 int safe_type_to_dtype(SafeType type) {
     return type == SAFE_F32 ? DT_F32 : type == SAFE_BF16 ? DT_BF16 : type == SAFE_F16 ? DT_F16 : -1;
@@ -159,8 +161,9 @@ static Error check_tiling(SafeTensors *out, const uint8_t *data, size_t data_siz
         const SafeTensor *t = &out->tensors[i];
         const size_t begin = (size_t)((const uint8_t *)t->data - data);
         if (begin != at) {
-            return error_at(EXIT_BAD_DATA, begin, "tensor '%.80s': data begins at %zu, %s before it",
-                            t->name, begin, begin < at ? "overlapping the one" : "with a hole");
+            return error_at(EXIT_BAD_DATA, begin,
+                            "tensor '%.80s': data begins at %zu, %s before it", t->name, begin,
+                            begin < at ? "overlapping the one" : "with a hole");
         }
         at += t->bytes;
     }
@@ -170,7 +173,8 @@ static Error check_tiling(SafeTensors *out, const uint8_t *data, size_t data_siz
     return error_none();
 }
 
-static Error parse_tensors(SafeTensors *out, json_t *header, const uint8_t *data, size_t data_size) {
+static Error parse_tensors(SafeTensors *out, json_t *header, const uint8_t *data,
+                           size_t data_size) {
     out->tensors = xcalloc(json_object_size(header), sizeof *out->tensors);
     const char *name;
     json_t *entry;
@@ -208,7 +212,8 @@ Error safetensors_parse_new(SafeTensors *out, const void *data, size_t size) {
                         (unsigned long long)length);
     }
     if (length > size - 8) {
-        return error_at(EXIT_BAD_DATA, 0, "a header of %llu bytes in a file of %zu; is it truncated",
+        return error_at(EXIT_BAD_DATA, 0,
+                        "a header of %llu bytes in a file of %zu; is it truncated",
                         (unsigned long long)length, size);
     }
     json_t *header;
@@ -243,8 +248,9 @@ void safetensors_free(SafeTensors *set) {
 
 const SafeTensor *safetensors_find(const SafeTensors *set, const char *name) {
     const SafeTensor wanted = {.name = name};
-    return set->count ? bsearch(&wanted, set->tensors, (size_t)set->count, sizeof wanted, by_tensor_name)
-                      : NULL;
+    return set->count
+               ? bsearch(&wanted, set->tensors, (size_t)set->count, sizeof wanted, by_tensor_name)
+               : NULL;
 }
 
 const char *safetensors_metadata(const SafeTensors *set, const char *name) {
@@ -304,7 +310,8 @@ static bool is_plain_name(const char *name) {
 }
 
 // Opens one shard and holds it against what the index says is in it.
-static Error add_shard(SafeStore *store, const char *directory, const char *shard, const json_t *map) {
+static Error add_shard(SafeStore *store, const char *directory, const char *shard,
+                       const json_t *map) {
     char *path = file_join_new(directory, shard);
     SafeTensors part;
     Error error = in_shard(add_file(store, path, &part), shard);
@@ -315,8 +322,9 @@ static Error add_shard(SafeStore *store, const char *directory, const char *shar
     for (int i = 0; i < part.count && error.code == EXIT_OK; i++) {
         const char *owner = json_string_value(json_object_get(map, part.tensors[i].name));
         if (!owner || strcmp(owner, shard) != 0) {
-            error = error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "shard '%.80s': tensor '%.80s' is not in the index",
-                             shard, part.tensors[i].name);
+            error = error_at(EXIT_BAD_DATA, ERROR_NOWHERE,
+                             "shard '%.80s': tensor '%.80s' is not in the index", shard,
+                             part.tensors[i].name);
         }
     }
     append(&store->all, &part);
@@ -337,8 +345,8 @@ static Error open_index(SafeStore *store, const char *directory, const json_t *i
     json_t *shard;
     json_object_foreach((json_t *)(uintptr_t)map, name, shard) {
         if (!json_is_string(shard) || !is_plain_name(json_string_value(shard))) {
-            error = error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "tensor '%.80s': its shard is no plain file name",
-                             name);
+            error = error_at(EXIT_BAD_DATA, ERROR_NOWHERE,
+                             "tensor '%.80s': its shard is no plain file name", name);
             break;
         }
         shards[used++] = json_string_value(shard);
@@ -353,7 +361,8 @@ static Error open_index(SafeStore *store, const char *directory, const json_t *i
     if (error.code == EXIT_OK && store->all.count > 0) {
         qsort(store->all.tensors, (size_t)store->all.count, sizeof(SafeTensor), by_tensor_name);
     }
-    // Every tensor found is in the index, and in one shard only; so equal counts mean all were found.
+    // Every tensor found is in the index, and in one shard only; so equal counts mean all were
+    // found.
     if (error.code == EXIT_OK && (size_t)store->all.count != count) {
         json_object_foreach((json_t *)(uintptr_t)map, name, shard) {
             if (!safetensors_find(&store->all, name)) {

@@ -2,8 +2,8 @@
 //
 //   u64 N, little-endian | N bytes of JSON | data
 //
-// The reader trusts nothing: names unique, shapes and offsets checked with overflow, tensors tile the
-// data with no hole, overlap or rest. Values are not looked at (weights.check_finite does).
+// The reader trusts nothing: names unique, shapes and offsets checked with overflow, tensors tile
+// the data with no hole, overlap or rest. Values are not looked at: NaN may be in a file.
 // Data in a file need not be aligned for its type: copy with memcpy or dtype_* on an aligned copy.
 // Source: huggingface/safetensors README and tensor.rs; the rules are listed in the tests.
 #ifndef JOMED_HOST_SAFETENSORS_H
@@ -49,7 +49,7 @@ char *safe_describe(char out[128], const SafeTensor *tensor);
 typedef struct {
     SafeTensor *tensors; // sorted by name; their data lies in the bytes that were parsed
     int count;
-    char **metadata; // name, value, name, value ... from __metadata__
+    char **metadata;    // name, value, name, value ... from __metadata__
     int metadata_count; // pairs
 } SafeTensors;
 // data (size) must outlive *out. Error: EXIT_BAD_DATA with the byte; *out is empty then.
@@ -58,23 +58,23 @@ void safetensors_free(SafeTensors *set); // also fine on a zeroed struct
 const SafeTensor *safetensors_find(const SafeTensors *set, const char *name); // NULL: not there
 const char *safetensors_metadata(const SafeTensors *set, const char *name);   // NULL: not there
 
-// A checkpoint of one or many files, mapped. path is a file, an index (*.index.json), or a directory with
-// one of model.safetensors.index.json, model.safetensors, open_clip_model.safetensors,
-// adapter_model.safetensors.
+// A checkpoint of one or many files, mapped. path is a file, an index (*.index.json), or a
+// directory with one of model.safetensors.index.json, model.safetensors,
+// open_clip_model.safetensors, adapter_model.safetensors.
 typedef struct {
     SafeTensors all; // of all shards, sorted by name
     FileBytes *files;
     int file_count;
 } SafeStore;
-// The text names the shard at fault. Shard names that leave the directory are refused; every name of the
-// index must be in its shard, and no tensor beside them.
+// The text names the shard at fault. Shard names that leave the directory are refused; every name
+// of the index must be in its shard, and no tensor beside them.
 Error safestore_open_new(SafeStore *out, const char *path);
 void safestore_free(SafeStore *store);
 
 // ---- writing ----
-// Replaces path (file_replace rules). Tensors go by descending element size, then by name, as the usual
-// writer does; the data begins at a multiple of 64. metadata: pairs, NULL when there are none beside
-// format=pt, which is always written. CHECKs names unique and non-empty.
+// Replaces path (file_replace rules). Tensors go by descending element size, then by name, as the
+// usual writer does; the data begins at a multiple of 64. metadata: pairs, NULL when there are none
+// beside format=pt, which is always written. CHECKs names unique and non-empty.
 Error safetensors_write(const char *path, const SafeTensor *tensors, int count,
                         const char *const *metadata, int metadata_count);
 

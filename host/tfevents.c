@@ -49,7 +49,9 @@ static void add_varint(Message *m, uint64_t value) {
     m->bytes[m->size++] = (uint8_t)value;
 }
 
-static void add_key(Message *m, int field, int wire) { add_varint(m, (uint64_t)(field << 3 | wire)); }
+static void add_key(Message *m, int field, int wire) {
+    add_varint(m, (uint64_t)(field << 3 | wire));
+}
 
 static void add_raw(Message *m, const void *data, size_t size) {
     memcpy(m->bytes + m->size, data, size);
@@ -79,8 +81,8 @@ static void write_record(TfEvents *events, const Message *message) {
     }
     // What got through of a broken record would end every reader: cut it off, or write no more.
     if (events->dropped++ == 0) {
-        LOG(WARN, "%s: a record could not be written (%s) and was dropped; the work goes on", events->path,
-            strerror(errno));
+        LOG(WARN, "%s: a record could not be written (%s) and was dropped; the work goes on",
+            events->path, strerror(errno));
     }
     if (events->fd >= 0 && (ftruncate(events->fd, events->size) != 0 ||
                             lseek(events->fd, events->size, SEEK_SET) < 0)) {
@@ -109,10 +111,11 @@ Error tfevents_open(TfEvents *events, const char *directory) {
     }
     char host[64] = "host";
     gethostname(host, sizeof host - 1);
-    for (int i = 0; events->fd < 0 && i < 1000; i++) { // another stage may have begun in this second
+    for (int i = 0; events->fd < 0 && i < 1000;
+         i++) { // another stage may have begun in this second
         free(events->path);
-        events->path = xformat_new("%s/events.out.tfevents.%lld.%s.%ld.%d", directory, (long long)time(NULL),
-                                   host, (long)getpid(), i);
+        events->path = xformat_new("%s/events.out.tfevents.%lld.%s.%ld.%d", directory,
+                                   (long long)time(NULL), host, (long)getpid(), i);
         events->fd = open(events->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (events->fd < 0 && errno != EEXIST) {
             break;
@@ -121,7 +124,8 @@ Error tfevents_open(TfEvents *events, const char *directory) {
     if (events->fd < 0) {
         free(events->path);
         events->path = NULL;
-        return error_at(EXIT_NO_OUTPUT, ERROR_NOWHERE, "cannot create an event file: %s", strerror(errno));
+        return error_at(EXIT_NO_OUTPUT, ERROR_NOWHERE, "cannot create an event file: %s",
+                        strerror(errno));
     }
     Message m = event(0);
     add_bytes(&m, 3, "brain.Event:2", 13); // file_version

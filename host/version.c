@@ -1,4 +1,4 @@
-// version: the Makefile passes commit and flags as macros; this file alone is rebuilt when they change.
+// version: commit and flags come from the Makefile; this file alone is rebuilt when they change.
 #include "version.h"
 
 #ifndef JOMED_COMMIT

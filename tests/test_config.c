@@ -1,4 +1,5 @@
-// Tests of host/config: precedence, every kind of problem with its place, and a dump that reads back.
+// Tests of host/config: precedence, every kind of problem with its place, and a dump that reads
+// back.
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,7 +38,8 @@ TEST(config_values) {
     EXPECT(config.classes.count == 3 && strcmp(config.classes.items[1], "no") == 0 &&
                strcmp(config.classes.items[2], "0") == 0,
            "classes=%d", config.classes.count);
-    EXPECT(config.evaluate.oracle_at.count == 3 && config.evaluate.oracle_at.items[2] == 50, "ints");
+    EXPECT(config.evaluate.oracle_at.count == 3 && config.evaluate.oracle_at.items[2] == 50,
+           "ints");
     EXPECT(strcmp(config.question, "is it: a=b? null") == 0, "%s", config.question);
     EXPECT(strcmp(config.evaluate.rerankers.items[1], "b c") == 0, "texts");
     EXPECT(config.limits.max_array_bytes == 5000000000, "64-bit size");
@@ -57,8 +59,9 @@ TEST(config_values) {
 }
 
 TEST(config_dump_of_odd_texts) {
-    const char *texts[] = {"",  "no",   "1e-4", "null", "a: b", "#x", "\"q\" \\", "tab\tnew\nline",
-                           "~", "true", "0x10", "- a",  "é ß",  " x ", "[a]",     ".5",  "\x01"};
+    const char *texts[] = {
+        "",     "no",  "1e-4", "null", "a: b", "#x", "\"q\" \\", "tab\tnew\nline", "~", "true",
+        "0x10", "- a", "é ß",  " x ",  "[a]",  ".5", "\x01"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         Config config, copy;
         config_init(&config);
@@ -80,7 +83,8 @@ TEST(config_problems) {
     const struct {
         const char *text, *want;
     } cases[] = {
-        {"retreiver.lr: 1\n", "f.yaml:1:1: unknown key 'retreiver.lr'; did you mean 'retriever.lr'"},
+        {"retreiver.lr: 1\n",
+         "f.yaml:1:1: unknown key 'retreiver.lr'; did you mean 'retriever.lr'"},
         {"temprature: 1\n", "f.yaml:1:1: unknown key 'temprature'"},
         {"refresh: 1\n", "did you mean 'retriever.refresh'"},
         {"reader: {lr: fast}\n", "f.yaml:1:10: reader.lr: wants a number, got 'fast'"},
@@ -152,10 +156,12 @@ TEST(config_exact_all) {
 
 // These choices are used as enumerators of other modules.
 TEST(config_choices_agree) {
-    EXPECT((int)KEY_F32 == (int)DT_F32 && (int)KEY_BF16 == (int)DT_BF16 && (int)KEY_F16 == (int)DT_F16,
+    EXPECT((int)KEY_F32 == (int)DT_F32 && (int)KEY_BF16 == (int)DT_BF16 &&
+               (int)KEY_F16 == (int)DT_F16,
            "DType");
     EXPECT((int)KEY_CPU == (int)DEVICE_CPU && (int)KEY_CUDA == (int)DEVICE_CUDA, "DeviceKind");
-    EXPECT((int)KEY_LEVEL_ERROR == (int)LOG_ERROR && (int)KEY_LEVEL_DEBUG == (int)LOG_DEBUG, "LogLevel");
+    EXPECT((int)KEY_LEVEL_ERROR == (int)LOG_ERROR && (int)KEY_LEVEL_DEBUG == (int)LOG_DEBUG,
+           "LogLevel");
     EXPECT((int)KEY_BAD_IMAGE_FAIL == (int)BAD_IMAGE_FAIL &&
                (int)KEY_BAD_IMAGE_SKIP == (int)BAD_IMAGE_SKIP &&
                (int)KEY_BAD_IMAGE_BLANK == (int)BAD_IMAGE_BLANK,
@@ -179,7 +185,8 @@ TEST(config_damaged) {
         }
         ConfigProblems problems = {0};
         config_init(&config);
-        config_read_yaml(&config, &problems, "f", bad, i % 2 ? size : rng_below(&rng, (uint32_t)size));
+        config_read_yaml(&config, &problems, "f", bad,
+                         i % 2 ? size : rng_below(&rng, (uint32_t)size));
         config_problems_free(&problems);
         config_free(&config);
         free(bad);

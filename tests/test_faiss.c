@@ -28,17 +28,20 @@ static FileBytes write_index(int E, size_t M, bool has_ids) {
 }
 
 TEST(faiss_layout) {
-    static const uint8_t want[45] = {'I', 'x', 'F', 'I', 7, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0,
-                                     0,   0,   0,   16,  0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0,
-                                     0,   0,   1,   0,   0, 0, 0, 35, 0, 0, 0, 0, 0, 0, 0};
-    FileBytes flat = write_index(7, 5, false), map = write_index(7, 5, true), empty = write_index(3, 0, false);
+    static const uint8_t want[45] = {'I', 'x', 'F', 'I', 7, 0, 0, 0,  5, 0, 0, 0,  0, 0, 0,
+                                     0,   0,   0,   16,  0, 0, 0, 0,  0, 0, 0, 16, 0, 0, 0,
+                                     0,   0,   1,   0,   0, 0, 0, 35, 0, 0, 0, 0,  0, 0, 0};
+    FileBytes flat = write_index(7, 5, false), map = write_index(7, 5, true),
+              empty = write_index(3, 0, false);
     EXPECT(flat.size == 45 + 4 * 35 && memcmp(flat.data, want, 45) == 0, "flat header");
     EXPECT(empty.size == 45, "an empty index has %zu bytes", empty.size);
     EXPECT(map.size == 270 && memcmp(map.data, "IxM2", 4) == 0, "id map of %zu bytes", map.size);
-    EXPECT(memcmp(map.data + 4, want + 4, 33) == 0 && memcmp(map.data + 37, flat.data, flat.size) == 0,
+    EXPECT(memcmp(map.data + 4, want + 4, 33) == 0 &&
+               memcmp(map.data + 37, flat.data, flat.size) == 0,
            "the same header, then the flat index");
     FaissIndex index;
-    EXPECT(faiss_parse(&index, map.data, map.size).code == EXIT_OK && index.E == 7 && index.M == 5, "parse");
+    EXPECT(faiss_parse(&index, map.data, map.size).code == EXIT_OK && index.E == 7 && index.M == 5,
+           "parse");
     float rows[14];
     faiss_rows(&index, rows, 2, 2);
     for (int i = 0; i < 14; i++) {
@@ -51,8 +54,8 @@ TEST(faiss_layout) {
     file_bytes_free(&flat), file_bytes_free(&map), file_bytes_free(&empty);
 }
 
-// Files of faiss itself, by tools/check_faiss.py: 5 rows of width 7, values i / 4 - 3, ids 10^12 - row.
-// Read, and written again from what was read, they are the same bytes.
+// Files of faiss itself, by tools/check_faiss.py: 5 rows of width 7, values i / 4 - 3, ids 10^12 -
+// row. Read, and written again from what was read, they are the same bytes.
 TEST(faiss_fixture) {
     const char *names[] = {"flat_ip.faiss", "idmap2.faiss"};
     for (int k = 0; k < 2; k++) {
@@ -60,7 +63,8 @@ TEST(faiss_fixture) {
         FaissIndex index;
         EXPECT(file_read_new(&bytes, check_fixture(names[k]), 1 << 20).code == EXIT_OK, "read");
         const Error error = faiss_parse(&index, bytes.data, bytes.size);
-        EXPECT(error.code == EXIT_OK && index.E == 7 && index.M == 5, "%s: %s", names[k], error.text);
+        EXPECT(error.code == EXIT_OK && index.E == 7 && index.M == 5, "%s: %s", names[k],
+               error.text);
         float rows[35];
         faiss_rows(&index, rows, 0, 5);
         for (int i = 0; i < 35; i++) {
@@ -78,7 +82,8 @@ TEST(faiss_fixture) {
         faiss_writer_add(&writer, rows, 5);
         EXPECT(faiss_writer_commit(&writer, k ? ids : NULL).code == EXIT_OK, "commit");
         EXPECT(file_read_new(&again, path, 1 << 20).code == EXIT_OK, "read");
-        EXPECT(again.size == bytes.size && memcmp(again.data, bytes.data, bytes.size) == 0, "same bytes");
+        EXPECT(again.size == bytes.size && memcmp(again.data, bytes.data, bytes.size) == 0,
+               "same bytes");
         file_bytes_free(&again);
         free(path);
         file_bytes_free(&bytes);
@@ -119,7 +124,8 @@ TEST(faiss_rejects) {
                    (size_t)cases[i].bytes);
             FaissIndex index;
             const Error error = faiss_parse(&index, bytes.data, bytes.size);
-            EXPECT(error.code == EXIT_BAD_DATA && strstr(error.text, cases[i].want), "'%s'", error.text);
+            EXPECT(error.code == EXIT_BAD_DATA && strstr(error.text, cases[i].want), "'%s'",
+                   error.text);
             EXPECT(!index.rows, "nothing comes with an error");
             file_bytes_free(&bytes);
         }
@@ -136,7 +142,8 @@ TEST(faiss_damaged) {
             memcpy(part, whole.data, cut < whole.size ? cut : whole.size);
             FaissIndex index;
             const Error error = faiss_parse(&index, part, cut);
-            EXPECT((error.code == EXIT_OK) == (cut == whole.size), "cut to %zu: %s", cut, error.text);
+            EXPECT((error.code == EXIT_OK) == (cut == whole.size), "cut to %zu: %s", cut,
+                   error.text);
             free(part);
         }
         for (int i = 0; i < 2000; i++) {

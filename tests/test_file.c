@@ -49,7 +49,8 @@ TEST(file_read_and_map) {
             EXPECT(file_read_new(&got, path, sizes[i]).code == EXIT_OK, "read");
             EXPECT(file_map_new(&mapped, path).code == EXIT_OK, "map");
             EXPECT(got.size == sizes[i] && memcmp(got.data, data, sizes[i]) == 0, "read differs");
-            EXPECT(mapped.size == sizes[i] && memcmp(mapped.data, data, sizes[i]) == 0, "map differs");
+            EXPECT(mapped.size == sizes[i] && memcmp(mapped.data, data, sizes[i]) == 0,
+                   "map differs");
             EXPECT(count_files() == 1, "%d files left", count_files());
             file_bytes_free(&got);
             file_bytes_free(&mapped);
@@ -71,7 +72,8 @@ TEST(file_read_refusals) {
     free(path);
 }
 
-// Every call that can fail fails once, in every position: the old file stands, nothing is left behind.
+// Every call that can fail fails once, in every position: the old file stands, nothing is left
+// behind.
 TEST(file_replace_faults) {
     const char *kinds[] = {"open", "write", "fsync", "close", "rename"};
     char *path = in_tmp("c");
@@ -93,10 +95,12 @@ TEST(file_replace_faults) {
                 FileBytes now;
                 EXPECT(file_read_new(&now, path, 1 << 20).code == EXIT_OK, "read back");
                 const bool is_old = now.size == 3 && memcmp(now.data, "old", 3) == 0;
-                // After the rename only the directory's sync can fail: told, but the new file stands.
+                // After the rename only the directory's sync can fail: told, but the new file
+                // stands.
                 const bool is_renamed = i == 2 && k == 2;
-                const bool is_reached = !(i == 0 && k > 1) && !(i == 1 && k > 2) && !(i == 2 && k > 2) &&
-                                        !(i == 3 && k > 2) && !(i == 4 && k > 1);
+                const bool is_reached = !(i == 0 && k > 1) && !(i == 1 && k > 2) &&
+                                        !(i == 2 && k > 2) && !(i == 3 && k > 2) &&
+                                        !(i == 4 && k > 1);
                 const bool is_close_of_directory = i == 3 && k == 2;
                 EXPECT((error.code == EXIT_OK) == !is_reached, "code %d '%s'", (int)error.code,
                        error.text);
@@ -156,7 +160,8 @@ TEST(file_directories) {
     int count;
     char *middle = in_tmp("x/y");
     EXPECT(file_list_new(&names, &count, middle).code == EXIT_OK, "list");
-    EXPECT(count == 2 && strcmp(names[0], "f") == 0 && strcmp(names[1], "z") == 0, "count=%d", count);
+    EXPECT(count == 2 && strcmp(names[0], "f") == 0 && strcmp(names[1], "z") == 0, "count=%d",
+           count);
     file_list_free(names, count);
     // A link to the outside is removed, its target is not.
     char *outside = in_tmp("outside"), *link = in_tmp("x/link");
@@ -184,13 +189,19 @@ TEST(file_resolve) {
         bool allow;
         ExitCode want;
     } cases[] = {
-        {"a.png", false, EXIT_OK},           {"./a.png", false, EXIT_OK},
-        {"../root/a.png", false, EXIT_OK},   {"../secret", false, EXIT_BAD_DATA},
-        {"link.png", false, EXIT_BAD_DATA},  {"link.png", true, EXIT_OK},
-        {"../root2", false, EXIT_BAD_DATA},  {"absent.png", false, EXIT_NO_INPUT},
-        {secret, false, EXIT_BAD_DATA},      {secret, true, EXIT_OK},
+        {"a.png", false, EXIT_OK},
+        {"./a.png", false, EXIT_OK},
+        {"../root/a.png", false, EXIT_OK},
+        {"../secret", false, EXIT_BAD_DATA},
+        {"link.png", false, EXIT_BAD_DATA},
+        {"link.png", true, EXIT_OK},
+        {"../root2", false, EXIT_BAD_DATA},
+        {"absent.png", false, EXIT_NO_INPUT},
+        {secret, false, EXIT_BAD_DATA},
+        {secret, true, EXIT_OK},
         {"../../../../../../etc/passwd", false, EXIT_BAD_DATA},
-        {long_name, false, EXIT_BAD_DATA},   {"", false, EXIT_BAD_DATA},
+        {long_name, false, EXIT_BAD_DATA},
+        {"", false, EXIT_BAD_DATA},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char *got;

@@ -48,7 +48,8 @@ TEST(json_suite) {
 }
 
 TEST(json_members) {
-    const char *text = "{\"t\": \"a\", \"i\": 5, \"r\": 2.5, \"b\": true, \"o\": {}, \"a\": [1], \"n\": null}";
+    const char *text =
+        "{\"t\": \"a\", \"i\": 5, \"r\": 2.5, \"b\": true, \"o\": {}, \"a\": [1], \"n\": null}";
     json_t *object;
     EXPECT(json_parse_new(&object, text, strlen(text)).code == EXIT_OK, "parse");
     const char *t = "", *unchanged = "default";
@@ -59,12 +60,15 @@ TEST(json_members) {
     EXPECT(json_member_text(object, "t", true, &t).code == EXIT_OK && strcmp(t, "a") == 0, "text");
     EXPECT(json_member_int(object, "i", true, 0, 5, &i).code == EXIT_OK && i == 5, "int");
     EXPECT(json_member_number(object, "r", true, &r).code == EXIT_OK && r == 2.5, "number");
-    EXPECT(json_member_number(object, "i", true, &r).code == EXIT_OK && r == 5, "an integer is a number");
+    EXPECT(json_member_number(object, "i", true, &r).code == EXIT_OK && r == 5,
+           "an integer is a number");
     EXPECT(json_member_bool(object, "b", true, &b).code == EXIT_OK && b, "bool");
     EXPECT(json_member_object(object, "o", true, &o).code == EXIT_OK && o, "object");
-    EXPECT(json_member_array(object, "a", true, &a).code == EXIT_OK && json_array_size(a) == 1, "array");
+    EXPECT(json_member_array(object, "a", true, &a).code == EXIT_OK && json_array_size(a) == 1,
+           "array");
     EXPECT(json_member_text(object, "x", false, &unchanged).code == EXIT_OK &&
-               strcmp(unchanged, "default") == 0, "absent");
+               strcmp(unchanged, "default") == 0,
+           "absent");
     EXPECT(json_member_text(object, "n", false, &unchanged).code == EXIT_OK, "null is absent");
     Error error = json_member_text(object, "n", true, &t);
     EXPECT(strcmp(error.text, "member 'n' wants a text, got null") == 0, "%s", error.text);
@@ -73,7 +77,8 @@ TEST(json_members) {
     error = json_member_int(object, "r", false, 0, 5, &i);
     EXPECT(strcmp(error.text, "member 'r' wants an integer, got a number") == 0, "%s", error.text);
     error = json_member_int(object, "i", false, 0, 4, &i);
-    EXPECT(error.code == EXIT_BAD_DATA && strstr(error.text, "5 is outside 0 .. 4"), "%s", error.text);
+    EXPECT(error.code == EXIT_BAD_DATA && strstr(error.text, "5 is outside 0 .. 4"), "%s",
+           error.text);
     EXPECT(json_member_text(NULL, "x", true, &t).code == EXIT_BAD_DATA, "no object");
     json_decref(object);
 }
@@ -82,7 +87,8 @@ TEST(json_errors_name_the_place) {
     const char *text = "{\n \"a\": 1,\n \"a\": 2}";
     json_t *value;
     const Error error = json_parse_new(&value, text, strlen(text));
-    EXPECT(strstr(error.text, "line 3 column") && strstr(error.text, "duplicate"), "%s", error.text);
+    EXPECT(strstr(error.text, "line 3 column") && strstr(error.text, "duplicate"), "%s",
+           error.text);
 }
 
 TEST(json_writing) {
@@ -92,9 +98,9 @@ TEST(json_writing) {
                  {"a\"b\\c/\n\x01", "\"a\\\"b\\\\c/\\u000a\\u0001\""},
                  {"\xc3\xa9", "\"\xc3\xa9\""},
                  {"\xff x", "\"\xef\xbf\xbd x\""},
-                 {"\xe2\x82", "\"\xef\xbf\xbd\""},               // a cut character: one replacement
+                 {"\xe2\x82", "\"\xef\xbf\xbd\""}, // a cut character: one replacement
                  {"\xed\xa0\x80", "\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\""}, // a surrogate: three
-                 {"\xc0\xaf", "\"\xef\xbf\xbd\xef\xbf\xbd\""}};  // overlong
+                 {"\xc0\xaf", "\"\xef\xbf\xbd\xef\xbf\xbd\""}};                // overlong
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char *got = json_quote_new(cases[i].text);
         EXPECT(strcmp(got, cases[i].want) == 0, "case %zu: %s", i, got);
@@ -134,8 +140,8 @@ TEST(jsonl_lines) {
     for (int i = 0; i < 3; i++) {
         const char *text = next_text(&reader, &row);
         EXPECT(strcmp(text, wants[i]) == 0, "row %d: '%s'", i, text);
-        EXPECT(reader.line == lines[i] && reader.line_start == starts[i], "row %d: line %zu at %zu", i,
-               reader.line, reader.line_start);
+        EXPECT(reader.line == lines[i] && reader.line_start == starts[i], "row %d: line %zu at %zu",
+               i, reader.line, reader.line_start);
         json_decref(row);
     }
     EXPECT(jsonl_next(&reader, &row).code == EXIT_OK && !row && reader.rows == 3, "end");
@@ -147,7 +153,8 @@ TEST(jsonl_lines) {
 }
 
 TEST(jsonl_numbers_of_python) {
-    Jsonl reader = begin("{\"x\": NaN, \"y\": [-Infinity, Infinity,-1], \"a\": \"NaN \\\"Infinity\\\" -\"}\n");
+    Jsonl reader =
+        begin("{\"x\": NaN, \"y\": [-Infinity, Infinity,-1], \"a\": \"NaN \\\"Infinity\\\" -\"}\n");
     json_t *row;
     const char *text = next_text(&reader, &row);
     EXPECT(strcmp(text, "NaN \"Infinity\" -") == 0, "texts stay: %s", text);
@@ -186,7 +193,8 @@ TEST(jsonl_non_utf8) {
         reader = begin(cases[i].line);
         reader.is_utf8_strict = true;
         const Error error = jsonl_next(&reader, &row);
-        EXPECT((error.code == EXIT_BAD_DATA) == (cases[i].count > 0), "strict case %zu: %s", i, error.text);
+        EXPECT((error.code == EXIT_BAD_DATA) == (cases[i].count > 0), "strict case %zu: %s", i,
+               error.text);
         json_decref(row);
         jsonl_end(&reader);
     }
@@ -239,7 +247,8 @@ TEST(jsonl_long_line) {
 
 // Any damage gives rows or errors, never a crash; and the reader always comes to the end.
 TEST(jsonl_damaged) {
-    const char *good = "{\"a\": \"x\\ud83d\\ude00\\u0041\", \"b\": [NaN, -Infinity, 1.5e3], \"c\": \"\xc3\xa9\"}\r\n";
+    const char *good = "{\"a\": \"x\\ud83d\\ude00\\u0041\", \"b\": [NaN, -Infinity, 1.5e3], \"c\": "
+                       "\"\xc3\xa9\"}\r\n";
     const size_t one = strlen(good), size = 4 * one;
     Rng rng = check_rng(0);
     log_set_level(LOG_ERROR);

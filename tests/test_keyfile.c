@@ -1,4 +1,5 @@
-// Tests of host/keyfile: what is read, what is refused and where, and the YAML test suite as hostile input.
+// Tests of host/keyfile: what is read, what is refused and where, and the YAML test suite as
+// hostile input.
 #define _POSIX_C_SOURCE 200809L
 #include <dirent.h>
 #include <math.h>
@@ -24,19 +25,22 @@ TEST(keyfile_flattens) {
         const char *path;
         KeyKind kind;
         int count, line, column;
-    } want[] = {{"a", KEY_SCALAR, 1, 2, 1},  {"b", KEY_MAP, 0, 3, 1},   {"b.c", KEY_SCALAR, 1, 3, 5},
-                {"b.d.e", KEY_LIST, 3, 3, 15}, {"f", KEY_MAP, 0, 4, 1}, {"f.g", KEY_MAP, 0, 5, 3},
+    } want[] = {{"a", KEY_SCALAR, 1, 2, 1},     {"b", KEY_MAP, 0, 3, 1},
+                {"b.c", KEY_SCALAR, 1, 3, 5},   {"b.d.e", KEY_LIST, 3, 3, 15},
+                {"f", KEY_MAP, 0, 4, 1},        {"f.g", KEY_MAP, 0, 5, 3},
                 {"f.g.h", KEY_SCALAR, 1, 6, 5}, {"i", KEY_SCALAR, 1, 9, 1}};
     EXPECT(file.count == 8, "count=%d", file.count);
     for (int i = 0; i < 8 && i < file.count; i++) {
         const KeyEntry *e = &file.entries[i];
         EXPECT(strcmp(e->path, want[i].path) == 0 && e->kind == want[i].kind &&
-                   e->count == want[i].count && e->line == want[i].line && e->column == want[i].column,
-               "entry %d: %s kind %d count %d at %d:%d", i, e->path, (int)e->kind, e->count, e->line,
-               e->column);
+                   e->count == want[i].count && e->line == want[i].line &&
+                   e->column == want[i].column,
+               "entry %d: %s kind %d count %d at %d:%d", i, e->path, (int)e->kind, e->count,
+               e->line, e->column);
     }
     const KeyEntry *list = &file.entries[3];
-    EXPECT(!keyfile_is_old_bool(&list->items[1]) && keyfile_is_old_bool(&list->items[2]), "quoting");
+    EXPECT(!keyfile_is_old_bool(&list->items[1]) && keyfile_is_old_bool(&list->items[2]),
+           "quoting");
     EXPECT(strcmp(file.entries[6].items[0].text, "two\nlines\n") == 0, "block scalar");
     EXPECT(keyfile_is_null(&file.entries[7].items[0]), "an empty value is null");
     keyfile_free(&file);
@@ -87,17 +91,35 @@ TEST(keyfile_scalars) {
         bool is_int, is_float;
         double value;
     } cases[] = {
-        {"0", true, true, 0},          {"-12", true, true, -12},    {"+7", true, true, 7},
-        {"0x1F", true, true, 31},      {"0o17", true, true, 15},    {"007", true, true, 7},
-        {"1e-4", false, true, 1e-4},   {"1E5", false, true, 1e5},   {".5", false, true, 0.5},
-        {"5.", false, true, 5},        {"-1.5e+3", false, true, -1500}, {"-.inf", false, true, -INFINITY},
-        {"", false, false, 0},         {".", false, false, 0},      {"e5", false, false, 0},
-        {"1e", false, false, 0},       {"1_000", false, false, 0},  {"0x", false, false, 0},
-        {"0b1", false, false, 0},      {"1 2", false, false, 0},    {"nan", false, false, 0},
-        {"inf", false, false, 0},      {"0x1p3", false, false, 0},  {"-0x1", false, false, 0},
+        {"0", true, true, 0},
+        {"-12", true, true, -12},
+        {"+7", true, true, 7},
+        {"0x1F", true, true, 31},
+        {"0o17", true, true, 15},
+        {"007", true, true, 7},
+        {"1e-4", false, true, 1e-4},
+        {"1E5", false, true, 1e5},
+        {".5", false, true, 0.5},
+        {"5.", false, true, 5},
+        {"-1.5e+3", false, true, -1500},
+        {"-.inf", false, true, -INFINITY},
+        {"", false, false, 0},
+        {".", false, false, 0},
+        {"e5", false, false, 0},
+        {"1e", false, false, 0},
+        {"1_000", false, false, 0},
+        {"0x", false, false, 0},
+        {"0b1", false, false, 0},
+        {"1 2", false, false, 0},
+        {"nan", false, false, 0},
+        {"inf", false, false, 0},
+        {"0x1p3", false, false, 0},
+        {"-0x1", false, false, 0},
         {"9223372036854775807", true, true, 9223372036854775807.0},
         {"9223372036854775808", false, true, 9223372036854775808.0},
-        {"1:30", false, false, 0},     {"12e03", false, true, 12000}, {"--1", false, false, 0},
+        {"1:30", false, false, 0},
+        {"12e03", false, true, 12000},
+        {"--1", false, false, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const KeyScalar s = {.text = (char *)(uintptr_t)cases[i].text};
@@ -110,11 +132,13 @@ TEST(keyfile_scalars) {
                (long long)integer);
     }
     double value;
-    EXPECT(keyfile_get_float(&(KeyScalar){.text = (char[]){".nan"}}, &value) && isnan(value), ".nan");
+    EXPECT(keyfile_get_float(&(KeyScalar){.text = (char[]){".nan"}}, &value) && isnan(value),
+           ".nan");
     bool flag;
     EXPECT(keyfile_get_bool(&(KeyScalar){.text = (char[]){"True"}}, &flag) && flag, "True");
     EXPECT(!keyfile_get_bool(&(KeyScalar){.text = (char[]){"yes"}}, &flag), "yes is a text");
-    EXPECT(!keyfile_get_bool(&(KeyScalar){.text = (char[]){"true"}, .is_quoted = true}, &flag), "quoted");
+    EXPECT(!keyfile_get_bool(&(KeyScalar){.text = (char[]){"true"}, .is_quoted = true}, &flag),
+           "quoted");
 }
 
 // ---- the YAML test suite ----
@@ -164,13 +188,14 @@ static int read_suite_file(const FileBytes *bytes, SuiteCase *cases, int most) {
 static void unmark(char *text) {
     static const struct {
         const char *mark, *real;
-    } marks[] = {{"\xe2\x90\xa3", " "},   {"\xe2\x86\xb5", ""},         {"\xe2\x86\x90", "\r"},
-                 {"\xe2\x80\x94", ""},    {"\xc2\xbb", "\t"},           {"\xe2\x87\x94", "\xef\xbb\xbf"},
+    } marks[] = {{"\xe2\x90\xa3", " "}, {"\xe2\x86\xb5", ""}, {"\xe2\x86\x90", "\r"},
+                 {"\xe2\x80\x94", ""},  {"\xc2\xbb", "\t"},   {"\xe2\x87\x94", "\xef\xbb\xbf"},
                  {"\xe2\x88\x8e\n", ""}};
     char *out = text;
     while (*text) {
         size_t i = 0;
-        while (i < sizeof marks / sizeof *marks && strncmp(text, marks[i].mark, strlen(marks[i].mark))) {
+        while (i < sizeof marks / sizeof *marks &&
+               strncmp(text, marks[i].mark, strlen(marks[i].mark))) {
             i++;
         }
         if (i < sizeof marks / sizeof *marks) {
@@ -186,7 +211,8 @@ static void unmark(char *text) {
     *out = '\0';
 }
 
-// libyaml reads YAML 1.1 and is laxer than the suite in these files; nothing else may be let through.
+// libyaml reads YAML 1.1 and is laxer than the suite in these files; nothing else may be let
+// through.
 static bool is_known_lax(const char *name) {
     static const char *const names[] = {"9C9N", "MUS6", "QB6E", "S98Z", "SU5Z", "X4QW"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {

@@ -55,10 +55,11 @@ TEST(main_config_file) {
     char *output;
     const int code = check_run(&output, "%s doctor %s reader.rank=3", program(), path);
     EXPECT(code == EXIT_CONFIG, "code %d", code);
-    const char *wants[] = {"c.yaml:3:3: unknown key 'reader.sede'",
-                           "c.yaml:4:1: unknown key 'lora_dropout'; did you mean 'reader.lora_dropout'",
-                           "c.yaml:5:1: reader.lora_dropout: dropout is not supported",
-                           "command line: unknown key 'reader.rank'"};
+    const char *wants[] = {
+        "c.yaml:3:3: unknown key 'reader.sede'",
+        "c.yaml:4:1: unknown key 'lora_dropout'; did you mean 'reader.lora_dropout'",
+        "c.yaml:5:1: reader.lora_dropout: dropout is not supported",
+        "command line: unknown key 'reader.rank'"};
     for (int i = 0; i < 4; i++) {
         EXPECT(strstr(output, wants[i]), "no '%s' in: %s", wants[i], output);
     }
@@ -70,8 +71,8 @@ TEST(main_config_file) {
 TEST(main_odd_environment) {
     char *output;
     const char *directory = check_tmpdir();
-    EXPECT(check_run(&output, "env -i LC_ALL=de_DE.UTF-8 %s doctor retriever.lr=0.5 run.dir=%s", program(),
-                     directory) == EXIT_OK,
+    EXPECT(check_run(&output, "env -i LC_ALL=de_DE.UTF-8 %s doctor retriever.lr=0.5 run.dir=%s",
+                     program(), directory) == EXIT_OK,
            "%s", output);
     EXPECT(strstr(output, "can be written"), "%s", output);
     free(output);

@@ -1,4 +1,5 @@
-// Tests of host/npy and host/npz: NumPy's files, published sets, every refusal, bombs made here, damage.
+// Tests of host/npy and host/npz: NumPy's files, published sets, every refusal, bombs made here,
+// damage.
 #define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +26,8 @@ static uint8_t *make_npy(const char *dict, size_t data_size, size_t *size) {
     return bytes;
 }
 
-#define DICT(descr, order, shape) "{'descr': " descr ", 'fortran_order': " order ", 'shape': " shape ", }\n"
+#define DICT(descr, order, shape) \
+    "{'descr': " descr ", 'fortran_order': " order ", 'shape': " shape ", }\n"
 
 TEST(npy_headers) {
     const struct {
@@ -56,7 +58,8 @@ TEST(npy_headers) {
         {DICT("'|u1'", "False", "(1,1,1,1,1,1,1,1,1)"), 1, "8 dimensions"},
         {"{'descr': '<f4', 'shape': (1,), }", 4, "wants descr"},
         {"{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (1,)}", 4, "repeated"},
-        {"{'descr': '<f4', 'x': 1, 'fortran_order': False, 'shape': (1,)}", 4, "unknown or repeated"},
+        {"{'descr': '<f4', 'x': 1, 'fortran_order': False, 'shape': (1,)}", 4,
+         "unknown or repeated"},
         {DICT("'<f4'", "False", "(1,)") "exit()", 4, "nothing else"},
         {"", 4, "no dict"},
         {"{'descr': '<f4", 0, "structured"},
@@ -68,11 +71,14 @@ TEST(npy_headers) {
             NpyArray array;
             const Error error = npy_parse(&array, bytes, size);
             if (cases[i].want) {
-                EXPECT(error.code == EXIT_BAD_DATA && strstr(error.text, cases[i].want), "'%s'", error.text);
+                EXPECT(error.code == EXIT_BAD_DATA && strstr(error.text, cases[i].want), "'%s'",
+                       error.text);
                 EXPECT(!array.data, "nothing comes with an error");
             } else {
                 EXPECT(error.code == EXIT_OK, "%s", error.text);
-                EXPECT(array.bytes == cases[i].data_size && array.data == bytes + size - array.bytes, "data");
+                EXPECT(array.bytes == cases[i].data_size &&
+                           array.data == bytes + size - array.bytes,
+                       "data");
             }
             free(bytes);
         }
@@ -90,13 +96,18 @@ TEST(npy_roundtrip) {
         size_t shape[3];
         const void *data;
         double first;
-    } cases[] = {{NPY_I2, 2, {2, 3}, i2, -1}, {NPY_F2, 1, {2}, f2, 0.5}, {NPY_F8, 0, {0}, f8, 1e300},
-                 {NPY_I8, 3, {1, 3, 1}, i8, -5}, {NPY_F4, 2, {0, 7}, i2, 0}};
+    } cases[] = {{NPY_I2, 2, {2, 3}, i2, -1},
+                 {NPY_F2, 1, {2}, f2, 0.5},
+                 {NPY_F8, 0, {0}, f8, 1e300},
+                 {NPY_I8, 3, {1, 3, 1}, i8, -5},
+                 {NPY_F4, 2, {0, 7}, i2, 0}};
     for (int i = 0; i < 5; i++) {
         if (CASE("%s rank %d", npy_type_name(cases[i].type), cases[i].rank)) {
             char *path = file_join_new(check_tmpdir(), "a.npy");
-            EXPECT(npy_write(path, cases[i].type, cases[i].rank, cases[i].shape, cases[i].data).code ==
-                       EXIT_OK, "write");
+            EXPECT(
+                npy_write(path, cases[i].type, cases[i].rank, cases[i].shape, cases[i].data).code ==
+                    EXIT_OK,
+                "write");
             FileBytes bytes;
             NpyArray got;
             EXPECT(file_read_new(&bytes, path, 1 << 20).code == EXIT_OK, "read");
@@ -104,7 +115,8 @@ TEST(npy_roundtrip) {
             EXPECT(error.code == EXIT_OK, "%s", error.text);
             EXPECT((bytes.size - got.bytes) % 64 == 0, "data are aligned to 64");
             EXPECT(got.type == cases[i].type && got.rank == cases[i].rank, "type and rank");
-            EXPECT(memcmp(got.shape, cases[i].shape, (size_t)got.rank * sizeof(size_t)) == 0, "shape");
+            EXPECT(memcmp(got.shape, cases[i].shape, (size_t)got.rank * sizeof(size_t)) == 0,
+                   "shape");
             EXPECT(memcmp(got.data, cases[i].data, got.bytes) == 0, "data");
             EXPECT(got.count == 0 || npy_number(&got, 0) == cases[i].first, "number");
             file_bytes_free(&bytes);
@@ -128,7 +140,8 @@ typedef struct {
 } Zip;
 
 // One member "a.npy" of `size` bytes, deflated or stored; with_zip64 writes sizes as NumPy does.
-static Zip make_zip(const uint8_t *npy, size_t size, bool is_deflated, bool with_zip64, size_t claimed) {
+static Zip make_zip(const uint8_t *npy, size_t size, bool is_deflated, bool with_zip64,
+                    size_t claimed) {
     uLong room = compressBound(size) + 64;
     uint8_t *packed = xmalloc(room, 1);
     size_t packed_size = size;
@@ -148,7 +161,8 @@ static Zip make_zip(const uint8_t *npy, size_t size, bool is_deflated, bool with
     const uint32_t crc = (uint32_t)crc32(0, npy, (uInt)size);
     Zip zip = {.bytes = xmalloc(packed_size + 400, 1)};
     uint8_t *p = zip.bytes;
-    p = put(p, 0x04034b50, 4), p = put(p, 45, 2), p = put(p, 0, 2), p = put(p, is_deflated ? 8 : 0, 2);
+    p = put(p, 0x04034b50, 4), p = put(p, 45, 2), p = put(p, 0, 2),
+    p = put(p, is_deflated ? 8 : 0, 2);
     p = put(p, 0, 4), p = put(p, crc, 4), p = put(p, UINT32_MAX, 4), p = put(p, UINT32_MAX, 4);
     p = put(p, 5, 2), p = put(p, 20, 2), memcpy(p, "a.npy", 5), p += 5;
     p = put(p, 1, 2), p = put(p, 16, 2), p = put(p, claimed, 8), p = put(p, packed_size, 8);
@@ -157,7 +171,8 @@ static Zip make_zip(const uint8_t *npy, size_t size, bool is_deflated, bool with
     zip.directory = (size_t)(p - zip.bytes);
     p = put(p, 0x02014b50, 4), p = put(p, 45, 2), p = put(p, 45, 2), p = put(p, 0, 2);
     p = put(p, is_deflated ? 8 : 0, 2), p = put(p, 0, 4), p = put(p, crc, 4);
-    p = put(p, with_zip64 ? UINT32_MAX : packed_size, 4), p = put(p, with_zip64 ? UINT32_MAX : claimed, 4);
+    p = put(p, with_zip64 ? UINT32_MAX : packed_size, 4),
+    p = put(p, with_zip64 ? UINT32_MAX : claimed, 4);
     p = put(p, 5, 2), p = put(p, with_zip64 ? 20 : 0, 2), p = put(p, 0, 2), p = put(p, 0, 2);
     p = put(p, 0, 2), p = put(p, 0, 4), p = put(p, 0, 4), memcpy(p, "a.npy", 5), p += 5;
     if (with_zip64) {
@@ -166,12 +181,15 @@ static Zip make_zip(const uint8_t *npy, size_t size, bool is_deflated, bool with
     const size_t directory_size = (size_t)(p - zip.bytes) - zip.directory;
     if (with_zip64) {
         const size_t end64 = (size_t)(p - zip.bytes);
-        p = put(p, 0x06064b50, 4), p = put(p, 44, 8), p = put(p, 45, 2), p = put(p, 45, 2), p = put(p, 0, 8);
-        p = put(p, 1, 8), p = put(p, 1, 8), p = put(p, directory_size, 8), p = put(p, zip.directory, 8);
+        p = put(p, 0x06064b50, 4), p = put(p, 44, 8), p = put(p, 45, 2), p = put(p, 45, 2),
+        p = put(p, 0, 8);
+        p = put(p, 1, 8), p = put(p, 1, 8), p = put(p, directory_size, 8),
+        p = put(p, zip.directory, 8);
         p = put(p, 0x07064b50, 4), p = put(p, 0, 4), p = put(p, end64, 8), p = put(p, 1, 4);
     }
     p = put(p, 0x06054b50, 4), p = put(p, 0, 4), p = put(p, 1, 2), p = put(p, 1, 2);
-    p = put(p, directory_size, 4), p = put(p, with_zip64 ? UINT32_MAX : zip.directory, 4), p = put(p, 0, 2);
+    p = put(p, directory_size, 4), p = put(p, with_zip64 ? UINT32_MAX : zip.directory, 4),
+    p = put(p, 0, 2);
     zip.size = (size_t)(p - zip.bytes);
     free(packed);
     return zip;
@@ -249,7 +267,8 @@ TEST(npz_lies) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         if (CASE("%s", cases[i].what)) {
             Zip zip = make_zip(npy, size, true, false, size);
-            put(zip.bytes + (cases[i].end ? zip.size - cases[i].offset : zip.directory + cases[i].offset),
+            put(zip.bytes +
+                    (cases[i].end ? zip.size - cases[i].offset : zip.directory + cases[i].offset),
                 cases[i].value, cases[i].bytes);
             const char *got = load_text(&zip, 1 << 20);
             EXPECT(strstr(got, cases[i].want), "'%s'", got);
@@ -275,7 +294,8 @@ TEST(npz_bombs) {
     free(zip.bytes);
     // The directory says little, the stream holds much: only what was promised is inflated.
     zip = make_zip(npy, size, true, true, head + 100);
-    EXPECT(strstr(load_text(&zip, SIZE_MAX), "the shape wants 67108864"), "%s", load_text(&zip, SIZE_MAX));
+    EXPECT(strstr(load_text(&zip, SIZE_MAX), "the shape wants 67108864"), "%s",
+           load_text(&zip, SIZE_MAX));
     free(zip.bytes);
     free(npy);
 }
@@ -285,8 +305,10 @@ TEST(npz_members) {
     size_t size;
     uint8_t *npy = make_npy(DICT("'|u1'", "False", "(1,)"), 1, &size);
     Zip zip = make_zip(npy, size, false, true, size);
-    EXPECT(npz_open_new(&archive, zip.bytes, zip.size).code == EXIT_OK && archive.count == 1, "open");
-    EXPECT(npz_has(&archive, "a") && !npz_has(&archive, "a.npy") && !npz_has(&archive, "b"), "names");
+    EXPECT(npz_open_new(&archive, zip.bytes, zip.size).code == EXIT_OK && archive.count == 1,
+           "open");
+    EXPECT(npz_has(&archive, "a") && !npz_has(&archive, "a.npy") && !npz_has(&archive, "b"),
+           "names");
     NpyArray array;
     EXPECT(npz_load_new(&array, &archive, "b", 100).code == EXIT_BAD_DATA, "absent");
     npz_free(&archive);
@@ -301,10 +323,22 @@ TEST(npz_published_sets) {
         size_t shape[4];
         double sum; // by numpy
     } cases[] = {
-        {"medical/pneumoniamnist/pneumoniamnist_balanced.npz", "train_images", 3, {2428, 28, 28}, 273679017},
+        {"medical/pneumoniamnist/pneumoniamnist_balanced.npz",
+         "train_images",
+         3,
+         {2428, 28, 28},
+         273679017},
         {"medical/pneumoniamnist/pneumoniamnist_balanced.npz", "test_labels", 2, {468, 1}, 234},
-        {"medical/breast-ultrasound/busi_28_medmnist_form.npz", "test_images", 3, {126, 28, 28}, 8381928},
-        {"medical/skin-ham10000/ham_28_medmnist_form.npz", "train_images", 4, {501, 28, 28, 3}, 190149281},
+        {"medical/breast-ultrasound/busi_28_medmnist_form.npz",
+         "test_images",
+         3,
+         {126, 28, 28},
+         8381928},
+        {"medical/skin-ham10000/ham_28_medmnist_form.npz",
+         "train_images",
+         4,
+         {501, 28, 28, 3},
+         190149281},
     };
     for (int i = 0; i < 4; i++) {
         if (CASE("%s", cases[i].path)) {
@@ -320,7 +354,8 @@ TEST(npz_published_sets) {
             EXPECT(error.code == EXIT_OK && archive.count == 6, "%s", error.text);
             error = npz_load_new(&array, &archive, cases[i].name, 1 << 24);
             EXPECT(error.code == EXIT_OK && array.rank == cases[i].rank, "%s", error.text);
-            EXPECT(memcmp(array.shape, cases[i].shape, (size_t)cases[i].rank * sizeof(size_t)) == 0, "shape");
+            EXPECT(memcmp(array.shape, cases[i].shape, (size_t)cases[i].rank * sizeof(size_t)) == 0,
+                   "shape");
             double sum = 0;
             for (size_t k = 0; k < array.count; k++) {
                 sum += npy_number(&array, k);

@@ -1,4 +1,5 @@
-// Tests of host/runlog: start modes, lock, logs that survive a resume, signals, orders, the last word.
+// Tests of host/runlog: start modes, lock, logs that survive a resume, signals, orders, the last
+// word.
 #define _POSIX_C_SOURCE 200809L
 #include <math.h>
 #include <signal.h>
@@ -59,7 +60,9 @@ static int in_child(const Config *config, void body(const Config *config)) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-static void just_open(const Config *config) { runlog_close(runlog_open(config, 0), RUN_END_DONE, 0, NULL); }
+static void just_open(const Config *config) {
+    runlog_close(runlog_open(config, 0), RUN_END_DONE, 0, NULL);
+}
 static void open_and_die(const Config *config) {
     runlog_open(config, 0);
     die(EXIT_BAD_DATA, "a reason");
@@ -91,13 +94,15 @@ TEST(runlog_files) {
     runlog_step(run, 1, 2.5, 1e-4, 0.5, extra, 2);
     EXPECT(runlog_close(run, RUN_END_DONE, 0, NULL) == EXIT_OK, "exit code");
     expect_file(&config, "STATUS", "done step=1\n");
-    expect_file(&config, "losses.jsonl", "{\"stage\": \"retriever\", \"current_steps\": 1, \"loss\": 2.5, "
+    expect_file(&config, "losses.jsonl",
+                "{\"stage\": \"retriever\", \"current_steps\": 1, \"loss\": 2.5, "
                 "\"lr\": 0.0001, \"grad_norm\": 0.25, \"bad\": null}\n");
     char *text = content_new(&config, "trainer_log.jsonl");
     json_t *row;
     EXPECT(json_parse_new(&row, text, strlen(text)).code == EXIT_OK, "%s", text);
-    const char *keys[] = {"current_steps", "total_steps", "loss", "lr", "epoch", "percentage", "elapsed_time",
-                          "remaining_time", "grad_norm", "bad", "stage"};
+    const char *keys[] = {"current_steps", "total_steps", "loss",         "lr",
+                          "epoch",         "percentage",  "elapsed_time", "remaining_time",
+                          "grad_norm",     "bad",         "stage"};
     for (int i = 0; i < 11; i++) {
         EXPECT(json_object_get(row, keys[i]), "no %s in %s", keys[i], text);
     }
@@ -145,11 +150,13 @@ TEST(runlog_start_modes) {
 
 TEST(runlog_foreign_directory) {
     Config config = config_for("home", "overwrite");
-    char *file = file_join_new(config.run.dir, "slurm-1.out"), *plots = file_join_new(config.run.dir, "plots");
+    char *file = file_join_new(config.run.dir, "slurm-1.out"),
+         *plots = file_join_new(config.run.dir, "plots");
     EXPECT(file_make_directories(plots).code == EXIT_OK, "make");
     EXPECT(in_child(&config, just_open) == EXIT_NO_OUTPUT, "somebody's plots are not removed");
     EXPECT(file_is_directory(plots), "still there");
-    EXPECT(file_remove_tree(plots).code == EXIT_OK && file_replace(file, "x", 1).code == EXIT_OK, "prepare");
+    EXPECT(file_remove_tree(plots).code == EXIT_OK && file_replace(file, "x", 1).code == EXIT_OK,
+           "prepare");
     EXPECT(in_child(&config, just_open) == EXIT_OK, "a Slurm output file does no harm");
     EXPECT(file_exists(file), "and stays");
     free(file), free(plots);
@@ -185,7 +192,8 @@ TEST(runlog_die_leaves_status) {
     config_free(&config);
 }
 
-// An attempt that got to step 7 after the checkpoint of step 5: the resumed log equals a log without it.
+// An attempt that got to step 7 after the checkpoint of step 5: the resumed log equals a log
+// without it.
 TEST(runlog_resume_cuts_logs) {
     Config config = config_for("c", "new");
     RunLog *run = runlog_open(&config, 0);
@@ -218,8 +226,9 @@ TEST(runlog_resume_cuts_logs) {
         char number[JSON_NUMBER_ROOM];
         const int step = i <= 2 ? i : i - 2;
         json_number(number, i <= 2 ? 1.0 / step : 0.1 * step);
-        char *longer = xformat_new("%s{\"stage\": \"%s\", \"current_steps\": %d, \"loss\": %s, \"lr\": 0.1}\n",
-                                   want, i <= 2 ? "reader" : "retriever", step, number);
+        char *longer =
+            xformat_new("%s{\"stage\": \"%s\", \"current_steps\": %d, \"loss\": %s, \"lr\": 0.1}\n",
+                        want, i <= 2 ? "reader" : "retriever", step, number);
         free(want);
         want = longer;
     }
@@ -272,9 +281,43 @@ TEST(runlog_full_disk) {
     runlog_step(run, 1, 1, 1, 0, NULL, 0);
     file_fault(NULL, 0, 0, false);
     runlog_step(run, 2, 1, 1, 0, NULL, 0);
-    EXPECT(run->trainer.dropped == 1 && run->losses.dropped == 1, "dropped %zu", run->trainer.dropped);
+    EXPECT(run->trainer.dropped == 1 && run->losses.dropped == 1, "dropped %zu",
+           run->trainer.dropped);
     runlog_close(run, RUN_END_DONE, 0, NULL);
     expect_file(&config, "losses.jsonl",
                 "{\"stage\": \"s\", \"current_steps\": 2, \"loss\": 1, \"lr\": 1}\n");
     config_free(&config);
+}
+
+// A live line is wiped by the log line that follows it, and does not go to the log file.
+TEST(runlog_live_line) {
+    int ends[2];
+    EXPECT(pipe(ends) == 0, "pipe");
+    char *path = file_join_new(check_tmpdir(), "log");
+    FileLog log;
+    EXPECT(file_log_open(&log, path).code == EXIT_OK, "open");
+    const int before = dup(STDERR_FILENO);
+    log_set_file(log.fd);
+    dup2(ends[1], STDERR_FILENO);
+    log_live("step %d", 1);
+    log_live("step %d", 2);
+    LOG(WARN, "a line");
+    LOG(WARN, "another");
+    dup2(before, STDERR_FILENO);
+    log_set_file(-1);
+    char text[512];
+    const ssize_t n = read(ends[0], text, sizeof text - 1);
+    text[n > 0 ? n : 0] = '\0';
+    EXPECT(strncmp(text, "\r\x1b[Kstep 1\r\x1b[Kstep 2\r\x1b[K", 24) == 0, "%s", text);
+    const char *rest = strstr(text, "a line\n");
+    EXPECT(rest && !strchr(rest, '\r') && strstr(rest, "another\n"), "nothing is wiped twice");
+    file_log_close(&log);
+    FileBytes bytes;
+    EXPECT(file_read_new(&bytes, path, 1 << 16).code == EXIT_OK, "read");
+    const char *content = (const char *)bytes.data;
+    EXPECT(strstr(content, "a line\n") && strstr(content, "another\n") && !strstr(content, "step"),
+           "%s", content);
+    file_bytes_free(&bytes);
+    close(before), close(ends[0]), close(ends[1]);
+    free(path);
 }

@@ -34,15 +34,18 @@ TEST(safetensors_accepts) {
         {"{\"a\":" ENTRY("F32", "[]", 0, 4) "}", 4, 1},
         {"{\"b\":" ENTRY("F16", "[2,1]", 4, 8) ",\"a\":" ENTRY("F32", "[1]", 0, 4) "}", 8, 2},
         {"{\"z\":" ENTRY("F32", "[0]", 4, 4) ",\"a\":" ENTRY("F32", "[1]", 0, 4) ",\"y\":" ENTRY(
-             "I64", "[5,0]", 0, 0) "}", 4, 3},
+             "I64", "[5,0]", 0, 0) "}",
+         4, 3},
         {"{\"a\":" ENTRY("F4", "[4]", 0, 2) ",\"b\":" ENTRY("F6_E2M3", "[4]", 2, 5) "}", 5, 2},
-        {"{\"__metadata__\":{\"format\":\"pt\",\"x\":\"\\u00e9\"},\"\\u00e9\\\"\":" ENTRY("BOOL", "[1]", 0, 1)
-         "}", 1, 1},
+        {"{\"__metadata__\":{\"format\":\"pt\",\"x\":\"\\u00e9\"},\"\\u00e9\\\"\":" ENTRY(
+             "BOOL", "[1]", 0, 1) "}",
+         1, 1},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         if (CASE("%zu", i)) {
             size_t size;
-            uint8_t *bytes = make_file(cases[i].header, cases[i].data_size, strlen(cases[i].header), &size);
+            uint8_t *bytes =
+                make_file(cases[i].header, cases[i].data_size, strlen(cases[i].header), &size);
             SafeTensors set;
             const Error error = safetensors_parse_new(&set, bytes, size);
             EXPECT(error.code == EXIT_OK && set.count == cases[i].count, "%zu: %s", error.offset,
@@ -63,13 +66,15 @@ TEST(safetensors_rejects) {
         const char *want;
     } cases[] = {
         {"hole at the start", "{\"a\":" ENTRY("U8", "[3]", 1, 4) "}", 4, "with a hole"},
-        {"hole between", "{\"a\":" ENTRY("U8", "[1]", 0, 1) ",\"b\":" ENTRY("U8", "[1]", 2, 3) "}", 3,
-         "with a hole"},
+        {"hole between", "{\"a\":" ENTRY("U8", "[1]", 0, 1) ",\"b\":" ENTRY("U8", "[1]", 2, 3) "}",
+         3, "with a hole"},
         {"overlap", "{\"a\":" ENTRY("U8", "[2]", 0, 2) ",\"b\":" ENTRY("U8", "[2]", 1, 3) "}", 3,
          "overlapping"},
-        {"same bytes twice", "{\"a\":" ENTRY("U8", "[2]", 0, 2) ",\"b\":" ENTRY("U8", "[2]", 0, 2) "}", 2,
+        {"same bytes twice",
+         "{\"a\":" ENTRY("U8", "[2]", 0, 2) ",\"b\":" ENTRY("U8", "[2]", 0, 2) "}", 2,
          "overlapping"},
-        {"trailing bytes", "{\"a\":" ENTRY("U8", "[3]", 0, 3) "}", 4, "1 bytes behind the last tensor"},
+        {"trailing bytes", "{\"a\":" ENTRY("U8", "[3]", 0, 3) "}", 4,
+         "1 bytes behind the last tensor"},
         {"data without tensors", "{}", 1, "1 bytes behind"},
         {"truncated data", "{\"a\":" ENTRY("U8", "[3]", 0, 3) "}", 2, "outside the file"},
         {"begin behind end", "{\"a\":" ENTRY("U8", "[1]", 2, 1) "}", 2, "outside the file"},
@@ -78,23 +83,27 @@ TEST(safetensors_rejects) {
         {"unknown dtype", "{\"a\":" ENTRY("F33", "[2]", 0, 8) "}", 8, "unknown dtype"},
         {"lower-case dtype", "{\"a\":" ENTRY("f32", "[2]", 0, 8) "}", 8, "unknown dtype"},
         {"half a byte", "{\"a\":" ENTRY("F4", "[3]", 0, 1) "}", 1, "whole bytes"},
-        {"product overflows", "{\"a\":" ENTRY("U8", "[4294967296,4294967296,2]", 0, 0) "}", 0, "overflows"},
-        {"bits overflow", "{\"a\":" ENTRY("F64", "[1152921504606846976]", 0, 0) "}", 0, "overflows"},
+        {"product overflows", "{\"a\":" ENTRY("U8", "[4294967296,4294967296,2]", 0, 0) "}", 0,
+         "overflows"},
+        {"bits overflow", "{\"a\":" ENTRY("F64", "[1152921504606846976]", 0, 0) "}", 0,
+         "overflows"},
         {"overflow before a zero", "{\"a\":" ENTRY("U8", "[4611686018427387904,8,0]", 0, 0) "}", 0,
          "overflows"},
         {"negative dimension", "{\"a\":" ENTRY("U8", "[-1]", 0, 1) "}", 1, "a dimension"},
         {"real dimension", "{\"a\":" ENTRY("U8", "[1.0]", 0, 1) "}", 1, "a dimension"},
         {"huge dimension", "{\"a\":" ENTRY("U8", "[18446744073709551617]", 0, 1) "}", 1, "line 1"},
-        {"nine dimensions", "{\"a\":" ENTRY("U8", "[1,1,1,1,1,1,1,1,1]", 0, 1) "}", 1, "8 dimensions"},
+        {"nine dimensions", "{\"a\":" ENTRY("U8", "[1,1,1,1,1,1,1,1,1]", 0, 1) "}", 1,
+         "8 dimensions"},
         {"negative offset", "{\"a\":" ENTRY("U8", "[1]", -1, 0) "}", 1, "data_offsets wants"},
         {"three offsets", "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1,1]}}", 1,
          "data_offsets wants"},
         {"missing member", "{\"a\":{\"dtype\":\"U8\",\"shape\":[1]}}", 1, "wants exactly"},
-        {"surplus member", "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1],\"x\":1}}", 1,
+        {"surplus member",
+         "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1],\"x\":1}}", 1,
          "wants exactly"},
         {"entry is no object", "{\"a\":1}", 1, "wants exactly"},
-        {"duplicate name", "{\"a\":" ENTRY("U8", "[1]", 0, 1) ",\"a\":" ENTRY("U8", "[1]", 0, 1) "}", 1,
-         "duplicate"},
+        {"duplicate name",
+         "{\"a\":" ENTRY("U8", "[1]", 0, 1) ",\"a\":" ENTRY("U8", "[1]", 0, 1) "}", 1, "duplicate"},
         {"zero in a name", "{\"a\\u0000b\":" ENTRY("U8", "[1]", 0, 1) "}", 1, "NUL"},
         {"metadata no object", "{\"__metadata__\":[1]}", 0, "__metadata__ wants"},
         {"metadata value", "{\"__metadata__\":{\"a\":1}}", 0, "wants a text, got an integer"},
@@ -108,11 +117,12 @@ TEST(safetensors_rejects) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         if (CASE("%s", cases[i].rule)) {
             size_t size;
-            uint8_t *bytes = make_file(cases[i].header, cases[i].data_size, strlen(cases[i].header), &size);
+            uint8_t *bytes =
+                make_file(cases[i].header, cases[i].data_size, strlen(cases[i].header), &size);
             SafeTensors set;
             const Error error = safetensors_parse_new(&set, bytes, size);
-            EXPECT(error.code == EXIT_BAD_DATA && strstr(error.text, cases[i].want), "code %d %zu: '%s'",
-                   (int)error.code, error.offset, error.text);
+            EXPECT(error.code == EXIT_BAD_DATA && strstr(error.text, cases[i].want),
+                   "code %d %zu: '%s'", (int)error.code, error.offset, error.text);
             EXPECT(set.count == 0 && !set.tensors && !set.metadata, "nothing comes with an error");
             free(bytes);
         }
@@ -120,18 +130,21 @@ TEST(safetensors_rejects) {
 }
 
 TEST(safetensors_length_word) {
-    const uint64_t lies[] = {3, 1, 100, 100000000, 100000001, UINT64_MAX, UINT64_MAX - 7, 1ull << 63};
+    const uint64_t lies[] = {3,         1, 100, 100000000, 100000001, UINT64_MAX, UINT64_MAX - 7,
+                             1ull << 63};
     for (size_t i = 0; i < sizeof lies / sizeof *lies; i++) {
         size_t size;
         uint8_t *bytes = make_file("{}", 0, lies[i], &size);
         SafeTensors set;
         const Error error = safetensors_parse_new(&set, bytes, size);
-        EXPECT(error.code == EXIT_BAD_DATA, "length %llu was accepted", (unsigned long long)lies[i]);
+        EXPECT(error.code == EXIT_BAD_DATA, "length %llu was accepted",
+               (unsigned long long)lies[i]);
         free(bytes);
     }
     for (size_t size = 0; size < 8; size++) {
         SafeTensors set;
-        EXPECT(safetensors_parse_new(&set, "\2\0\0\0\0\0\0\0", size).code == EXIT_BAD_DATA, "size %zu", size);
+        EXPECT(safetensors_parse_new(&set, "\2\0\0\0\0\0\0\0", size).code == EXIT_BAD_DATA,
+               "size %zu", size);
     }
 }
 
@@ -155,7 +168,8 @@ TEST(safetensors_roundtrip) {
     EXPECT(error.code == EXIT_OK && store.all.count == 5, "%zu: %s", error.offset, error.text);
     EXPECT(strcmp(safetensors_metadata(&store.all, "format"), "pt") == 0, "format");
     EXPECT(strcmp(safetensors_metadata(&store.all, "note"), metadata[3]) == 0, "note");
-    EXPECT(!safetensors_metadata(&store.all, "absent") && !safetensors_find(&store.all, "absent"), "absent");
+    EXPECT(!safetensors_metadata(&store.all, "absent") && !safetensors_find(&store.all, "absent"),
+           "absent");
     for (int i = 0; i < 5; i++) {
         const SafeTensor *got = safetensors_find(&store.all, tensors[i].name), *want = &tensors[i];
         EXPECT(got && got->type == want->type && got->rank == want->rank, "%s", want->name);
@@ -166,8 +180,8 @@ TEST(safetensors_roundtrip) {
     const SafeTensor *first = safetensors_find(&store.all, "ids");
     EXPECT(((size_t)((const uint8_t *)first->data - store.files[0].data)) % 64 == 0, "alignment");
     char text[128];
-    EXPECT(strcmp(safe_describe(text, safetensors_find(&store.all, "b.weight")), "F32 [2, 3]") == 0, "%s",
-           text);
+    EXPECT(strcmp(safe_describe(text, safetensors_find(&store.all, "b.weight")), "F32 [2, 3]") == 0,
+           "%s", text);
     safestore_free(&store);
 
     EXPECT(safetensors_write(path, NULL, 0, NULL, 0).code == EXIT_OK, "no tensors");
@@ -208,8 +222,9 @@ TEST(safetensors_fixture) {
 TEST(safetensors_shards) {
     const float values[4] = {1, 2, 3, 4};
     const SafeTensor a = {.name = "a", .type = SAFE_F32, .rank = 1, .shape = {4}, .data = values};
-    const SafeTensor bc[] = {{.name = "c", .type = SAFE_F32, .rank = 1, .shape = {2}, .data = values},
-                             {.name = "b", .type = SAFE_F32, .rank = 1, .shape = {1}, .data = values + 3}};
+    const SafeTensor bc[] = {
+        {.name = "c", .type = SAFE_F32, .rank = 1, .shape = {2}, .data = values},
+        {.name = "b", .type = SAFE_F32, .rank = 1, .shape = {1}, .data = values + 3}};
     char *first = file_join_new(check_tmpdir(), "m-1.safetensors");
     char *second = file_join_new(check_tmpdir(), "m-2.safetensors");
     EXPECT(safetensors_write(first, &a, 1, NULL, 0).code == EXIT_OK, "write");
@@ -219,11 +234,14 @@ TEST(safetensors_shards) {
         ExitCode code;
         const char *want;
     } cases[] = {
-        {"{\"a\":\"m-1.safetensors\",\"b\":\"m-2.safetensors\",\"c\":\"m-2.safetensors\"}", EXIT_OK, ""},
-        {"{\"a\":\"m-1.safetensors\",\"b\":\"m-2.safetensors\"}", EXIT_BAD_DATA, "'c' is not in the index"},
-        {"{\"a\":\"m-1.safetensors\",\"d\":\"m-1.safetensors\"}", EXIT_BAD_DATA, "lacks tensor 'd'"},
-        {"{\"a\":\"m-2.safetensors\",\"b\":\"m-2.safetensors\",\"c\":\"m-2.safetensors\"}", EXIT_BAD_DATA,
-         "lacks tensor 'a'"},
+        {"{\"a\":\"m-1.safetensors\",\"b\":\"m-2.safetensors\",\"c\":\"m-2.safetensors\"}", EXIT_OK,
+         ""},
+        {"{\"a\":\"m-1.safetensors\",\"b\":\"m-2.safetensors\"}", EXIT_BAD_DATA,
+         "'c' is not in the index"},
+        {"{\"a\":\"m-1.safetensors\",\"d\":\"m-1.safetensors\"}", EXIT_BAD_DATA,
+         "lacks tensor 'd'"},
+        {"{\"a\":\"m-2.safetensors\",\"b\":\"m-2.safetensors\",\"c\":\"m-2.safetensors\"}",
+         EXIT_BAD_DATA, "lacks tensor 'a'"},
         {"{\"a\":\"m-3.safetensors\"}", EXIT_NO_INPUT, "shard 'm-3.safetensors': cannot open"},
         {"{\"a\":\"../m-1.safetensors\"}", EXIT_BAD_DATA, "no plain file name"},
         {"{\"a\":\"/m-1.safetensors\"}", EXIT_BAD_DATA, "no plain file name"},
@@ -234,7 +252,8 @@ TEST(safetensors_shards) {
         {"{}", EXIT_OK, ""},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        char *text = xformat_new("{\"metadata\":{\"total_size\":28},\"weight_map\":%s}", cases[i].map);
+        char *text =
+            xformat_new("{\"metadata\":{\"total_size\":28},\"weight_map\":%s}", cases[i].map);
         put("model.safetensors.index.json", text);
         free(text);
         SafeStore store;
@@ -260,7 +279,8 @@ TEST(safetensors_directory) {
     EXPECT(error.code == EXIT_NO_INPUT, "%s", error.text);
     put("model.safetensors", "broken");
     error = safestore_open_new(&store, check_tmpdir());
-    EXPECT(error.code == EXIT_BAD_DATA && strstr(error.text, "model.safetensors"), "%s", error.text);
+    EXPECT(error.code == EXIT_BAD_DATA && strstr(error.text, "model.safetensors"), "%s",
+           error.text);
 }
 
 TEST(safetensors_real_file) {
@@ -272,7 +292,8 @@ TEST(safetensors_real_file) {
     const Error error = safestore_open_new(&store, path);
     EXPECT(error.code == EXIT_OK, "%zu: %s", error.offset, error.text);
     const SafeTensor *embedding = safetensors_find(&store.all, "model.embed_tokens.weight");
-    EXPECT(embedding && embedding->type == SAFE_F32 && embedding->rank == 2 && embedding->shape[0] == 512,
+    EXPECT(embedding && embedding->type == SAFE_F32 && embedding->rank == 2 &&
+               embedding->shape[0] == 512,
            "the embedding of 512 tokens");
     size_t bytes = 0;
     for (int i = 0; i < store.all.count; i++) {
@@ -284,8 +305,8 @@ TEST(safetensors_real_file) {
 
 // Damage gives an error or a set whose tensors lie inside the bytes, never a crash.
 TEST(safetensors_damaged) {
-    const char *header = "{\"__metadata__\":{\"format\":\"pt\"},\"a\":" ENTRY("F32", "[2,2]", 0, 16)
-        ",\"b\":" ENTRY("F16", "[3]", 16, 22) "}";
+    const char *header = "{\"__metadata__\":{\"format\":\"pt\"},\"a\":" ENTRY(
+        "F32", "[2,2]", 0, 16) ",\"b\":" ENTRY("F16", "[3]", 16, 22) "}";
     Rng rng = check_rng(0);
     for (int i = 0; i < 3000; i++) {
         size_t size;

@@ -13,11 +13,15 @@ TEST(tfevents_checksums) {
     EXPECT(crc32c("", 0) == 0, "of nothing");
     const uint8_t zeros[32] = {0}; // RFC 3720, B.4
     EXPECT(crc32c(zeros, 32) == 0x8A9136AAu, "%08x", crc32c(zeros, 32));
-    // TensorBoard's own vectors: a field 3 with a text of 17 bytes, and the length word of 24 bytes.
-    const char *message = "\x1a\x11" "CRC test, one two";
-    EXPECT(tfevents_mask(crc32c(message, 19)) == 0x5794d08au, "%08x", tfevents_mask(crc32c(message, 19)));
+    // TensorBoard's own vectors: a field 3 with a text of 17 bytes, and the length word of 24
+    // bytes.
+    const char *message = "\x1a\x11"
+                          "CRC test, one two";
+    EXPECT(tfevents_mask(crc32c(message, 19)) == 0x5794d08au, "%08x",
+           tfevents_mask(crc32c(message, 19)));
     const uint8_t length[8] = {24};
-    EXPECT(tfevents_mask(crc32c(length, 8)) == 0x224b7fa3u, "%08x", tfevents_mask(crc32c(length, 8)));
+    EXPECT(tfevents_mask(crc32c(length, 8)) == 0x224b7fa3u, "%08x",
+           tfevents_mask(crc32c(length, 8)));
 }
 
 // ---- a reader ----
@@ -34,7 +38,8 @@ static uint64_t varint(const uint8_t **p, const uint8_t *end) {
 }
 
 // Finds a field of a message; its bytes (or number) and, for bytes, the size. False when absent.
-static bool field(const uint8_t *p, const uint8_t *end, int wanted, const uint8_t **bytes, uint64_t *number) {
+static bool field(const uint8_t *p, const uint8_t *end, int wanted, const uint8_t **bytes,
+                  uint64_t *number) {
     while (p < end) {
         const uint64_t key = varint(&p, end);
         const int wire = (int)(key & 7);
@@ -57,7 +62,8 @@ static bool field(const uint8_t *p, const uint8_t *end, int wanted, const uint8_
 }
 
 // The record at *at, its checksums tested; false at the end of the file.
-static bool next_record(const FileBytes *file, size_t *at, const uint8_t **begin, const uint8_t **end) {
+static bool next_record(const FileBytes *file, size_t *at, const uint8_t **begin,
+                        const uint8_t **end) {
     if (*at == file->size) {
         return false;
     }
@@ -76,7 +82,8 @@ static bool next_record(const FileBytes *file, size_t *at, const uint8_t **begin
     return true;
 }
 
-static void expect_scalar(const FileBytes *file, size_t *at, int64_t step, const char *tag, float value) {
+static void expect_scalar(const FileBytes *file, size_t *at, int64_t step, const char *tag,
+                          float value) {
     const uint8_t *p, *end, *summary, *item, *bytes;
     uint64_t number, size, item_size;
     EXPECT(next_record(file, at, &p, &end), "a record for %s", tag);
@@ -84,7 +91,8 @@ static void expect_scalar(const FileBytes *file, size_t *at, int64_t step, const
     EXPECT(field(p, end, 5, &summary, &size), "summary");
     EXPECT(field(summary, summary + size, 1, &item, &item_size), "value");
     EXPECT(field(item, item + item_size, 1, &bytes, &number) && number == strlen(tag) &&
-               memcmp(bytes, tag, number) == 0, "tag %s", tag);
+               memcmp(bytes, tag, number) == 0,
+           "tag %s", tag);
     float got;
     EXPECT(field(item, item + item_size, 2, &bytes, &number) && number == 4, "simple_value");
     memcpy(&got, bytes, 4);
@@ -96,7 +104,8 @@ TEST(tfevents_records) {
     TfEvents events, second;
     EXPECT(tfevents_open(&events, directory).code == EXIT_OK, "open");
     EXPECT(strstr(events.path, "/events.out.tfevents."), "%s", events.path);
-    EXPECT(tfevents_open(&second, directory).code == EXIT_OK && strcmp(events.path, second.path) != 0,
+    EXPECT(tfevents_open(&second, directory).code == EXIT_OK &&
+               strcmp(events.path, second.path) != 0,
            "a second file in the same second");
     tfevents_close(&second);
     char long_tag[401];
@@ -116,7 +125,8 @@ TEST(tfevents_records) {
     uint64_t number;
     size_t at = 0;
     EXPECT(next_record(&file, &at, &p, &end), "the first record");
-    EXPECT(field(p, end, 3, &bytes, &number) && number == 13 && memcmp(bytes, "brain.Event:2", 13) == 0,
+    EXPECT(field(p, end, 3, &bytes, &number) && number == 13 &&
+               memcmp(bytes, "brain.Event:2", 13) == 0,
            "file_version");
     double wall_time = 0;
     EXPECT(field(p, end, 1, &bytes, &number), "wall_time");
