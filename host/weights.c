@@ -1,0 +1,137 @@
+// weights: see weights.h.
+#include "weights.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MOST_LISTED 20 // differences that are worth a line each
+
+// Rows and row length of a tensor seen as a matrix of its first dimension.
+static size_t row_count(const Tensor *tensor) { return tensor->rank ? (size_t)tensor->shape[0] : 1; }
+
+// Does the file's tensor have the shape of the whole one that ours is a slice of?
+static bool shape_fits(const Tensor *tensor, const SafeTensor *stored) {
+    if (stored->rank != tensor->rank) {
+        return false;
+    }
+    for (int i = 0; i < tensor->rank; i++) {
+        const int want = i == 0 && tensor->file_rows ? tensor->file_rows : tensor->shape[i];
+        if (stored->shape[i] != (size_t)want) {
+            return false;
+        }
+    }
+    return true;
+}
+
+// ---- loading ----
+static void note(int *differences, const char *what, const char *name, const char *detail) {
+    if ((*differences)++ < MOST_LISTED) {
+        LOG(ERROR, "weights: %s '%s'%s%s", what, name, detail[0] ? ": " : "", detail);
+    }
+}
+
+// Copies ours out of the stored tensor.
+static void load_tensor(TensorList *list, Tensor *tensor, const SafeTensor *stored, DType from) {
+    const size_t row_bytes = tensor->count / row_count(tensor) * dtype_size(from);
+    const size_t first = (size_t)tensor->file_row * row_bytes, bytes = row_count(tensor) * row_bytes;
+    void *aligned = xmalloc(bytes, 1);
+    memcpy(aligned, (const char *)stored->data + first, bytes);
+    tensor_write(list, tensor, from, aligned);
+    free(aligned);
+}
+
+Error weights_load(TensorList *list, const char *path, const char *prefix, bool adapters_only) {
+    SafeStore store = {0};
+    const Error error = safestore_open_new(&store, path);
+    if (error.code) {
+        return error;
+    }
+    int differences = 0;
+    bool *is_used = xcalloc((size_t)store.all.count + 1, sizeof *is_used);
+    for (int i = 0; i < list->count; i++) {
+        Tensor *tensor = list->tensor[i];
+        if (tensor->is_adapter != adapters_only) {
+            continue;
+        }
+        char name[2 * TENSOR_NAME], found[128];
+        snprintf(name, sizeof name, "%s%s", prefix, tensor->file);
+        const SafeTensor *stored = safetensors_find(&store.all, name);
+        if (!stored) {
+            note(&differences, "missing", name, "");
+            continue;
+        }
+        is_used[stored - store.all.tensors] = true;
+        const int from = safe_type_to_dtype(stored->type);
+        if (from < 0 || !shape_fits(tensor, stored)) {
+            note(&differences, "another type or shape", name, safe_describe(found, stored));
+        } else {
+            load_tensor(list, tensor, stored, (DType)from);
+        }
+    }
+    for (int i = 0; i < store.all.count; i++) {
+        if (!is_used[i]) {
+            note(&differences, "not part of this model", store.all.tensors[i].name, "");
+        }
+    }
+    free(is_used);
+    safestore_free(&store);
+    return differences ? error_at(EXIT_BAD_DATA, 0, "%d tensors differ from the model (listed above); "
+                                  "is this the checkpoint of that preset", differences)
+                       : error_none();
+}
+
+// ---- saving ----
+// One tensor of the file: the first of ours that belongs to it, and the values of all of them.
+typedef struct {
+    const Tensor *first;
+    float *values; // whole, f32
+    void *narrow;  // in the type of the file
+    char name[2 * TENSOR_NAME];
+} Whole;
+
+Error weights_save(const TensorList *list, const char *path, const char *prefix, bool adapters_only,
+                   bool is_f32) {
+    Whole *wholes = xcalloc((size_t)list->count + 1, sizeof *wholes);
+    SafeTensor *out = xcalloc((size_t)list->count + 1, sizeof *out);
+    int count = 0;
+    for (int i = 0; i < list->count; i++) {
+        const Tensor *tensor = list->tensor[i];
+        if (tensor->is_adapter != adapters_only) {
+            continue;
+        }
+        int w = 0;
+        while (w < count && strcmp(wholes[w].first->file, tensor->file) != 0) {
+            w++;
+        }
+        const size_t row = tensor->count / row_count(tensor);
+        const size_t rows = tensor->rank && tensor->file_rows ? (size_t)tensor->file_rows : row_count(tensor);
+        if (w == count) {
+            wholes[count].first = tensor;
+            wholes[count++].values = xcalloc(rows * row, sizeof(float));
+        }
+        tensor_read(list, tensor, wholes[w].values + (size_t)tensor->file_row * row);
+    }
+    const DType t = is_f32 ? DT_F32 : list->t;
+    for (int w = 0; w < count; w++) {
+        Whole *whole = &wholes[w];
+        const Tensor *tensor = whole->first;
+        snprintf(whole->name, sizeof whole->name, "%s%s", prefix, tensor->file);
+        out[w] = (SafeTensor){.name = whole->name, .type = safe_type_of(t), .rank = tensor->rank};
+        for (int i = 0; i < tensor->rank; i++) {
+            out[w].shape[i] = (size_t)(i == 0 && tensor->file_rows ? tensor->file_rows : tensor->shape[i]);
+        }
+        const size_t n = safe_count(&out[w]);
+        whole->narrow = xmalloc(n, dtype_size(t));
+        dtype_narrow(t, whole->narrow, whole->values, n);
+        out[w].data = whole->narrow;
+    }
+    const Error error = safetensors_write(path, out, count, NULL, 0);
+    for (int w = 0; w < count; w++) {
+        free(wholes[w].values);
+        free(wholes[w].narrow);
+    }
+    free(wholes);
+    free(out);
+    return error;
+}
