@@ -34,6 +34,7 @@
 #define SPLIT_CHOICES(C) \
     C(KEY_SPLIT_TEST, "test") C(KEY_SPLIT_VAL, "val") C(KEY_SPLIT_TRAIN, "train")
 #define ON_ERROR_CHOICES(C) C(KEY_ON_ERROR_STOP, "stop") C(KEY_ON_ERROR_WARN, "warn")
+#define FORMAT_CHOICES(C) C(KEY_FORMAT_MEDMNIST, "medmnist") C(KEY_FORMAT_VQA_RAD, "vqa-rad")
 #define DTYPE_CHOICES(C) C(KEY_F32, "f32") C(KEY_BF16, "bf16") C(KEY_F16, "f16")
 #define DEVICE_CHOICES(C) C(KEY_CPU, "cpu") C(KEY_CUDA, "cuda")
 
@@ -70,12 +71,23 @@ X(image., warnings, CHOICE, "accept", ONE_OF(WARNINGS_CHOICES), "images that dec
 X(image., max_side, INT, "32768", BETWEEN(1, 1000000), "pixels; larger images are refused from the header") \
 X(image., max_pixels, SIZE, "67108864", BETWEEN(1, 4294967296), "width times height, likewise") \
 END(image) \
+BEGIN(prepare) \
+X(prepare., format, CHOICE, "medmnist", ONE_OF(FORMAT_CHOICES), "what prepare.source is") \
+X(prepare., source, TEXT, "", ANY, "MedMNIST .npz file, or directory of VQA-RAD (trainset.json, testset.json, images)") \
+X(prepare., dir, TEXT, "", ANY, "where corpus.jsonl, task.jsonl and images go") \
+X(prepare., caption, TEXT, "an image that shows {class}", ANY, "caption of a passage; {class} is its class") \
+X(prepare., max_rows, INT, "0", BETWEEN(0, 2147483647), "rows taken of each split; 0: all") \
+END(prepare) \
 BEGIN(limits) \
 X(limits., max_array_bytes, SIZE, "4294967296", BETWEEN(1, 1e15), "largest array taken from an .npz file") \
 END(limits) \
 BEGIN(retriever) \
 X(retriever., preset, TEXT, "tiny", ANY, "form of the towers") \
 X(retriever., weights, TEXT, "", ANY, "safetensors file or directory") \
+X(retriever., processor, TEXT, "tiny", ANY, "how pictures become pixels for the towers") \
+X(retriever., text_head, TEXT, "", ANY, "trained query head for the text index; empty: the frozen tower") \
+X(retriever., image_head, TEXT, "", ANY, "trained query head for the image index; empty: the frozen tower") \
+X(retriever., max_tokens, INT, "256", BETWEEN(4, 1048576), "longest caption, in tokens of the text tower") \
 X(retriever., dtype, CHOICE, "f32", ONE_OF(DTYPE_CHOICES), "storage type of the towers") \
 X(retriever., head, CHOICE, "text", ONE_OF(HEAD_CHOICES), "which query head is trained: text or image index") \
 X(retriever., image_size, INT, "0", BETWEEN(0, 4096), "pixels; 0: what the preset says") \
@@ -95,9 +107,11 @@ X(retriever., clip, FLOAT, "1", BETWEEN(0, 1e9), "limit of the gradient's norm; 
 X(retriever., loss, CHOICE, "marginal", ONE_OF(LOSS_CHOICES), "gold scores and objective") \
 END(retriever) \
 BEGIN(reader) \
-X(reader., preset, TEXT, "tiny", ANY, "form of the vision-language model") \
+X(reader., preset, TEXT, "tiny-qwen2vl", ANY, "form of the vision-language model") \
 X(reader., weights, TEXT, "", ANY, "safetensors file or directory") \
 X(reader., adapter, TEXT, "", ANY, "PEFT directory with a LoRA adapter") \
+X(reader., processor, TEXT, "tiny", ANY, "how pictures become pixels for the reader") \
+X(reader., recompute, BOOL, "false", ANY, "compute activations again in the backward instead of keeping them") \
 X(reader., dtype, CHOICE, "f32", ONE_OF(DTYPE_CHOICES), "storage type of the frozen weights") \
 X(reader., steps, INT, "150", BETWEEN(0, 2147483647), "training steps") \
 X(reader., batch, INT, "64", BETWEEN(1, 1048576), "prompts per step, over all processes") \

@@ -1,0 +1,279 @@
+// system: see system.h.
+#include "system.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "dataset_files.h"
+#include "file.h"
+#include "train_retriever.h"
+#include "weights.h"
+
+// ---- data ----
+static Dataset *empty_set(const Config *config) {
+    Dataset *ds = dataset_new();
+    dataset_set_classes(ds, (const char *const *)config->classes.items, config->classes.count);
+    dataset_set_root(ds, config->data.root, config->data.allow_absolute_paths);
+    ds->policy.on_bad_image = (BadImage)config->data.on_bad_image;
+    ds->policy.refuse_warnings = config->image.warnings == KEY_WARNINGS_REFUSE;
+    ds->policy.limits.max_side = config->image.max_side;
+    ds->policy.limits.max_pixels = (size_t)config->image.max_pixels;
+    return ds;
+}
+
+// The rows of one split as a set of their own. Queries without a class have no place in a closed task.
+static Dataset *take_split(const Config *config, const Dataset *all, Split split, int *left_out) {
+    Dataset *ds = empty_set(config);
+    for (int i = 0; i < all->n; i++) {
+        Record record = all->records[i];
+        if (record.split != split) {
+            continue;
+        }
+        if (record.label < 0) {
+            ++*left_out;
+            continue;
+        }
+        if (!record.question[0]) {
+            record.question = config->question;
+        }
+        dataset_add(ds, &record);
+    }
+    return ds;
+}
+
+static void read_data(System *system) {
+    const Config *config = system->config;
+    const DatasetReading reading = {.max_bad_lines = config->data.max_bad_lines,
+                                    .is_utf8_strict = config->data.non_utf8 == KEY_NON_UTF8_FAIL};
+    if (!config->data.corpus[0] || !config->data.task[0]) {
+        die(EXIT_CONFIG, "data.%s: not set; name the file that jomed prepare wrote",
+            config->data.corpus[0] ? "task" : "corpus");
+    }
+    if (config->classes.count < 2) {
+        die(EXIT_CONFIG, "classes: %d classes; list the answers of the task, such as classes=[no, yes]",
+            config->classes.count);
+    }
+    system->corpus = empty_set(config);
+    dataset_read_corpus(system->corpus, config->data.corpus, &reading);
+    Dataset *task = empty_set(config);
+    dataset_read_task(task, config->data.task, &reading);
+    int left_out = 0;
+    for (int s = 0; s < SPLIT_COUNT; s++) {
+        system->split[s] = take_split(config, task, (Split)s, &left_out);
+    }
+    if (left_out) {
+        LOG(INFO, "%s: %d queries have an answer outside the classes and are left out",
+            config->data.task, left_out);
+    }
+    dataset_free(task);
+    if (system->corpus->n == 0) {
+        die(EXIT_BAD_DATA, "%s: no passages", config->data.corpus);
+    }
+    uint64_t words[1 + SPLIT_COUNT] = {0};
+    Dataset *sets[1 + SPLIT_COUNT] = {system->corpus};
+    for (int s = 0; s < SPLIT_COUNT; s++) {
+        sets[1 + s] = system->split[s];
+    }
+    dataset_report_duplicates(system->corpus);
+    for (int i = 0; i <= SPLIT_COUNT; i++) {
+        dataset_hash_images(sets[i]);
+        words[i] = dataset_hash(sets[i]);
+        for (int row = 0; row < sets[i]->n; row++) { // the bytes of the pictures count, not only names
+            words[i] = xxh64(&sets[i]->records[row].image_hash, sizeof(uint64_t), words[i]);
+        }
+    }
+    dataset_link_groups(sets, 1 + SPLIT_COUNT);
+    system->data_hash = xxh64(words, sizeof words, 0);
+    LOG(INFO, "data: %d passages; %d train, %d val, %d test queries", system->corpus->n,
+        system->split[SPLIT_TRAIN]->n, system->split[SPLIT_VAL]->n, system->split[SPLIT_TEST]->n);
+}
+
+// The tiny tokenizer: special tokens, the class names as words, and bytes for everything else.
+static Tokenizer *tiny_tokenizer_new(const Config *config) {
+    const char *specials[32] = {"[CLS]", "[SEP]"};
+    int n = 2;
+    for (int form = PROMPT_TINY; form <= PROMPT_PIXTRAL; form++) {
+        int count;
+        const char *const *more = prompt_specials((PromptForm)form, &count);
+        for (int i = 0; i < count; i++) {
+            bool is_new = true;
+            for (int k = 0; k < n; k++) {
+                is_new = is_new && strcmp(specials[k], more[i]) != 0;
+            }
+            if (is_new) {
+                specials[n++] = more[i];
+            }
+        }
+    }
+    return tokenizer_tiny_new(specials, n, (const char *const *)config->classes.items,
+                              config->classes.count);
+}
+
+static void preset_processor(ProcessorConfig *out, const char *key, const char *name) {
+    if (!processor_preset(name, out)) {
+        die(EXIT_CONFIG, "%s: no processor '%s'; jomed model info lists them", key, name);
+    }
+}
+
+System system_open(const Config *config) {
+    System system = {.config = config};
+    system.dev = device_new((DeviceKind)config->device, 0, config->threads);
+    read_data(&system);
+    system.tokenizer = tiny_tokenizer_new(config);
+    preset_processor(&system.tower_processor, "retriever.processor", config->retriever.processor);
+    preset_processor(&system.reader_processor, "reader.processor", config->reader.processor);
+    system.labels = label_set_new(system.tokenizer, (const char *const *)config->classes.items,
+                                  config->classes.count, config->exact.space_tokens);
+    return system;
+}
+
+// ---- models ----
+static void load_or_draw(TensorList *list, const char *path, uint64_t seed, const char *what) {
+    tensors_init(list, seed);
+    if (path[0]) {
+        error_die(path, weights_load(list, path, "", false));
+    } else {
+        LOG(INFO, "%s: no weights named, drawn from the seed", what);
+    }
+}
+
+void system_open_retriever(System *system, bool is_trainable) {
+    const Config *config = system->config;
+    RetrieverConfig preset;
+    if (!retriever_preset(&preset, config->retriever.preset)) {
+        die(EXIT_CONFIG, "retriever.preset: no preset '%s'; try tiny or jina-clip-v1",
+            config->retriever.preset);
+    }
+    if (strcmp(config->retriever.preset, "tiny") == 0) {
+        preset.text.V = system->tokenizer->vocab;
+    }
+    system->retriever = retriever_new(system->dev, (DType)config->retriever.dtype, &preset, is_trainable);
+    load_or_draw(&system->retriever->tensors, config->retriever.weights, (uint64_t)config->seed,
+                 "retriever");
+}
+
+void system_open_reader(System *system, ReaderUse use) {
+    const Config *config = system->config;
+    ReaderConfig preset;
+    if (!reader_preset(&preset, config->reader.preset)) {
+        die(EXIT_CONFIG, "reader.preset: no preset '%s'; try tiny-qwen2vl or tiny-pixtral",
+            config->reader.preset);
+    }
+    if (strncmp(config->reader.preset, "tiny", 4) == 0) {
+        preset.V = system->tokenizer->vocab;
+        preset.image_id = tokenizer_id(system->tokenizer,
+                                       preset.family == READER_PIXTRAL ? "[IMG]" : "<|image_pad|>");
+    }
+    const bool has_adapter = use == READER_TRAINS_ADAPTER || config->reader.adapter[0];
+    if (has_adapter) {
+        reader_set_lora(&preset, config->reader.lora_rank, (float)config->reader.lora_alpha, true);
+    }
+    system->reader = reader_new(system->dev, (DType)config->reader.dtype, &preset,
+                                use == READER_TRAINS_ALL);
+    load_or_draw(&system->reader->tensors, config->reader.weights, (uint64_t)config->seed, "reader");
+    if (config->reader.adapter[0]) {
+        error_die(config->reader.adapter, weights_load(&system->reader->tensors, config->reader.adapter,
+                                                       "base_model.model.", true));
+    }
+    system->prompts = prompt_maker_new(PROMPT_TINY, system->tokenizer, &system->reader->config,
+                                       config->prompt.max_tokens);
+}
+
+void system_open_heads(System *system) {
+    const char *const paths[INDEX_SIDES] = {system->config->retriever.image_head,
+                                            system->config->retriever.text_head};
+    for (int side = 0; side < INDEX_SIDES; side++) {
+        if (paths[side][0]) {
+            system->heads[side] = head_new(system->dev, (DType)system->config->retriever.dtype,
+                                           &system->retriever->config.image, false);
+            error_die(paths[side], weights_load(&system->heads[side]->tensors, paths[side], "", false));
+        }
+    }
+}
+
+void system_open_index(System *system) {
+    const char *dir = system->config->index.dir;
+    if (!dir[0]) {
+        die(EXIT_CONFIG, "index.dir: not set; name the directory that jomed index build wrote");
+    }
+    error_die(dir, index_load_new(&system->index, system->dev, dir, dataset_hash(system->corpus)));
+    if (system->index->count != system->corpus->n) {
+        die(EXIT_BAD_DATA, "%s: %d rows for %d passages; run jomed index build", dir,
+            system->index->count, system->corpus->n);
+    }
+    if (system->index->encoder_hash != tensors_hash(&system->retriever->tensors)) {
+        die(EXIT_BAD_DATA, "%s: made by other towers than retriever.weights; run jomed index build", dir);
+    }
+    int32_t *group = xmalloc((size_t)system->corpus->n, sizeof *group);
+    for (int i = 0; i < system->corpus->n; i++) {
+        group[i] = system->corpus->records[i].group_id;
+    }
+    index_set_groups(system->index, group);
+    free(group);
+}
+
+void system_open_scorer(System *system, const char *run_dir) {
+    const Config *config = system->config;
+    char *dir = config->score_store.dir[0] ? xstrdup(config->score_store.dir)
+                                           : file_join_new(run_dir, "scores");
+    error_die(dir, score_store_open(&system->store, dir, system->labels.C, config->score_store.enable));
+    free(dir);
+    system->scorer = scorer_new(system->dev, system->reader, &system->prompts, &system->reader_processor,
+                                &system->labels, system->store);
+}
+
+void system_close(System *system) {
+    if (system->scorer.reader) {
+        scorer_free(&system->scorer);
+        error_die("score store", score_store_close(system->store));
+    }
+    index_free(system->index);
+    for (int side = 0; side < INDEX_SIDES; side++) {
+        if (system->heads[side]) {
+            head_free(system->heads[side]);
+        }
+    }
+    if (system->retriever) {
+        retriever_free(system->retriever);
+    }
+    if (system->reader) {
+        reader_free(system->reader);
+    }
+    label_set_free(&system->labels);
+    tokenizer_free(system->tokenizer);
+    dataset_free(system->corpus);
+    for (int s = 0; s < SPLIT_COUNT; s++) {
+        dataset_free(system->split[s]);
+    }
+    device_free(system->dev);
+}
+
+// ---- queries and captions ----
+float *system_fixed_new(System *system, Dataset *queries) {
+    const int E = system->retriever->config.image.E;
+    float *out = xmalloc((size_t)queries->n * E, sizeof *out);
+    encode_images(out, system->dev, system->retriever->tensors.t, &system->retriever->image,
+                  &system->tower_processor, queries, NULL, queries->n);
+    return out;
+}
+
+float *system_queries_new(System *system, Dataset *queries, const float *fixed, IndexSide side) {
+    const int n = queries->n, E = system->retriever->config.image.E;
+    float *out = xmalloc((size_t)n * E, sizeof *out);
+    memcpy(out, fixed, (size_t)n * E * sizeof *out);
+    Head *head = system->heads[side];
+    if (head) {
+        encode_images(out, system->dev, head->tensors.t, &head->tower, &system->tower_processor, queries,
+                      NULL, n);
+        mix_queries(out, out, fixed, (float)system->config->retriever.share, n, E);
+    }
+    return out;
+}
+
+const char **system_captions_new(const System *system) {
+    const char **out = xmalloc((size_t)system->corpus->n, sizeof *out);
+    for (int i = 0; i < system->corpus->n; i++) {
+        out[i] = system->corpus->records[i].text;
+    }
+    return out;
+}

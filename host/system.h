@@ -1,0 +1,51 @@
+// system: the parts of a run, put together from its configuration: data, towers, reader, index, scorer.
+// Each part is opened by name; what was opened is closed by system_close.
+#ifndef JOMED_HOST_SYSTEM_H
+#define JOMED_HOST_SYSTEM_H
+
+#include "config.h"
+#include "dataset.h"
+#include "evaluate.h"
+#include "index.h"
+#include "scorer.h"
+
+typedef struct {
+    const Config *config;
+    Device *dev;
+    Tokenizer *tokenizer;
+    ProcessorConfig tower_processor, reader_processor;
+    Dataset *corpus, *split[SPLIT_COUNT]; // passages; queries by split
+    uint64_t data_hash;                  // of corpus, queries and classes
+    LabelSet labels;
+    Retriever *retriever;
+    Reader *reader;
+    PromptMaker prompts;
+    Index *index;
+    Head *heads[INDEX_SIDES];            // trained query heads, or NULL for the frozen tower
+    ScoreStore *store;
+    Scorer scorer;
+} System;
+
+// Device, data.corpus and data.task (with splits), classes, tokenizer, processors.
+System system_open(const Config *config);
+void system_close(System *system);
+
+// Towers from retriever.weights, or drawn from the seed. trainable: for pretrain.
+void system_open_retriever(System *system, bool is_trainable);
+// Reader from reader.weights and reader.adapter, or drawn from the seed.
+typedef enum { READER_FROZEN, READER_TRAINS_ADAPTER, READER_TRAINS_ALL } ReaderUse;
+void system_open_reader(System *system, ReaderUse use);
+// index.dir, checked against the corpus and the towers.
+void system_open_index(System *system);
+// Heads from retriever.text_head and retriever.image_head where these are set.
+void system_open_heads(System *system);
+void system_open_scorer(System *system, const char *run_dir);
+
+// f(v) of a set's queries: (n,E), to be freed.
+float *system_fixed_new(System *system, Dataset *queries);
+// Mixed queries of one side: share * head + (1 - share) * f; f itself without a head.
+float *system_queries_new(System *system, Dataset *queries, const float *fixed, IndexSide side);
+// Gathers the caption of every passage; the array is to be freed, the texts are the corpus's.
+const char **system_captions_new(const System *system);
+
+#endif
