@@ -40,19 +40,25 @@ static Problem problem_new(const Shape *s, DType t) {
     const int Tk = s->T == 1 ? 1000 : s->T; // one query is a decoding step behind 999 tokens
     const size_t q = (size_t)s->B * s->T * s->H * s->D, k = (size_t)s->B * Tk * s->Hkv * s->D;
     const size_t stats = (size_t)s->B * s->T * s->H * sizeof(float), size = dtype_size(t);
-    Problem p = {t, bench_zeros(q * size), bench_normal(t, q), bench_normal(t, k), bench_normal(t, k),
-                 bench_normal(t, q), bench_zeros(q * size), bench_zeros(k * size),
-                 bench_zeros(k * size), bench_zeros(stats), bench_zeros(stats),
-                 ends_new(s->B, s->T), ends_new(s->B, Tk), {0}};
-    p.shape = (AttentionShape){s->B, s->H, s->Hkv, s->D, p.cu_q, p.cu_k, s->B * s->T, s->B * Tk,
-                               s->T, Tk, s->H * s->D, s->Hkv * s->D, s->Hkv * s->D, s->H * s->D,
-                               s->is_causal, (float)(1 / sqrt(s->D)), NULL};
+    Problem p = {.t = t, .out = bench_zeros(q * size), .dq = bench_zeros(q * size)};
+    p.q = bench_normal(t, q), p.dout = bench_normal(t, q);
+    p.k = bench_normal(t, k), p.v = bench_normal(t, k);
+    p.dk = bench_zeros(k * size), p.dv = bench_zeros(k * size);
+    p.lse = bench_zeros(stats), p.delta = bench_zeros(stats);
+    p.cu_q = ends_new(s->B, s->T), p.cu_k = ends_new(s->B, Tk);
+    const int q_width = s->H * s->D, k_width = s->Hkv * s->D;
+    p.shape = (AttentionShape){.B = s->B, .H = s->H, .Hkv = s->Hkv, .D = s->D,
+                               .cu_q = p.cu_q, .cu_k = p.cu_k,
+                               .Nq = s->B * s->T, .Nk = s->B * Tk, .max_Tq = s->T, .max_Tk = Tk,
+                               .q_stride = q_width, .k_stride = k_width,
+                               .v_stride = k_width, .out_stride = q_width,
+                               .is_causal = s->is_causal, .scale = (float)(1 / sqrt(s->D))};
     return p;
 }
 
 static void problem_free(Problem *p) {
-    void *all[] = {p->out, p->q, p->k, p->v, p->dout, p->dq, p->dk,
-                   p->dv,  p->lse, p->delta, p->cu_q, p->cu_k};
+    void *all[] = {p->out, p->q,  p->k,   p->v,     p->dout, p->dq,
+                   p->dk,  p->dv, p->lse, p->delta, p->cu_q, p->cu_k};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         device_release(bench_device(), all[i]);
     }
@@ -99,7 +105,8 @@ static void bench_shapes(bench_fn *run, int products) {
         forward(&p);
         backward(&p);
         check_problem(&p, s, t);
-        const double pairs = (double)p.shape.Nq * p.shape.max_Tk * s->H * (s->is_causal && s->T > 1 ? 0.5 : 1);
+        const double pairs =
+            (double)p.shape.Nq * p.shape.max_Tk * s->H * (s->is_causal && s->T > 1 ? 0.5 : 1);
         char name[96];
         snprintf(name, sizeof name, "%s %dx%d H=%d D=%d %s", s->name, s->B, s->T, s->H, s->D,
                  dtype_name(t));

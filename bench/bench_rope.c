@@ -29,8 +29,8 @@ typedef struct {
 
 static void table(void *ctx) {
     const Problem *p = ctx;
-    bench_ops()->rope_table(bench_device(), p->cosine, p->sine, p->positions, p->s.N, p->s.D, ROPE_1D,
-                            1e6, NULL);
+    bench_ops()->rope_table(bench_device(), p->cosine, p->sine, p->positions, p->s.N, p->s.D,
+                            ROPE_1D, 1e6, NULL);
 }
 
 static void forward(void *ctx) {
@@ -45,7 +45,8 @@ static void backward(void *ctx) {
                           p->s.H * p->s.D, p->s.pairing);
 }
 
-// There and back again: the rotation and its inverse leave what was there, up to two roundings each.
+// There and back again: the rotation and its inverse leave what was there, up to two roundings
+// each.
 static void check_problem(const Problem *p) {
     const size_t n = (size_t)p->s.N * p->s.H * p->s.D;
     float *before = xmalloc(n, sizeof *before);
@@ -59,7 +60,8 @@ static void check_problem(const Problem *p) {
     const double unit = p->s.t == DT_F32 ? 0x1p-23 : 0x1p-7, largest = 6; // of normal deviates
     for (size_t i = 0; i < n; i++) {
         const double off = fabs(dtype_load(p->s.t, p->x, i) - before[i]);
-        CHECK(off <= 4 * unit * largest, "x[%zu] is off by %g after a rotation and its inverse", i, off);
+        CHECK(off <= 4 * unit * largest, "x[%zu] is off by %g after a rotation and its inverse", i,
+              off);
     }
     CHECK(moved > 0.1, "nothing turned");
     free(before);
@@ -70,7 +72,8 @@ static void bench_shapes(bench_fn *run) {
         const Shape s = shapes[i];
         const size_t n = (size_t)s.N * s.H * s.D, pairs = (size_t)s.N * s.D / 2;
         Problem p = {s, bench_normal(s.t, n), bench_zeros(pairs * sizeof(float)),
-                     bench_zeros(pairs * sizeof(float)), bench_zeros((size_t)s.N * sizeof(int32_t))};
+                     bench_zeros(pairs * sizeof(float)),
+                     bench_zeros((size_t)s.N * sizeof(int32_t))};
         int32_t *host = xmalloc((size_t)s.N, sizeof *host);
         for (int m = 0; m < s.N; m++) {
             host[m] = m;

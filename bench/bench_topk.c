@@ -1,6 +1,6 @@
 // Search at the size of a corpus, beside faiss IndexFlatIP. faiss is C++, so the peer is a process
-// (peers/search_faiss.py) that holds the same vectors as f32 and searches when told; a byte there and
-// the ids back are the whole conversation. Without python3 or faiss there is no peer, and no ratio.
+// (peers/search_faiss.py) that holds the same vectors as f32 and searches when told; a byte there
+// and the ids back are the whole conversation. Without python3 or faiss there is no ratio.
 #define _POSIX_C_SOURCE 200809L
 #include <signal.h>
 #include <stdio.h>
@@ -10,7 +10,7 @@
 
 #include "bench/bench.h"
 
-#define SCRIPT "bench/peers/search_faiss.py"
+#define SCRIPT        "bench/peers/search_faiss.py"
 #define LEAST_OVERLAP 0.999 // of our ids and faiss's: sums in another order swap near-ties only
 
 typedef struct {
@@ -28,8 +28,8 @@ typedef struct {
 // ---- ours ----
 static void search(void *ctx) {
     const Search *x = ctx;
-    bench_ops()->topk(bench_device(), x->s.t, x->scores, x->ids, x->queries, x->rows, NULL, NULL, x->s.Q,
-                      x->s.M, x->s.E, x->s.K, 0, true);
+    bench_ops()->topk(bench_device(), x->s.t, x->scores, x->ids, x->queries, x->rows, NULL, NULL,
+                      x->s.Q, x->s.M, x->s.E, x->s.K, 0, true);
 }
 
 // The first and last query against the plain loops, on a prefix of the index that they can manage.
@@ -38,11 +38,11 @@ static void check_search(const Search *x) {
     const size_t n = (size_t)x->s.Q * K;
     float *scores = xmalloc(n, sizeof *scores);
     int32_t *ids = xmalloc(n, sizeof *ids);
-    bench_ops()->topk(bench_device(), x->s.t, x->scores, x->ids, x->queries, x->rows, NULL, NULL, x->s.Q,
-                      M, x->s.E, K, 0, true);
+    bench_ops()->topk(bench_device(), x->s.t, x->scores, x->ids, x->queries, x->rows, NULL, NULL,
+                      x->s.Q, M, x->s.E, K, 0, true);
     for (int q = 0; q < x->s.Q; q += x->s.Q > 1 ? x->s.Q - 1 : 1) {
-        topk_naive(bench_device(), x->s.t, scores, ids, x->queries + (size_t)q * x->s.E, x->rows, NULL,
-                   NULL, 1, M, x->s.E, K, 0, true);
+        topk_naive(bench_device(), x->s.t, scores, ids, x->queries + (size_t)q * x->s.E, x->rows,
+                   NULL, NULL, 1, M, x->s.E, K, 0, true);
         CHECK(memcmp(ids, x->ids + (size_t)q * K, (size_t)K * sizeof *ids) == 0 &&
                   memcmp(scores, x->scores + (size_t)q * K, (size_t)K * sizeof *scores) == 0,
               "query %d differs from the plain loops", q);
@@ -92,14 +92,13 @@ static void peer_stop(Peer *peer) {
 static bool peer_load(Peer *peer, const Search *x) {
     const int32_t head[] = {x->s.Q, x->s.M, x->s.E, x->s.K, bench_threads()};
     const size_t E = (size_t)x->s.E;
-    float *row = xmalloc(E, sizeof *row);
+    float *row = xmalloc(E, sizeof *row), *cells = xmalloc(E, sizeof *cells);
     signal(SIGPIPE, SIG_IGN);
     bool is_fine = fwrite(head, sizeof head, 1, peer->to) == 1;
-    for (size_t q = 0; is_fine && q < (size_t)x->s.Q; q++) { // rounded to the rows' type, as ours are
-        void *cells = xmalloc(E, sizeof(float));
+    for (size_t q = 0; is_fine && q < (size_t)x->s.Q; q++) {
+        // Rounded to the type of the rows, as the op does.
         dtype_narrow(x->s.t, cells, x->queries + q * E, E);
         dtype_widen(row, x->s.t, cells, E);
-        free(cells);
         is_fine = fwrite(row, sizeof *row, E, peer->to) == E;
     }
     for (size_t m = 0; is_fine && m < (size_t)x->s.M; m++) {
@@ -107,6 +106,7 @@ static bool peer_load(Peer *peer, const Search *x) {
         is_fine = fwrite(row, sizeof *row, E, peer->to) == E;
     }
     free(row);
+    free(cells);
     fflush(peer->to);
     peer->n = (size_t)x->s.Q * x->s.K;
     peer->ids = xmalloc(peer->n, sizeof *peer->ids);
@@ -148,8 +148,8 @@ BENCH_OP(topk) {
         }
         char shape[64];
         snprintf(shape, sizeof shape, "%dx%dx%d K=%d %s", s.Q, s.M, s.E, s.K, dtype_name(s.t));
-        bench_time(shape, 2.0 * s.Q * s.M * s.E, (double)s.M * s.E * (double)dtype_size(s.t), search, &x,
-                   "faiss", has_peer ? peer_search : NULL, &peer);
+        bench_time(shape, 2.0 * s.Q * s.M * s.E, (double)s.M * s.E * (double)dtype_size(s.t),
+                   search, &x, "faiss", has_peer ? peer_search : NULL, &peer);
         peer_stop(&peer);
         device_release(bench_device(), x.queries);
         device_release(bench_device(), x.scores);

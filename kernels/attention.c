@@ -1,5 +1,6 @@
-// attention: softmax attention over packed sequences as plain loops, to be read beside the equations of
-// attention.h. The tiled version, which computes the same bits, is in attention_tiled.c.
+// attention: softmax attention over packed sequences as plain loops, to be read beside the
+// equations of attention.h. The tiled version, which computes the same bits, is in
+// attention_tiled.c.
 #include "attention.h"
 
 #include <math.h>
@@ -32,7 +33,8 @@ void attention_fwd_naive(Device *dev, DType t, void *out, float *lse, const void
                         dot = fmaf(at(t, q, row, shape->q_stride, h, D, d),
                                    at(t, k, span.k0 + j, shape->k_stride, h / group, D, d), dot);
                     }
-                    e[j] = score(dot, shape->scale, slope_of(shape, h), (float)(i + span.Tk - span.Tq), j);
+                    e[j] = score(dot, shape->scale, slope_of(shape, h),
+                                 (float)(i + span.Tk - span.Tq), j);
                     max = e[j] > max ? e[j] : max;
                 }
                 for (int j = 0; j < n; j++) {
@@ -82,21 +84,25 @@ void attention_bwd_naive(Device *dev, DType t, void *dq, void *dk, void *dv, flo
                     for (int j = 0; j < visible(shape, span, i); j++) {
                         float dot = 0, dp = 0, p, ds;
                         for (int d = 0; d < D; d++) {
-                            dot = fmaf(qi[d], at(t, k, span.k0 + j, shape->k_stride, hkv, D, d), dot);
-                            dp = fmaf(doi[d], at(t, v, span.k0 + j, shape->v_stride, hkv, D, d), dp);
+                            dot =
+                                fmaf(qi[d], at(t, k, span.k0 + j, shape->k_stride, hkv, D, d), dot);
+                            dp =
+                                fmaf(doi[d], at(t, v, span.k0 + j, shape->v_stride, hkv, D, d), dp);
                         }
                         const float s = score(dot, shape->scale, slope_of(shape, h),
                                               (float)(i + span.Tk - span.Tq), j);
                         pair_backward(&p, &ds, s, lse[stat], dp, delta[stat], shape->scale);
                         for (int d = 0; d < D; d++) {
                             const size_t e = (size_t)j * D + d;
-                            dqi[d] = fmaf(ds, at(t, k, span.k0 + j, shape->k_stride, hkv, D, d), dqi[d]);
+                            dqi[d] =
+                                fmaf(ds, at(t, k, span.k0 + j, shape->k_stride, hkv, D, d), dqi[d]);
                             dks[e] = fmaf(ds, qi[d], dks[e]);
                             dvs[e] = fmaf(p, doi[d], dvs[e]);
                         }
                     }
                     for (int d = 0; d < D; d++) {
-                        dtype_store(t, dq, (size_t)row * shape->q_stride + (size_t)h * D + d, dqi[d]);
+                        dtype_store(t, dq, (size_t)row * shape->q_stride + (size_t)h * D + d,
+                                    dqi[d]);
                     }
                 }
             }

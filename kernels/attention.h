@@ -1,8 +1,8 @@
 // attention: softmax(scale q k^T + bias + mask) v over packed sequences, forward and backward.
 //
 // Sequence b owns query rows cu_q[b] .. cu_q[b+1]-1 and key rows cu_k[b] .. cu_k[b+1]-1; rows of
-// different sequences never see each other (so block-diagonal attention, over the images of a batch,
-// is only a matter of cu_seqlens). Query head h reads key/value head h / (H/Hkv).
+// different sequences never see each other (so block-diagonal attention, over the images of a
+// batch, is only a matter of cu_seqlens). Query head h reads key/value head h / (H/Hkv).
 // Causal: with Tq queries and Tk keys, query i sees keys j <= i + Tk - Tq (aligned at the end).
 // A query that sees no key gives zeros and lse = -inf. ALiBi: bias = -slope[h] * |i + Tk - Tq - j|.
 //

@@ -1,5 +1,5 @@
-// attention_parts: what the plain and the tiled attention share: who sees whom, and the scalar steps
-// whose rounding is part of the contract. Private to attention.c and attention_tiled.c.
+// attention_parts: what the plain and the tiled attention share: who sees whom, and the scalar
+// steps whose rounding is part of the contract. Private to attention.c and attention_tiled.c.
 #ifndef JOMED_KERNELS_ATTENTION_PARTS_H
 #define JOMED_KERNELS_ATTENTION_PARTS_H
 
@@ -51,7 +51,7 @@ static inline void check_shape(const AttentionShape *s) {
 
 // p and ds of one pair, from the two dot products of the backward.
 static inline void pair_backward(float *p, float *ds, float s, float lse, float dp, float delta,
-                          float scale) {
+                                 float scale) {
     *p = exp_f32(s - lse);
     *ds = *p * (dp - delta) * scale;
 }

@@ -1,13 +1,13 @@
-// attention_tiled: softmax attention over packed sequences on the CPU; the contract is in attention.h,
-// the equations as plain loops in attention.c. Here the same numbers come from the register tiles of
-// matmul, a block of queries at a time, with scores held transposed, (keys, queries):
+// attention_tiled: softmax attention over packed sequences on the CPU; the contract is in
+// attention.h, the equations as plain loops in attention.c. Here the same numbers come from the
+// register tiles of matmul, a block of queries at a time, with scores held transposed:
 //
-//     S^T = K Q^T      keys are rows, read where they lie; only the block's queries are turned
+//     S^T = K Q^T      (keys, queries); keys are read where they lie, only the queries are turned
 //     max, exp, sum    down the columns: a vector is eight queries, so nothing is summed across it
 //     out = (S^T)^T V  matmul's tile reads its left side in any direction
 //
-// and in the same way dP^T = V dout^T, dQ = (dS^T)^T K, dK += dS^T Q, dV += P^T dout. Nothing of size
-// (T,T) is kept, only (keys, block).
+// and in the same way dP^T = V dout^T, dQ = (dS^T)^T K, dK += dS^T Q, dV += P^T dout. Nothing of
+// size (T,T) is kept, only (keys, block).
 //
 // A masked key is left out of every chain, not multiplied by zero: what a query cannot see cannot
 // reach it, not even as a NaN. The cost is that the rows of a tile whose limits differ finish their
@@ -22,10 +22,10 @@
 #include "matmul_kernel.h"
 #include "scratch.h"
 
-#define QUERIES 96       // of a block: whole tiles and panels of both kernels' sizes
-#define TASK_QUERIES 288 // of a forward task: enough to pay for packing the values
-#define GROUP 8          // columns of S^T treated together: a vector, or half of one
-#define MAX_COLUMNS (QUERIES + MATMUL_MAX_COLUMNS)
+#define QUERIES       96  // of a block: whole tiles and panels of both kernels' sizes
+#define TASK_QUERIES  288 // of a forward task: enough to pay for packing the values
+#define GROUP         8   // columns of S^T treated together: a vector, or half of one
+#define MAX_COLUMNS   (QUERIES + MATMUL_MAX_COLUMNS)
 #define PARALLEL_FROM 1e6 // multiply-adds; below, waking the threads costs more than it gains
 
 // ---- products ----
@@ -46,7 +46,8 @@ typedef struct {
 static int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
 static int min_int(int a, int b) { return a < b ? a : b; }
 
-// Steps begin .. end-1 of C (rows,columns) = A B, rows at most a tile's; from zero or from what C holds.
+// Steps begin .. end-1 of C (rows,columns) = A B, rows at most a tile's; C starts from zero, or
+// from what it holds.
 static void product(const MatmulKernel *kernel, float *c, size_t ldc, View a, Panels b, int rows,
                     int columns, int begin, int end, bool adds) {
     static const float zeros[MATMUL_MAX_COLUMNS];
@@ -65,8 +66,8 @@ static void product(const MatmulKernel *kernel, float *c, size_t ldc, View a, Pa
 }
 
 // C (rows,columns) = A B where row r takes part in the first limit[r] steps only.
-static void product_until(const MatmulKernel *kernel, float *c, size_t ldc, View a, Panels b, int rows,
-                          int columns, const int *limit) {
+static void product_until(const MatmulKernel *kernel, float *c, size_t ldc, View a, Panels b,
+                          int rows, int columns, const int *limit) {
     for (int r0 = 0; r0 < rows; r0 += kernel->rows) {
         const int height = min_int(kernel->rows, rows - r0);
         int common = limit[r0];
@@ -84,10 +85,10 @@ static void product_until(const MatmulKernel *kernel, float *c, size_t ldc, View
     }
 }
 
-// C (rows,columns) += A B over `depth` steps, of which row r takes part in those with limit[step] > r;
-// limits ascend, so it begins late.
-static void product_from(const MatmulKernel *kernel, float *c, size_t ldc, View a, Panels b, int rows,
-                         int columns, int depth, const int *limit) {
+// C (rows,columns) += A B over `depth` steps; row r takes part in those with limit[step] > r, and as
+// limits ascend, it begins late.
+static void product_from(const MatmulKernel *kernel, float *c, size_t ldc, View a, Panels b,
+                         int rows, int columns, int depth, const int *limit) {
     int common = 0; // the first step that all rows up to r take part in
     for (int r0 = 0; r0 < rows; r0 += kernel->rows) {
         const int height = min_int(kernel->rows, rows - r0);
@@ -101,7 +102,8 @@ static void product_from(const MatmulKernel *kernel, float *c, size_t ldc, View 
         for (int r = 0; r < height; r++) {
             if (start[r] < common) {
                 const View row = {a.at + (r0 + r) * a.row, a.row, a.col};
-                product(kernel, c + (r0 + r) * ldc, ldc, row, b, 1, columns, start[r], common, true);
+                product(kernel, c + (r0 + r) * ldc, ldc, row, b, 1, columns, start[r], common,
+                        true);
             }
         }
         const View tile = {a.at + r0 * a.row, a.row, a.col};
@@ -356,8 +358,8 @@ static void fwd_task(const Fwd *f, Span span, int hkv, int first, int count) {
     const int keys = visible(shape, span, first + count - 1);
     const FwdTiles x = fwd_tiles(keys, D, kernel->columns);
     const View k = left_side(x.k, rows_of(f->t, f->k, span.k0, shape->k_stride, hkv, D), keys, D);
-    const Panels v = right_side(kernel, x.v, rows_of(f->t, f->v, span.k0, shape->v_stride, hkv, D),
-                                keys, D);
+    const Panels v =
+        right_side(kernel, x.v, rows_of(f->t, f->v, span.k0, shape->v_stride, hkv, D), keys, D);
     const int total = group * count;
     Block block;
     for (int x0 = 0; x0 < total; x0 += QUERIES) {
@@ -368,7 +370,8 @@ static void fwd_task(const Fwd *f, Span span, int hkv, int first, int count) {
             for (n = 1; n < room && block.head[c + n] == block.head[c]; n++) {
             }
             turn_rows(kernel, x.turned,
-                      rows_of(f->t, f->q, block.row[c], shape->q_stride, block.head[c], D), 0, c, n, D);
+                      rows_of(f->t, f->q, block.row[c], shape->q_stride, block.head[c], D), 0, c, n,
+                      D);
         }
         dot_products(kernel, x.e, x.ld, &block, k, x.turned, D);
         float max[MAX_COLUMNS], sum[MAX_COLUMNS];
@@ -376,14 +379,16 @@ static void fwd_task(const Fwd *f, Span span, int hkv, int first, int count) {
             softmax_group(x.e + c, x.ld, columns_limit(&block, c, GROUP), &block, c, shape->scale,
                           max + c, sum + c);
         }
-        product_until(kernel, x.o, x.Dp, (View){x.e, 1, x.ld}, v, block.count, (int)x.Dp, block.limit);
+        product_until(kernel, x.o, x.Dp, (View){x.e, 1, x.ld}, v, block.count, (int)x.Dp,
+                      block.limit);
         for (int c = 0; c < block.count; c++) {
             f->lse[(size_t)block.head[c] * shape->Nq + block.row[c]] =
                 block.limit[c] ? max[c] + log_f32(sum[c]) : -INFINITY;
         }
         for (int c = 0; c < block.count; c++) {
             store_row(f->t, f->out, block.row[c], shape->out_stride, block.head[c], D,
-                      x.o + c * x.Dp, block.limit[c] ? sum[c] : 1.0f); // a blind query's row is zero
+                      x.o + c * x.Dp,
+                      block.limit[c] ? sum[c] : 1.0f); // a blind query's row is zero
         }
     }
 }
@@ -420,11 +425,11 @@ typedef struct {
 
 // The tiles of one backward task.
 typedef struct {
-    float *k, *v, *k_right;      // (Tk,D) where not f32 already; (Tk,Dp) by panels
-    float *dk, *dv;              // (Tk,Dp), over all heads of the group
-    float *turned, *q, *dout;    // the block: (D,ld) by panels; (QUERIES,Dp) by panels
-    float *dq;                   // (QUERIES,Dp)
-    float *p, *ds;               // (Tk,ld)
+    float *k, *v, *k_right;   // (Tk,D) where not f32 already; (Tk,Dp) by panels
+    float *dk, *dv;           // (Tk,Dp), over all heads of the group
+    float *turned, *q, *dout; // the block: (D,ld) by panels; (QUERIES,Dp) by panels
+    float *dq;                // (QUERIES,Dp)
+    float *p, *ds;            // (Tk,ld)
     size_t ld, Dp;
 } BwdTiles;
 
@@ -446,8 +451,8 @@ static BwdTiles bwd_tiles(int Tk, int D, int width) {
 }
 
 // One group of columns: p and ds from the dot products that they hold (q k, dout v).
-static void softmax_group_backward(float *__restrict__ p, float *__restrict__ ds, size_t ld, int keys,
-                                   const Block *block, int group, float scale,
+static void softmax_group_backward(float *__restrict__ p, float *__restrict__ ds, size_t ld,
+                                   int keys, const Block *block, int group, float scale,
                                    const float *__restrict__ lse, const float *__restrict__ delta) {
     const float *position = block->position + group, *slope = block->slope + group;
     for (int j = 0; j < keys; j++) {
@@ -460,8 +465,8 @@ static void softmax_group_backward(float *__restrict__ p, float *__restrict__ ds
 }
 
 // Adds to dk and dv, and stores dq, for `count` queries of head h from query `first` on.
-static void bwd_block(const Bwd *f, const BwdTiles *x, Span span, View k, View v, Panels k_right, int h,
-                      int first, int count) {
+static void bwd_block(const Bwd *f, const BwdTiles *x, Span span, View k, View v, Panels k_right,
+                      int h, int first, int count) {
     const AttentionShape *shape = f->shape;
     const MatmulKernel *kernel = matmul_kernels()[0];
     const int D = shape->D, row = span.q0 + first;
@@ -488,8 +493,8 @@ static void bwd_block(const Bwd *f, const BwdTiles *x, Span span, View k, View v
     }
     dot_products(kernel, x->ds, x->ld, &block, v, x->turned, D);
     for (int c = 0; c < count; c += GROUP) {
-        softmax_group_backward(x->p + c, x->ds + c, x->ld, columns_limit(&block, c, GROUP), &block, c,
-                               shape->scale, lse + c, delta + c);
+        softmax_group_backward(x->p + c, x->ds + c, x->ld, columns_limit(&block, c, GROUP), &block,
+                               c, shape->scale, lse + c, delta + c);
     }
     product_until(kernel, x->dq, x->Dp, (View){x->ds, 1, x->ld}, k_right, count, (int)x->Dp,
                   block.limit);
@@ -498,8 +503,8 @@ static void bwd_block(const Bwd *f, const BwdTiles *x, Span span, View k, View v
     }
     const Panels q_right = right_side(kernel, x->q, q, count, D);
     const Panels dout_right = right_side(kernel, x->dout, dout, count, D);
-    product_from(kernel, x->dv, x->Dp, (View){x->p, x->ld, 1}, dout_right, span.Tk, (int)x->Dp, count,
-                 block.limit);
+    product_from(kernel, x->dv, x->Dp, (View){x->p, x->ld, 1}, dout_right, span.Tk, (int)x->Dp,
+                 count, block.limit);
     product_from(kernel, x->dk, x->Dp, (View){x->ds, x->ld, 1}, q_right, span.Tk, (int)x->Dp, count,
                  block.limit);
 }
@@ -512,7 +517,8 @@ static void bwd_task(const Bwd *f, Span span, int hkv) {
     const BwdTiles x = bwd_tiles(span.Tk, D, kernel->columns);
     const Rows k_rows = rows_of(f->t, f->k, span.k0, shape->k_stride, hkv, D);
     const View k = left_side(x.k, k_rows, span.Tk, D);
-    const View v = left_side(x.v, rows_of(f->t, f->v, span.k0, shape->v_stride, hkv, D), span.Tk, D);
+    const View v =
+        left_side(x.v, rows_of(f->t, f->v, span.k0, shape->v_stride, hkv, D), span.Tk, D);
     const Panels k_right = right_side(kernel, x.k_right, k_rows, span.Tk, D);
     memset(x.dk, 0, (size_t)span.Tk * x.Dp * sizeof(float));
     memset(x.dv, 0, (size_t)span.Tk * x.Dp * sizeof(float));

@@ -1,7 +1,8 @@
 // rope: rotary position embeddings on the CPU; the contract is in rope.h.
 //
-// The table is made once per batch and shared by all layers, so its sines may be slow; the rotation is
-// bound by memory. Heads of 16-bit rows are widened into a small buffer, turned, and rounded once.
+// The table is made once per batch and shared by all layers, so its sines may be slow; the rotation
+// is bound by memory. Heads of 16-bit rows are widened into a small buffer, turned, and rounded
+// once.
 #include "rope.h"
 
 #include <math.h>
@@ -10,7 +11,9 @@
 #include "base.h"
 
 #define MAX_D 256
-#define PARALLEL_FROM ((size_t)1 << 17) // elements; below, waking the threads costs more than it gains
+// Elements turned, or sines taken; below, waking the threads costs more than it gains.
+#define PARALLEL_FROM       ((size_t)1 << 17)
+#define PARALLEL_SINES_FROM ((size_t)1 << 13)
 
 // ---- the table ----
 // Frequency of pair j, and in *axis which position it takes.
@@ -31,8 +34,7 @@ static double frequency(int j, int D, RopeLayout layout, double theta, const int
     case ROPE_M:
         *axis = (j >= sections[0]) + (j >= sections[0] + sections[1]);
         return pow(theta, -2.0 * j / D);
-    default:
-        CHECK(false, "layout=%d", (int)layout);
+    default: CHECK(false, "layout=%d", (int)layout);
     }
 }
 
@@ -48,7 +50,8 @@ void rope_table_cpu(Device *dev, float *cosine, float *sine, const int32_t *posi
     for (int j = 0; j < pairs; j++) {
         freq[j] = frequency(j, D, layout, theta, sections, &axis[j]);
     }
-#pragma omp parallel for num_threads(device_threads(dev)) if ((size_t)N * pairs >= PARALLEL_FROM / 16)
+    const int threads = (size_t)N * pairs < PARALLEL_SINES_FROM ? 1 : device_threads(dev);
+#pragma omp parallel for num_threads(threads) if (threads > 1)
     for (int n = 0; n < N; n++) {
         for (int j = 0; j < pairs; j++) {
             const double angle = positions[(size_t)axis[j] * N + n] * freq[j];
@@ -94,7 +97,8 @@ static void rotate(Device *dev, DType t, void *x, const float *cosine, const flo
     CHECK(N >= 1 && H >= 1 && D >= 2 && D <= MAX_D && D % 2 == 0 && stride >= H * D,
           "N=%d H=%d D=%d stride=%d", N, H, D, stride);
     const int pairs = D / 2;
-#pragma omp parallel for num_threads(device_threads(dev)) if ((size_t)N * H * D >= PARALLEL_FROM)
+    const int threads = (size_t)N * H * D < PARALLEL_FROM ? 1 : device_threads(dev);
+#pragma omp parallel for num_threads(threads) if (threads > 1)
     for (int n = 0; n < N; n++) {
         const float *c = cosine + (size_t)n * pairs, *s = sine + (size_t)n * pairs;
         if (is_identity(c, s, pairs)) {
@@ -114,8 +118,8 @@ static void rotate(Device *dev, DType t, void *x, const float *cosine, const flo
     }
 }
 
-void rope_fwd_cpu(Device *dev, DType t, void *x, const float *cosine, const float *sine, int N, int H,
-                  int D, int stride, RopePairing pairing) {
+void rope_fwd_cpu(Device *dev, DType t, void *x, const float *cosine, const float *sine, int N,
+                  int H, int D, int stride, RopePairing pairing) {
     rotate(dev, t, x, cosine, sine, N, H, D, stride, pairing, 1.0f);
 }
 

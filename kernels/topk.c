@@ -1,10 +1,11 @@
 // topk: exact inner-product search on the CPU; the contract is in topk.h.
 //
-// The index is cut into ranges of rows, the queries into blocks; a task scores one range for one block,
-// a tile of rows at a time, with the register tiles of matmul: rows are widened and turned into panels
-// once and serve all queries of the block. A score that does not beat the query's worst hit so far is
-// dropped by a vector comparison, so selection costs next to nothing. The best K under a total order
-// do not depend on how candidates were grouped: ranges, threads and shards cannot change the result.
+// The index is cut into ranges of rows, the queries into blocks; a task scores one range for one
+// block, a tile of rows at a time, with the register tiles of matmul: rows are widened and turned
+// into panels once and serve all queries of the block. A score that does not beat the query's worst
+// hit so far is dropped by a vector comparison, so selection costs next to nothing. The best K
+// under a total order do not depend on how candidates were grouped: ranges, threads and shards
+// cannot change the result.
 #include "topk.h"
 
 #include <limits.h>
@@ -16,11 +17,11 @@
 #include "matmul_kernel.h"
 #include "scratch.h"
 
-#define DEPTH 768       // elements of a row scored at once: long runs for the prefetcher, panels in L2
-#define TILE_ROWS 32    // rows of a tile
-#define QUERY_BLOCK 256 // queries of a task, which share the packing of a tile
-#define TASKS_PER_THREAD 2 // some slack for threads that are held up
-#define PARALLEL_FROM 1e6  // multiply-adds; below, waking the threads costs more than it gains
+#define DEPTH 768 // elements of a row scored at once: long runs for the prefetcher, panels in L2
+#define TILE_ROWS        32  // rows of a tile
+#define QUERY_BLOCK      256 // queries of a task, which share the packing of a tile
+#define TASKS_PER_THREAD 2   // some slack for threads that are held up
+#define PARALLEL_FROM    1e6 // multiply-adds; below, waking the threads costs more than it gains
 
 _Static_assert(TILE_ROWS % MATMUL_MAX_COLUMNS == 0, "a tile is whole panels of every kernel");
 
@@ -36,8 +37,8 @@ static bool is_better(Hit a, Hit b) {
     return a.score > b.score || (a.score == b.score && a.id < b.id);
 }
 
-// A list of K hits is a heap with the worst on top: heap[i] is no better than heap[2i+1], heap[2i+2].
-// Puts hit in place of the top of heap[0..K).
+// A list of K hits is a heap with the worst on top: heap[i] is no better than heap[2i+1],
+// heap[2i+2]. Puts hit in place of the top of heap[0..K).
 static void heap_replace(Hit *heap, int K, Hit hit) {
     int i = 0;
     for (int child = 1; child < K; child = 2 * i + 1) {
@@ -105,8 +106,8 @@ static void offer_known(Hit *heap, int K, const float *scores, const int32_t *id
 }
 
 void topk_naive(Device *dev, DType row_type, float *scores, int32_t *ids, const float *queries,
-                const void *rows, const int32_t *query_group, const int32_t *row_group, int Q, int M,
-                int E, int K, int32_t first_row, bool is_first) {
+                const void *rows, const int32_t *query_group, const int32_t *row_group, int Q,
+                int M, int E, int K, int32_t first_row, bool is_first) {
     (void)dev;
     const Search s = {row_type, rows, query_group, row_group, Q, M, E, K, first_row};
     check_sizes(&s);
@@ -135,8 +136,8 @@ void topk_naive(Device *dev, DType row_type, float *scores, int32_t *ids, const 
 // ---- tiles ----
 // What one thread needs besides the lists.
 typedef struct {
-    float panels[TILE_ROWS * DEPTH];            // the tile's rows, DEPTH elements of them, by panels
-    float wide[MATMUL_MAX_COLUMNS * DEPTH];     // the rows of one panel, widened
+    float panels[TILE_ROWS * DEPTH];        // the tile's rows, DEPTH elements of them, by panels
+    float wide[MATMUL_MAX_COLUMNS * DEPTH]; // the rows of one panel, widened
     float scores[QUERY_BLOCK * TILE_ROWS];
 } Tile;
 
@@ -162,17 +163,18 @@ static void pack_panel(const Search *s, const MatmulKernel *kernel, Tile *tile, 
     kernel->panel(panel, tile->wide, DEPTH, depth);
 }
 
-// tile->scores[q,m] for `count` rows from m0 and the queries of a block. queries: the rounded queries in
-// pieces of DEPTH elements, (E/DEPTH, Q, DEPTH), the last piece narrower.
-static void score_tile(const Search *s, const MatmulKernel *kernel, Tile *tile, const float *queries,
-                       int q0, int block, int m0, int count) {
+// tile->scores[q,m] for `count` rows from m0 and the queries of a block. queries: the rounded
+// queries in pieces of DEPTH elements, (E/DEPTH, Q, DEPTH), the last piece narrower.
+static void score_tile(const Search *s, const MatmulKernel *kernel, Tile *tile,
+                       const float *queries, int q0, int block, int m0, int count) {
     static const float zeros[MATMUL_MAX_COLUMNS];
     for (int e0 = 0; e0 < s->E; e0 += DEPTH) {
         const int depth = min_int(DEPTH, s->E - e0);
         const float *piece = queries + (size_t)s->Q * e0 + (size_t)q0 * depth;
         for (int m = 0; m < count; m += kernel->columns) {
             float *panel = tile->panels + m * DEPTH;
-            pack_panel(s, kernel, tile, panel, m0 + m, min_int(kernel->columns, count - m), e0, depth);
+            pack_panel(s, kernel, tile, panel, m0 + m, min_int(kernel->columns, count - m), e0,
+                       depth);
             for (int q = 0; q < block; q += kernel->rows) {
                 float *scores = tile->scores + q * TILE_ROWS + m;
                 kernel->tile(min_int(kernel->rows, block - q), depth, piece + (size_t)q * depth,
@@ -249,8 +251,8 @@ void topk_cpu(Device *dev, DType row_type, float *scores, int32_t *ids, const fl
             const int q0 = b * QUERY_BLOCK, block = min_int(QUERY_BLOCK, Q - q0);
             const int begin = (int)((int64_t)tiles * range / ranges) * TILE_ROWS;
             const int end = min_int((int)((int64_t)tiles * (range + 1) / ranges) * TILE_ROWS, M);
-            search_range(&s, &all[omp_get_thread_num()], lists + ((size_t)range * Q + q0) * K, packed,
-                         q0, block, begin, end);
+            search_range(&s, &all[omp_get_thread_num()], lists + ((size_t)range * Q + q0) * K,
+                         packed, q0, block, begin, end);
         }
     }
     for (int q = 0; q < Q; q++) {

@@ -1,10 +1,10 @@
 // topk: exact inner-product search, the K best rows of an index for every query.
 //
-// score(q,m) = chain over e ascending of query[q,e] * row[m,e] by fused multiply-adds in f32, the query
-// rounded to the row type first: the order of matmul, and its kernels.
+// score(q,m) = chain over e ascending of query[q,e] * row[m,e] by fused multiply-adds in f32, the
+// query rounded to the row type first: the order of matmul, and its kernels.
 // Order of results: computed score descending, then row number ascending. A NaN score is never a
-// candidate. Never holds (Q,M) scores: tiles of the index are scored and folded into the running lists
-// at once. Agreement: scores sum; ids exact on exactly representable data.
+// candidate. Never holds (Q,M) scores: tiles of the index are scored and folded into the running
+// lists at once. Agreement: scores sum; ids exact on exactly representable data.
 #ifndef JOMED_KERNELS_TOPK_H
 #define JOMED_KERNELS_TOPK_H
 
@@ -19,10 +19,11 @@
 extern "C" {
 #endif
 
-// Searches rows first_row .. first_row + M - 1 (this shard) and merges with what scores/ids hold, so
-// that shards may come one after the other in any order. is_first = true ignores what is there.
+// Searches rows first_row .. first_row + M - 1 (this shard) and merges with what scores/ids hold,
+// so that shards may come one after the other in any order. is_first = true ignores what is there.
 // Places left over hold score -inf and id -1; a row that truly scores -inf comes before them.
-// scores: (Q,K) f32   ids: (Q,K) int32 global row numbers   queries: (Q,E) f32   rows: (M,E) row_type
+// scores: (Q,K) f32   ids: (Q,K) int32, global row numbers
+// queries: (Q,E) f32   rows: (M,E) row_type
 // query_group, row_group: (Q), (M) int32 or NULL: a row whose group equals the query's is not a
 // candidate, except that group -1 matches nothing. 1 <= K <= TOPK_MAX_K. No aliasing.
 typedef void topk_fn(Device *dev, DType row_type, float *scores, int32_t *ids, const float *queries,

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_B 4
-#define GAP 3         // elements between rows, to test the strides
+#define MAX_B     4
+#define GAP       3   // elements between rows, to test the strides
 #define UNTOUCHED 512 // what outputs hold there; exact in every type
 
 typedef struct {
@@ -22,7 +22,7 @@ static const Shape shapes[] = {
     {1, 16, 16, 1, true, true, {2}, {2}},
     {3, 4, 4, 16, false, false, {17, 17, 17}, {17, 17, 17}},
     {4, 4, 2, 16, true, false, {30, 1, 7, 26}, {30, 1, 7, 26}},
-    {2, 2, 1, 7, false, true, {5, 9}, {8, 16}},     // cross attention
+    {2, 2, 1, 7, false, true, {5, 9}, {8, 16}},       // cross attention
     {3, 3, 1, 24, true, true, {1, 4, 9}, {20, 4, 3}}, // decoding; queries that see nothing
     {3, 2, 2, 5, false, false, {6, 0, 2}, {0, 4, 3}}, // empty sequences
     {1, 2, 1, 33, true, false, {47, 0}, {49, 0}},
@@ -135,7 +135,8 @@ static void result_free(Result *r) {
     }
 }
 
-// Every operation of the plain f32 loop passes through here; in the double reference nothing happens.
+// Every operation of the plain f32 loop passes through here; in the double reference nothing
+// happens.
 static double keep(double x, bool is_f32) { return is_f32 ? (float)x : x; }
 
 static double rounded(double x, DType t) {
@@ -159,8 +160,8 @@ static double scores_of(const Problem *p, double *score, int b, int h, int i, bo
     const double *q = p->q.host + (size_t)(p->host_q[b] + i) * s->q_stride + h * s->D;
     double max = -INFINITY, sum = 0;
     for (int j = 0; j < Tk; j++) {
-        const double *k = p->k.host + (size_t)(p->host_k[b] + j) * s->k_stride +
-                          h / (s->H / s->Hkv) * s->D;
+        const double *k =
+            p->k.host + (size_t)(p->host_k[b] + j) * s->k_stride + h / (s->H / s->Hkv) * s->D;
         const int distance = i + Tk - Tq - j;
         score[j] = keep(dot(q, k, s->D, is_f32) * s->scale, is_f32);
         score[j] = keep(score[j] - p->slopes[h] * abs(distance), is_f32);
@@ -220,8 +221,8 @@ static void reference(const Problem *p, Result *r, bool is_f32) {
     free(prob);
 }
 
-// Values of several draws together: the largest error of a handful of numbers is a lottery, and class
-// sum compares two of them.
+// Values of several draws together: the largest error of a handful of numbers is a lottery, and
+// class sum compares two of them.
 typedef struct {
     double *got, *f64, *plain;
     size_t n;
@@ -312,7 +313,8 @@ static void expect_same(const char *what, const Problem *a, const Problem *b) {
         if (CASE(text " shape %d t=%s B=%d H=%d/%d D=%d Tq=%d Tk=%d%s%s", n / 2,                   \
                  dtype_name((DType)(n % 2)), shapes[n / 2].B, shapes[n / 2].H, shapes[n / 2].Hkv,  \
                  shapes[n / 2].D, shapes[n / 2].Tq[0], shapes[n / 2].Tk[0],                        \
-                 shapes[n / 2].is_causal ? " causal" : "", shapes[n / 2].has_alibi ? " alibi" : ""))
+                 shapes[n / 2].is_causal ? " causal" : "",                                         \
+                 shapes[n / 2].has_alibi ? " alibi" : ""))
 
 // ---- forward, and what holds for both ----
 TEST_OP(attention_fwd) {
@@ -390,8 +392,10 @@ TEST_OP(attention_fwd) {
             }
         }
         for (int j = 0; j < 9; j++) { // sequence 0
-            expect_exact("dk", b.dk.host + j * b.shape.k_stride, a.dk.host + j * a.shape.k_stride, 8);
-            expect_exact("dv", b.dv.host + j * b.shape.v_stride, a.dv.host + j * a.shape.v_stride, 8);
+            expect_exact("dk", b.dk.host + j * b.shape.k_stride, a.dk.host + j * a.shape.k_stride,
+                         8);
+            expect_exact("dv", b.dv.host + j * b.shape.v_stride, a.dv.host + j * a.shape.v_stride,
+                         8);
         }
         problem_free(&a);
         problem_free(&b);

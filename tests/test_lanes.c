@@ -42,8 +42,8 @@ TEST(lanes_order) {
             plain += x[i];
         }
         differs += plain != sum16(x, n);
-        EXPECT(sum16(x, n) == in_lane_order(x, NULL, n), "sum of %d: %.9g, want %.9g", n, sum16(x, n),
-               in_lane_order(x, NULL, n));
+        EXPECT(sum16(x, n) == in_lane_order(x, NULL, n), "sum of %d: %.9g, want %.9g", n,
+               sum16(x, n), in_lane_order(x, NULL, n));
         EXPECT(dot16(x, y, n) == in_lane_order(x, y, n), "dot of %d: %.9g, want %.9g", n,
                dot16(x, y, n), in_lane_order(x, y, n));
     }
@@ -113,16 +113,16 @@ TEST(lanes_log) {
         for (uint32_t bits = 1; bits < 0x7f800000; bits += 509) {
             const float x = from_bits(bits), got = log_f32(x);
             const double want = log((double)x);
-            EXPECT(want == 0 ? got == 0 : ulps(got, want) <= LOG_ULPS, "log(%.9g) = %.9g, want %.9g", x,
-                   got, want);
+            EXPECT(want == 0 ? got == 0 : ulps(got, want) <= LOG_ULPS,
+                   "log(%.9g) = %.9g, want %.9g", x, got, want);
         }
     }
     if (CASE("around one")) {
         for (int i = -1000; i <= 1000; i++) {
             const float x = from_bits(0x3f800000u + (uint32_t)i), got = log_f32(x);
             const double want = log((double)x);
-            EXPECT(i == 0 ? got == 0 : ulps(got, want) <= LOG_ULPS, "log(%.9g) = %.9g, want %.9g", x,
-                   got, want);
+            EXPECT(i == 0 ? got == 0 : ulps(got, want) <= LOG_ULPS, "log(%.9g) = %.9g, want %.9g",
+                   x, got, want);
         }
     }
     if (CASE("special values")) {

@@ -1,5 +1,5 @@
-// Rope: tables and rotations against the equations in double, the numbers the models publish, and the
-// identities a rotation must keep.
+// Rope: tables and rotations against the equations in double, the numbers the models publish, and
+// the identities a rotation must keep.
 #include "tests/check.h"
 
 #include <math.h>
@@ -7,8 +7,8 @@
 #include <string.h>
 
 // ---- the table ----
-// Exponent x of theta^-x and the axis, written from the papers' vectors instead of by cases of j: the
-// list of the row's (or section's) frequencies is laid out first, then looked up.
+// Exponent x of theta^-x and the axis, written from the papers' vectors instead of by cases of j:
+// the list of the row's (or section's) frequencies is laid out first, then looked up.
 static double angle_of(int j, int D, RopeLayout layout, double theta, const int *sections,
                        const int32_t *positions, int N, int n) {
     double exponent[256];
@@ -103,10 +103,10 @@ TEST_OP(rope_table) {
         for (int i = 0; i < 4; i++) {
             table[i] = buf_fill(DT_F32, (size_t)(N * D / 2), NAN);
         }
-        check_ops()->rope_table(check_device(), buf_f32(&table[0]), buf_f32(&table[1]), equal.dev, N,
-                                D, ROPE_M, 1e6, sections);
-        check_ops()->rope_table(check_device(), buf_f32(&table[2]), buf_f32(&table[3]), equal.dev, N,
-                                D, ROPE_1D, 1e6, NULL);
+        check_ops()->rope_table(check_device(), buf_f32(&table[0]), buf_f32(&table[1]), equal.dev,
+                                N, D, ROPE_M, 1e6, sections);
+        check_ops()->rope_table(check_device(), buf_f32(&table[2]), buf_f32(&table[3]), equal.dev,
+                                N, D, ROPE_1D, 1e6, NULL);
         for (int i = 0; i < 4; i++) {
             buf_read(&table[i]);
         }
@@ -129,11 +129,11 @@ typedef struct {
 } Shape;
 
 static const Shape shapes[] = {
-    {1, 1, 2, 0, ROPE_INTERLEAVED, DT_F32}, {1, 1, 2, 0, ROPE_HALF, DT_F32},
-    {5, 3, 6, 1, ROPE_INTERLEAVED, DT_F32}, {5, 3, 6, 1, ROPE_HALF, DT_F32},
-    {3, 2, 256, 0, ROPE_INTERLEAVED, DT_F32}, {3, 2, 256, 0, ROPE_HALF, DT_F32},
+    {1, 1, 2, 0, ROPE_INTERLEAVED, DT_F32},    {1, 1, 2, 0, ROPE_HALF, DT_F32},
+    {5, 3, 6, 1, ROPE_INTERLEAVED, DT_F32},    {5, 3, 6, 1, ROPE_HALF, DT_F32},
+    {3, 2, 256, 0, ROPE_INTERLEAVED, DT_F32},  {3, 2, 256, 0, ROPE_HALF, DT_F32},
     {9, 12, 64, 2, ROPE_INTERLEAVED, DT_BF16}, {9, 4, 80, 2, ROPE_HALF, DT_BF16},
-    {50, 12, 64, 0, ROPE_HALF, DT_F32}, {300, 12, 64, 64, ROPE_INTERLEAVED, DT_F32},
+    {50, 12, 64, 0, ROPE_HALF, DT_F32},        {300, 12, 64, 64, ROPE_INTERLEAVED, DT_F32},
 };
 
 typedef struct {
@@ -184,8 +184,10 @@ static double *rotated(const Problem *p, const double *x, int direction, bool is
                 const int b = s.pairing == ROPE_HALF ? a + s.D / 2 : a + 1;
                 const double c = p->cosine.host[n * s.D / 2 + j];
                 const double sn = direction * p->sine.host[n * s.D / 2 + j];
-                out[a] = is_f32 ? (float)((float)(x[a] * c) - (float)(x[b] * sn)) : x[a] * c - x[b] * sn;
-                out[b] = is_f32 ? (float)((float)(x[b] * c) + (float)(x[a] * sn)) : x[b] * c + x[a] * sn;
+                out[a] =
+                    is_f32 ? (float)((float)(x[a] * c) - (float)(x[b] * sn)) : x[a] * c - x[b] * sn;
+                out[b] =
+                    is_f32 ? (float)((float)(x[b] * c) + (float)(x[a] * sn)) : x[b] * c + x[a] * sn;
             }
         }
     }
@@ -254,8 +256,8 @@ TEST_OP(rope_fwd) {
         Problem a = problem_new(s), b = problem_new(s);
         Device *many = device_new(device_kind(check_device()), 0, 3);
         rotate(&a, check_ops()->rope_fwd);
-        check_ops()->rope_fwd(many, s.t, b.x.dev, buf_f32(&b.cosine), buf_f32(&b.sine), s.N, s.H, s.D,
-                              b.stride, s.pairing);
+        check_ops()->rope_fwd(many, s.t, b.x.dev, buf_f32(&b.cosine), buf_f32(&b.sine), s.N, s.H,
+                              s.D, b.stride, s.pairing);
         expect_exact("x", a.x.host, buf_read(&b.x), a.x.n);
         device_free(many);
         problem_free(&a);

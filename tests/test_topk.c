@@ -1,5 +1,6 @@
-// Top-k against a sort of all scores in double. Where sums are exact, ids must be equal, ties included;
-// elsewhere the fast search must have the bits of the plain one, whose scores are held to double.
+// Top-k against a sort of all scores in double. Where sums are exact, ids must be equal, ties
+// included; elsewhere the fast search must have the bits of the plain one, whose scores are held to
+// double.
 #include "tests/check.h"
 
 #include <math.h>
@@ -11,8 +12,8 @@ typedef struct {
 } Shape;
 
 static const Shape shapes[] = {
-    {1, 1, 1, 1},      {1, 1, 1, 5},       {3, 2, 7, 1},       {7, 15, 16, 15},  {5, 16, 17, 4},
-    {6, 17, 255, 50},  {13, 63, 256, 10},  {2, 64, 257, 64},   {4, 65, 33, 66},  {1, 700, 768, 50},
+    {1, 1, 1, 1},      {1, 1, 1, 5},       {3, 2, 7, 1},       {7, 15, 16, 15}, {5, 16, 17, 4},
+    {6, 17, 255, 50},  {13, 63, 256, 10},  {2, 64, 257, 64},   {4, 65, 33, 66}, {1, 700, 768, 50},
     {257, 130, 24, 9}, {3, 1500, 8, 1024}, {300, 400, 64, 20},
 };
 #define SHAPES ((int)(sizeof shapes / sizeof *shapes))
@@ -161,7 +162,8 @@ static void shards(void) {
             continue;
         }
         for (int is_exact = 0; is_exact < 2; is_exact++) {
-            Problem whole = problem_new(s, DT_F16, is_exact, 3), parts = problem_new(s, DT_F16, is_exact, 3);
+            Problem whole = problem_new(s, DT_F16, is_exact, 3),
+                    parts = problem_new(s, DT_F16, is_exact, 3);
             search(&whole);
             for (int i = 0; i < 5; i++) {
                 const int begin = ends[orders[order][i]], end = ends[orders[order][i] + 1];
