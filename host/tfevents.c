@@ -14,20 +14,13 @@
 
 // ---- checksum ----
 uint32_t crc32c(const void *data, size_t size) {
-    static uint32_t table[256]; // of the reflected polynomial 0x1EDC6F41
-    if (!table[1]) {
-        for (uint32_t i = 0; i < 256; i++) {
-            uint32_t crc = i;
-            for (int bit = 0; bit < 8; bit++) {
-                crc = crc >> 1 ^ (crc & 1 ? 0x82F63B78u : 0);
-            }
-            table[i] = crc;
-        }
-    }
     const uint8_t *p = data;
     uint32_t crc = UINT32_MAX;
-    for (size_t i = 0; i < size; i++) {
-        crc = crc >> 8 ^ table[(crc ^ p[i]) & 255];
+    for (size_t i = 0; i < size; i++) { // bit by bit: a record has fewer than a hundred bytes
+        crc ^= p[i];
+        for (int bit = 0; bit < 8; bit++) {
+            crc = crc >> 1 ^ (crc & 1 ? 0x82F63B78u : 0); // 0x1EDC6F41, reflected
+        }
     }
     return ~crc;
 }
