@@ -7,10 +7,10 @@
 #   tools/bootstrap.sh bench    ... then the kernels beside their peers
 #   tools/bootstrap.sh deps     only the libraries
 #
-# It looks for what the build needs, not for packages, so that libraries from elsewhere count. What is
-# missing is installed by apt as root or through sudo where that asks no password; otherwise it prints
-# the command and stops with 69. Nothing but apt touches the network, and nothing happens when nothing
-# is missing. The exit code is make's.
+# It looks for what the build needs, not for packages, so that libraries from elsewhere count. What
+# is missing is installed by apt, as root or through sudo where that asks no password; otherwise it
+# prints the command and stops with 69. Nothing but apt touches the network, and apt is not called
+# when nothing is missing. The exit code is make's.
 set -u
 cd "$(dirname "$0")/.." || exit 66
 
@@ -40,7 +40,7 @@ install_missing() {
     [ -n "$missing" ] || return 0
     echo "bootstrap: missing:$missing" >&2
     if ! command -v apt-get >/dev/null; then
-        echo "bootstrap: no apt-get here; install what these Debian packages hold, then run this again" >&2
+        echo "bootstrap: no apt-get here; install what these packages hold, then run me again" >&2
         exit 69
     fi
     if [ "$(id -u)" = 0 ]; then
@@ -54,10 +54,17 @@ install_missing() {
     fi
     # shellcheck disable=SC2086 # the lists are words
     $root DEBIAN_FRONTEND=noninteractive sh -c \
-        'apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@"' sh $missing >&2 ||
-        { echo "bootstrap: apt-get failed; its message is above" >&2; exit 69; }
+        'apt-get update -qq &&
+         apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 "$@"' \
+        sh $missing >&2 || {
+        echo "bootstrap: apt-get failed; its message is above" >&2
+        exit 69
+    }
     for need in "$@"; do
-        has "${need#*:}" || { echo "bootstrap: ${need%%:*} is installed, yet not found" >&2; exit 69; }
+        has "${need#*:}" || {
+            echo "bootstrap: ${need%%:*} is installed, yet it is not found" >&2
+            exit 69
+        }
     done
 }
 
