@@ -1,14 +1,12 @@
 # jomed. `make` builds what this machine allows and says what it left out; `make help` lists the rest.
 
 # ---- knobs ----
-CC       ?= gcc
+CC       ?= cc
 BUILD    ?= build
 DEBUG    ?= 0
 SAN      ?=
 # The CPU backend wants AVX2, FMA and F16C on x86-64 (2013 or newer); CPUFLAGS= builds a portable, slow one.
 CPUFLAGS ?= $(if $(filter x86_64,$(shell uname -m)),-march=x86-64-v3,)
-# PARTIAL=1 links although ops are missing (they are NULL): only while the engine is being written.
-PARTIAL  ?= 0
 
 # ---- probes ----
 PKG      := $(shell command -v pkg-config 2>/dev/null)
@@ -33,10 +31,8 @@ CFLAGS   += -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer 
 LDFLAGS  += -fsanitize=$(SAN)
 BUILD    := build/san
 endif
-ifeq ($(PARTIAL),1)
-CFLAGS   += -fno-pie -DPARTIAL
-LDFLAGS  += -no-pie -Wl,--unresolved-symbols=ignore-in-object-files
-endif
+
+FLAGS    := $(CFLAGS)
 
 # Commit and flags, for --version and the run directories; only host/version.c is rebuilt when they change.
 COMMIT   := $(shell git describe --always --dirty=+changes --abbrev=12 2>/dev/null || echo unknown)
@@ -61,15 +57,18 @@ $(BINS):
 	@echo "LINK  $@"
 	@$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-$(BUILD)/%.o: %.c
+# Whoever changes compiler or flags rebuilds everything.
+$(BUILD)/%.o: %.c $(BUILD)/flags.txt
 	@mkdir -p $(@D)
 	@echo "CC    $<"
 	@$(CC) $(CFLAGS) -c -o $@ $<
 $(BUILD)/host/version.o: CFLAGS += $(VERSION)
 $(BUILD)/host/version.o: $(BUILD)/version.txt
-$(BUILD)/version.txt: FORCE
+$(BUILD)/version.txt: STAMP = $(COMMIT) $(CPUFLAGS) $(SAN)
+$(BUILD)/flags.txt: STAMP = $(CC) $(FLAGS)
+$(BUILD)/version.txt $(BUILD)/flags.txt: FORCE
 	@mkdir -p $(@D)
-	@echo "$(COMMIT) $(CPUFLAGS) $(SAN)" | cmp -s - $@ || echo "$(COMMIT) $(CPUFLAGS) $(SAN)" > $@
+	@echo '$(STAMP)' | cmp -s - $@ || echo '$(STAMP)' > $@
 FORCE:
 -include $(patsubst %.o,%.d,$(call obj,$(LIB) host/main.c $(TESTS) $(BENCH)))
 

@@ -10,12 +10,7 @@
 #define MAX_BENCHES 256
 #define MAX_SAMPLES 4096
 
-#ifdef PARTIAL // while the engine is being written: ops without one are left out
-#define MAYBE __attribute__((weak))
-#else
-#define MAYBE
-#endif
-#define X(op) MAYBE void bench_##op(void);
+#define X(op) void bench_##op(void);
 OPS(X)
 #undef X
 
@@ -158,15 +153,9 @@ static void parse_arguments(int argc, char **argv) {
 
 int main(int argc, char **argv) {
     parse_arguments(argc, argv);
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Waddress"
-#define X(op)                                                                                      \
-    if (bench_##op) {                                                                              \
-        bench_register(#op, bench_##op);                                                           \
-    }
+#define X(op) bench_register(#op, bench_##op);
     OPS(X)
 #undef X
-#pragma GCC diagnostic pop
     printf("device: %s\n", device_name(bench_device()));
     for (int i = 0; i < bench_count; i++) {
         if (strstr(benches[i].name, pattern)) {

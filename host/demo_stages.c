@@ -367,6 +367,30 @@ Head *demo_train_head(Demo *demo, IndexSide side, bool is_permuted, const char *
 }
 
 // ---- probe ----
+// Solves A (D,D) w = b (D,R) by Gaussian elimination; A, symmetric and positive, and b are spoiled.
+static void solve(double *w, double *A, double *b, int D, int R) {
+    for (int k = 0; k < D; k++) {
+        for (int i = k + 1; i < D; i++) {
+            const double factor = A[i * D + k] / A[k * D + k];
+            for (int j = k; j < D; j++) {
+                A[i * D + j] -= factor * A[k * D + j];
+            }
+            for (int c = 0; c < R; c++) {
+                b[i * R + c] -= factor * b[k * R + c];
+            }
+        }
+    }
+    for (int k = D - 1; k >= 0; k--) {
+        for (int c = 0; c < R; c++) {
+            double sum = b[k * R + c];
+            for (int j = k + 1; j < D; j++) {
+                sum -= A[k * D + j] * w[j * R + c];
+            }
+            w[k * R + c] = sum / A[k * D + k];
+        }
+    }
+}
+
 double demo_probe(const Demo *demo) {
     // Normal equations of least squares, E + 1 unknowns per finding.
     const int n = demo->corpus.ds->n, half = n / 2, E = demo->index->dim, D = E + 1;
@@ -384,30 +408,10 @@ double demo_probe(const Demo *demo) {
             b[d * DEMO_FINDINGS + demo->corpus.cases[i].finding] += x[d];
         }
     }
-    // Gaussian elimination with a tiny ridge, because unit rows are nearly collinear.
-    for (int d = 0; d < D; d++) {
+    for (int d = 0; d < D; d++) { // a tiny ridge, because unit rows are nearly collinear
         A[d * D + d] += 1e-8 * half;
     }
-    for (int k = 0; k < D; k++) {
-        for (int i = k + 1; i < D; i++) {
-            const double factor = A[i * D + k] / A[k * D + k];
-            for (int j = k; j < D; j++) {
-                A[i * D + j] -= factor * A[k * D + j];
-            }
-            for (int c = 0; c < DEMO_FINDINGS; c++) {
-                b[i * DEMO_FINDINGS + c] -= factor * b[k * DEMO_FINDINGS + c];
-            }
-        }
-    }
-    for (int k = D - 1; k >= 0; k--) {
-        for (int c = 0; c < DEMO_FINDINGS; c++) {
-            double sum = b[k * DEMO_FINDINGS + c];
-            for (int j = k + 1; j < D; j++) {
-                sum -= A[k * D + j] * w[j * DEMO_FINDINGS + c];
-            }
-            w[k * DEMO_FINDINGS + c] = sum / A[k * D + k];
-        }
-    }
+    solve(w, A, b, D, DEMO_FINDINGS);
     int right = 0;
     for (int i = half; i < n; i++) {
         double best = -INFINITY;

@@ -187,6 +187,41 @@ typedef struct {
     int count;
 } Meta;
 
+// Shards must follow each other without hole or overlap, on both sides.
+static bool read_shards(Meta *meta, const json_t *shards) {
+    const IndexInfo *info = &meta->info;
+    int next_row = 0;
+    for (int i = 0; i < meta->count; i++) {
+        ShardHeader *shard = &meta->shards[i];
+        int first_row = -1, rows = -1;
+        json_t *hash = NULL;
+        if (json_unpack(json_array_get(shards, (size_t)i), "{s:i s:i s:o}", "first_row", &first_row,
+                        "rows", &rows, "hash", &hash) != 0 ||
+            !parse_hex(hash, &shard->payload_hash)) {
+            return false;
+        }
+        if (i == info->shards) {
+            if (next_row != info->count) {
+                return false;
+            }
+            next_row = 0;
+        }
+        if (first_row != next_row || rows < 0 || rows > info->count - next_row) {
+            return false;
+        }
+        next_row += rows;
+        memcpy(shard->magic, "JOMEDIX1", sizeof shard->magic);
+        shard->build_id = info->build_id;
+        shard->side = (uint32_t)(i / info->shards);
+        shard->shard = (uint32_t)(i % info->shards);
+        shard->first_row = (uint32_t)first_row;
+        shard->rows = (uint32_t)rows;
+        shard->dim = (uint32_t)info->dim;
+        shard->dtype = (uint32_t)info->dtype;
+    }
+    return next_row == info->count;
+}
+
 static Error read_meta(Meta *meta, const char *dir) {
     *meta = (Meta){0};
     char *path = file_join_new(dir, "meta.json");
@@ -221,31 +256,7 @@ static Error read_meta(Meta *meta, const char *dir) {
         info->shards = meta->count / INDEX_SIDES;
         meta->shards = xcalloc((size_t)meta->count, sizeof *meta->shards);
     }
-    // Shards must follow each other without hole or overlap, on both sides.
-    int next_row = 0;
-    for (int i = 0; is_good && i < meta->count; i++) {
-        ShardHeader *shard = &meta->shards[i];
-        int first_row = -1, rows = -1;
-        json_t *hash = NULL;
-        is_good = json_unpack(json_array_get(shards, (size_t)i), "{s:i s:i s:o}", "first_row",
-                              &first_row, "rows", &rows, "hash", &hash) == 0 &&
-                  parse_hex(hash, &shard->payload_hash);
-        if (i == info->shards) {
-            is_good = is_good && next_row == info->count;
-            next_row = 0;
-        }
-        is_good = is_good && first_row == next_row && rows >= 0 && rows <= info->count - next_row;
-        next_row += rows;
-        memcpy(shard->magic, "JOMEDIX1", sizeof shard->magic);
-        shard->build_id = info->build_id;
-        shard->side = (uint32_t)(i / (info->shards ? info->shards : 1));
-        shard->shard = (uint32_t)(i % (info->shards ? info->shards : 1));
-        shard->first_row = (uint32_t)first_row;
-        shard->rows = (uint32_t)rows;
-        shard->dim = (uint32_t)info->dim;
-        shard->dtype = (uint32_t)info->dtype;
-    }
-    is_good = is_good && meta->count % INDEX_SIDES == 0 && next_row == info->count;
+    is_good = is_good && meta->count % INDEX_SIDES == 0 && read_shards(meta, shards);
     json_decref(root);
     if (!is_good) {
         free(meta->shards);

@@ -6,6 +6,7 @@
 // TYPE: BOOL bool, INT int, SIZE int64_t, FLOAT double, TEXT const char *, CHOICE int (an
 // enumerator), TEXTS TextList, INTS IntList. Range: BETWEEN(low, high), ONE_OF(choices), ANY.
 // To add a key, add a line; to add a section, BEGIN and END around it.
+// size: one list of all keys, one line each; it must not fall apart.
 #ifndef JOMED_HOST_KEYS_H
 #define JOMED_HOST_KEYS_H
 

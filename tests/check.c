@@ -11,18 +11,15 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "host/version.h"
+
 #define MAX_TESTS 1024
-#define GUARD 64 // bytes of 0xA5 on each side of a buffer
 
 // ---- the list of tests ----
-#ifdef PARTIAL // while the engine is being written: ops without one are left out
-#define MAYBE __attribute__((weak))
-#else
-#define MAYBE
-#endif
-#define X(op) MAYBE void test_##op(void);
+#define X(op) void test_##op(void);
 OPS(X)
 #undef X
 
@@ -41,14 +38,9 @@ void check_register(const char *name, void (*body)(void)) {
 
 static void register_ops(void) {
 #define X(op)                                                                                      \
-    if (test_##op) {                                                                               \
-        check_register(#op, test_##op);                                                            \
-        tests[test_count - 1].is_op = true;                                                        \
-    }
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Waddress"
+    check_register(#op, test_##op);                                                                \
+    tests[test_count - 1].is_op = true;
     OPS(X)
-#pragma GCC diagnostic pop
 #undef X
 }
 
@@ -78,7 +70,12 @@ static int threads = 1;
 static bool is_large, is_listing;
 static DeviceKind backend = DEVICE_CPU;
 static const char *program;
+static FILE *record; // of record=FILE, or NULL
 static char tmpdir[64];
+
+static const char *backend_name(void) {
+    return backend == DEVICE_CPU ? "cpu" : backend == DEVICE_EMU ? "emu" : "cuda";
+}
 
 static void close_case(void) {
     if (!shared->is_open) {
@@ -87,11 +84,10 @@ static void close_case(void) {
     shared->is_open = false;
     if (shared->is_failed) {
         shared->failed++;
-        fprintf(stderr, "FAIL %s/%s\n  rerun: %s '%s/%s' seed=%llu threads=%d%s%s\n", current->name,
-                shared->case_name, program, current->name, shared->case_name,
+        fprintf(stderr, "FAIL %s/%s\n  rerun: %s '%s/%s' seed=%llu threads=%d%s%s%s\n",
+                current->name, shared->case_name, program, current->name, shared->case_name,
                 (unsigned long long)seed, threads, is_large ? " large=1" : "",
-                backend == DEVICE_CPU ? "" : backend == DEVICE_EMU ? " backend=emu"
-                                                                   : " backend=cuda");
+                backend == DEVICE_CPU ? "" : " backend=", backend == DEVICE_CPU ? "" : backend_name());
     } else if (shared->is_skipped) {
         shared->skipped++;
     } else {
@@ -251,7 +247,7 @@ double check_round(DType t, double x) {
     return dtype_load(t, &stored, 0);
 }
 
-// ---- device buffers ----
+// ---- the device under test ----
 Device *check_device(void) {
     static Device *dev;
     if (!dev) {
@@ -273,126 +269,6 @@ Device *check_device_threads(int count) {
 }
 
 const Ops *check_ops(void) { return device_ops(check_device()); }
-
-// Allocates bytes between two guard bands; returns the payload, *block the whole.
-static void *guarded_new(size_t bytes, void **block) {
-    Device *dev = check_device();
-    char *base = device_alloc(dev, bytes + 256 + GUARD, "test buffer");
-    char *host = malloc(bytes + 256 + GUARD);
-    memset(host, 0xA5, bytes + 256 + GUARD);
-    device_copy_in(dev, base, host, bytes + 256 + GUARD);
-    free(host);
-    *block = base;
-    return base + 256;
-}
-
-static void guarded_check(const void *block, size_t bytes) {
-    uint8_t guard[GUARD];
-    const char *const sides[2] = {(const char *)block + 256 - GUARD,
-                                  (const char *)block + 256 + bytes};
-    for (int side = 0; side < 2; side++) {
-        device_copy_out(check_device(), guard, sides[side], GUARD);
-        for (int i = 0; i < GUARD; i++) {
-            EXPECT(guard[i] == 0xA5, "stray write %s the buffer, byte %d",
-                   side ? "behind" : "before", i);
-        }
-    }
-}
-
-static Buf buf_new(DType t, size_t n) {
-    Buf buf = {.t = t, .n = n};
-    buf.dev = guarded_new(n * dtype_size(t), &buf.block);
-    buf.host = malloc((n + 1) * sizeof(double));
-    return buf;
-}
-
-void buf_write(Buf *buf) {
-    void *packed = malloc((buf->n + 1) * dtype_size(buf->t));
-    for (size_t i = 0; i < buf->n; i++) {
-        dtype_store(buf->t, packed, i, (float)buf->host[i]);
-        buf->host[i] = dtype_load(buf->t, packed, i);
-    }
-    device_copy_in(check_device(), buf->dev, packed, buf->n * dtype_size(buf->t));
-    free(packed);
-}
-
-Buf buf_normal(DType t, size_t n, double sd, Rng *rng) {
-    Buf buf = buf_new(t, n);
-    for (size_t i = 0; i < n; i++) {
-        buf.host[i] = sd * rng_normal(rng);
-    }
-    buf_write(&buf);
-    return buf;
-}
-
-Buf buf_from(DType t, const double *values, size_t n) {
-    Buf buf = buf_new(t, n);
-    memcpy(buf.host, values, n * sizeof(double));
-    buf_write(&buf);
-    return buf;
-}
-
-Buf buf_fill(DType t, size_t n, double value) {
-    Buf buf = buf_new(t, n);
-    for (size_t i = 0; i < n; i++) {
-        buf.host[i] = value;
-    }
-    buf_write(&buf);
-    return buf;
-}
-
-const double *buf_read(Buf *buf) {
-    void *packed = malloc((buf->n + 1) * dtype_size(buf->t));
-    device_copy_out(check_device(), packed, buf->dev, buf->n * dtype_size(buf->t));
-    for (size_t i = 0; i < buf->n; i++) {
-        buf->host[i] = dtype_load(buf->t, packed, i);
-    }
-    free(packed);
-    guarded_check(buf->block, buf->n * dtype_size(buf->t));
-    return buf->host;
-}
-
-float *buf_f32(Buf *buf) {
-    CHECK(buf->t == DT_F32, "type %s", dtype_name(buf->t));
-    return buf->dev;
-}
-
-void buf_free(Buf *buf) {
-    device_release(check_device(), buf->block);
-    free(buf->host);
-    *buf = (Buf){0};
-}
-
-IntBuf ibuf_from(const int32_t *values, size_t n) {
-    IntBuf buf = {.n = n};
-    buf.dev = guarded_new(n * sizeof(int32_t), &buf.block);
-    buf.host = malloc((n + 1) * sizeof(int32_t));
-    memcpy(buf.host, values, n * sizeof(int32_t));
-    device_copy_in(check_device(), buf.dev, values, n * sizeof(int32_t));
-    return buf;
-}
-
-IntBuf ibuf_fill(size_t n, int32_t value) {
-    int32_t *values = malloc((n + 1) * sizeof(int32_t));
-    for (size_t i = 0; i < n; i++) {
-        values[i] = value;
-    }
-    IntBuf buf = ibuf_from(values, n);
-    free(values);
-    return buf;
-}
-
-const int32_t *ibuf_read(IntBuf *buf) {
-    device_copy_out(check_device(), buf->host, buf->dev, buf->n * sizeof(int32_t));
-    guarded_check(buf->block, buf->n * sizeof(int32_t));
-    return buf->host;
-}
-
-void ibuf_free(IntBuf *buf) {
-    device_release(check_device(), buf->block);
-    free(buf->host);
-    *buf = (IntBuf){0};
-}
 
 // ---- data and programs ----
 static char *next_path(void) {
@@ -524,7 +400,29 @@ static void run_test(const Test *test) {
     }
 }
 
+// ---- the record of a run: what tools/verification_table.sh reads ----
+static void open_record(const char *path) {
+    record = fopen(path, "w");
+    if (!record) {
+        die(EXIT_NO_OUTPUT, "cannot write '%s': %s", path, strerror(errno));
+    }
+    fprintf(record, "# backend=%s seed=%llu threads=%d, %s\n", backend_name(),
+            (unsigned long long)seed, threads, version_build);
+}
+
+static void record_test(const Test *test, Shared before) {
+    if (record && !is_listing) {
+        char date[16];
+        const time_t now = time(NULL);
+        strftime(date, sizeof date, "%Y-%m-%d", gmtime(&now));
+        fprintf(record, "%s %d %d %d %s %s\n", test->name, shared->passed - before.passed,
+                shared->failed - before.failed, shared->skipped - before.skipped, date,
+                version_commit);
+    }
+}
+
 static void parse_arguments(int argc, char **argv) {
+    const char *record_path = NULL;
     for (int i = 1; i < argc; i++) {
         const char *a = argv[i];
         if (strcmp(a, "--list") == 0) {
@@ -533,6 +431,8 @@ static void parse_arguments(int argc, char **argv) {
             seed = strtoull(a + 5, NULL, 10);
         } else if (strncmp(a, "threads=", 8) == 0) {
             threads = atoi(a + 8);
+        } else if (strncmp(a, "record=", 7) == 0) {
+            record_path = a + 7;
         } else if (strcmp(a, "large=1") == 0) {
             is_large = true;
         } else if (strncmp(a, "backend=", 8) == 0) {
@@ -545,6 +445,9 @@ static void parse_arguments(int argc, char **argv) {
                      (int)(slash ? slash - a : (long)strlen(a)), a);
             case_pattern = slash ? slash + 1 : "";
         }
+    }
+    if (record_path) {
+        open_record(record_path); // last: its first line says what all the others set
     }
 }
 
@@ -561,7 +464,9 @@ int main(int argc, char **argv) {
         if (case_pattern[0] ? strcmp(tests[i].name, test_pattern) == 0
                             : strstr(tests[i].name, test_pattern) != NULL) {
             const double before = seconds_now();
+            const Shared counts = *shared;
             run_test(&tests[i]);
+            record_test(&tests[i], counts);
             const double took = seconds_now() - before;
             if (took > 5) {
                 fprintf(stderr, "%6.1f s  %s\n", took, tests[i].name);
@@ -575,6 +480,9 @@ int main(int argc, char **argv) {
     if (shared->passed + shared->failed + shared->skipped == 0) {
         fprintf(stderr, "no case matches '%s/%s'\n", test_pattern, case_pattern);
         return EXIT_SYNTAX;
+    }
+    if (record && fclose(record) != 0) {
+        die(EXIT_IO, "cannot write the record: %s", strerror(errno));
     }
     printf("%d passed, %d failed, %d skipped\n", shared->passed, shared->failed, shared->skipped);
     return shared->failed > 0;

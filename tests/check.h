@@ -1,6 +1,7 @@
 // check: the test harness. One binary, one case at a time in a forked child, no test that cannot fail.
 //
 //   build/bin/test [--list] [pattern] [backend=cpu|emu|cuda] [seed=N] [threads=N] [large=1]
+//                  [record=FILE]
 //
 // A test is a function: TEST(config_duplicate_key) { ... } for models and host, TEST_OP(topk) { ... }
 // for an op of the OPS list. It divides itself into cases:
@@ -9,6 +10,7 @@
 //
 // A pattern "word" selects the tests whose name contains it, "test/word" the cases of one test whose
 // name contains it; the line printed for a failure reruns exactly that case.
+// record=FILE writes one line per test that ran: name, cases passed, failed, skipped, date, commit.
 // A test without CASE counts as one case. A crash or a time-out fails the case it happened in, and the
 // test goes on with the next one. A skip is counted and says why; it is never a pass.
 #ifndef JOMED_TESTS_CHECK_H

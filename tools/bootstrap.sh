@@ -25,7 +25,7 @@ has() {
     # The compiler counts when it finds the C library, OpenMP and a linker.
     /compiler) command -v make && echo '#include <omp.h>
                 int main(void) { return !stdin || omp_get_num_procs() < 1; }' |
-        "${CC:-gcc}" -include stdio.h -fopenmp -x c -o /dev/null - ;;
+        "${CC:-cc}" -include stdio.h -fopenmp -x c -o /dev/null - ;;
     /*) command -v "${1#/}" ;;
     *) pkg-config --exists "$1" ;;
     esac >/dev/null 2>&1
