@@ -317,6 +317,63 @@ static void expect_same(const char *what, const Problem *a, const Problem *b) {
                  shapes[n / 2].has_alibi ? " alibi" : ""))
 
 // ---- forward, and what holds for both ----
+static void expect_batch_invariance(void) {
+    const Shape both = {2, 2, 1, 16, true, true, {19, 35}, {19, 35}};
+    Problem a = problem_new(&both, DT_F32, 101), b = problem_new(&both, DT_F32, 101);
+    run(&a);
+    // Sequence 1 alone, at the same place in memory: rows 0..18 belong to nobody.
+    const int32_t cu[] = {19, 54};
+    IntBuf alone = ibuf_from(cu, 2);
+    b.shape.B = 1;
+    b.shape.cu_q = b.shape.cu_k = alone.dev;
+    run(&b);
+    const int width = b.shape.H * b.shape.D;
+    for (int i = 19; i < 54; i++) {
+        expect_exact("out", b.out.host + i * b.shape.out_stride,
+                     a.out.host + i * a.shape.out_stride, (size_t)width);
+        expect_exact("dq", b.dq.host + i * b.shape.q_stride, a.dq.host + i * a.shape.q_stride,
+                     (size_t)width);
+        expect_exact("dk", b.dk.host + i * b.shape.k_stride, a.dk.host + i * a.shape.k_stride,
+                     16);
+        expect_exact("dv", b.dv.host + i * b.shape.v_stride, a.dv.host + i * a.shape.v_stride,
+                     16);
+    }
+    ibuf_free(&alone);
+    problem_free(&a);
+    problem_free(&b);
+}
+
+static void expect_mask_stops_nan(void) {
+    const Shape s = {2, 1, 1, 8, true, false, {9, 12}, {9, 12}};
+    Problem a = problem_new(&s, DT_F32, 102), b = problem_new(&s, DT_F32, 102);
+    run(&a);
+    const int bad = 9 + 7; // key 7 of sequence 1: queries 0..6 of it must not notice
+    for (int d = 0; d < 8; d++) {
+        b.k.host[bad * b.shape.k_stride + d] = b.v.host[bad * b.shape.v_stride + d] = NAN;
+    }
+    buf_write(&b.k);
+    buf_write(&b.v);
+    run(&b);
+    for (int i = 0; i < 21; i++) {
+        const double *x = b.out.host + i * b.shape.out_stride;
+        if (i < bad) {
+            expect_exact("out", x, a.out.host + i * a.shape.out_stride, 8);
+            expect_exact("dq", b.dq.host + i * b.shape.q_stride,
+                         a.dq.host + i * a.shape.q_stride, 8);
+        } else {
+            EXPECT(isnan(x[0]) && isnan(b.lse.host[i]), "query %d hides a NaN: %g", i, x[0]);
+        }
+    }
+    for (int j = 0; j < 9; j++) { // sequence 0
+        expect_exact("dk", b.dk.host + j * b.shape.k_stride, a.dk.host + j * a.shape.k_stride,
+                     8);
+        expect_exact("dv", b.dv.host + j * b.shape.v_stride, a.dv.host + j * a.shape.v_stride,
+                     8);
+    }
+    problem_free(&a);
+    problem_free(&b);
+}
+
 TEST_OP(attention_fwd) {
     EACH_SHAPE("equation") {
         expect_equation(&shapes[n / 2], (DType)(n % 2), (uint32_t)n, OUT, LSE);
@@ -346,59 +403,10 @@ TEST_OP(attention_fwd) {
         problem_free(&b);
     }
     if (CASE("the rest of the batch changes nothing")) {
-        const Shape both = {2, 2, 1, 16, true, true, {19, 35}, {19, 35}};
-        Problem a = problem_new(&both, DT_F32, 101), b = problem_new(&both, DT_F32, 101);
-        run(&a);
-        // Sequence 1 alone, at the same place in memory: rows 0..18 belong to nobody.
-        const int32_t cu[] = {19, 54};
-        IntBuf alone = ibuf_from(cu, 2);
-        b.shape.B = 1;
-        b.shape.cu_q = b.shape.cu_k = alone.dev;
-        run(&b);
-        const int width = b.shape.H * b.shape.D;
-        for (int i = 19; i < 54; i++) {
-            expect_exact("out", b.out.host + i * b.shape.out_stride,
-                         a.out.host + i * a.shape.out_stride, (size_t)width);
-            expect_exact("dq", b.dq.host + i * b.shape.q_stride, a.dq.host + i * a.shape.q_stride,
-                         (size_t)width);
-            expect_exact("dk", b.dk.host + i * b.shape.k_stride, a.dk.host + i * a.shape.k_stride,
-                         16);
-            expect_exact("dv", b.dv.host + i * b.shape.v_stride, a.dv.host + i * a.shape.v_stride,
-                         16);
-        }
-        ibuf_free(&alone);
-        problem_free(&a);
-        problem_free(&b);
+        expect_batch_invariance();
     }
     if (CASE("what is masked or elsewhere does not reach a query, not even as NaN")) {
-        const Shape s = {2, 1, 1, 8, true, false, {9, 12}, {9, 12}};
-        Problem a = problem_new(&s, DT_F32, 102), b = problem_new(&s, DT_F32, 102);
-        run(&a);
-        const int bad = 9 + 7; // key 7 of sequence 1: queries 0..6 of it must not notice
-        for (int d = 0; d < 8; d++) {
-            b.k.host[bad * b.shape.k_stride + d] = b.v.host[bad * b.shape.v_stride + d] = NAN;
-        }
-        buf_write(&b.k);
-        buf_write(&b.v);
-        run(&b);
-        for (int i = 0; i < 21; i++) {
-            const double *x = b.out.host + i * b.shape.out_stride;
-            if (i < bad) {
-                expect_exact("out", x, a.out.host + i * a.shape.out_stride, 8);
-                expect_exact("dq", b.dq.host + i * b.shape.q_stride,
-                             a.dq.host + i * a.shape.q_stride, 8);
-            } else {
-                EXPECT(isnan(x[0]) && isnan(b.lse.host[i]), "query %d hides a NaN: %g", i, x[0]);
-            }
-        }
-        for (int j = 0; j < 9; j++) { // sequence 0
-            expect_exact("dk", b.dk.host + j * b.shape.k_stride, a.dk.host + j * a.shape.k_stride,
-                         8);
-            expect_exact("dv", b.dv.host + j * b.shape.v_stride, a.dv.host + j * a.shape.v_stride,
-                         8);
-        }
-        problem_free(&a);
-        problem_free(&b);
+        expect_mask_stops_nan();
     }
 }
 
