@@ -88,6 +88,7 @@ X(retriever., weights, TEXT, "", ANY, "safetensors file or directory") \
 X(retriever., processor, TEXT, "tiny", ANY, "how pictures become pixels for the towers") \
 X(retriever., text_head, TEXT, "", ANY, "trained query head for the text index; empty: the frozen tower") \
 X(retriever., image_head, TEXT, "", ANY, "trained query head for the image index; empty: the frozen tower") \
+X(retriever., search_head, TEXT, "", ANY, "search head of the text stage, for exact.stale_search_head") \
 X(retriever., max_tokens, INT, "256", BETWEEN(4, 1048576), "longest caption, in tokens of the text tower") \
 X(retriever., dtype, CHOICE, "f32", ONE_OF(DTYPE_CHOICES), "storage type of the towers") \
 X(retriever., head, CHOICE, "text", ONE_OF(HEAD_CHOICES), "which query head is trained: text or image index") \

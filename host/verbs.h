@@ -10,6 +10,14 @@
 
 #define VERBS(V) \
     V(demo, "demo", "demo run threads retriever reader pretrain index score_store evaluate exact", "the embedded benchmark: every stage of the method on a small world") \
+    V(pretrain, "pretrain", "run log seed threads device data image classes question retriever pretrain checkpoint", "contrastive training of the towers on the corpus's pairs") \
+    V(index_build, "index build", "seed threads device data image classes question retriever index", "embed the corpus into a sharded index") \
+    V(index_search, "index search", "seed threads device data image classes question retriever index evaluate", "the nearest passages of the task's queries") \
+    V(index_info, "index info", "index", "what an index says of itself") \
+    V(index_verify, "index verify", "index", "check every shard of an index") \
+    V(train_reader, "train-reader", "run log seed threads device data image classes question retriever reader index prompt evaluate checkpoint exact", "fine-tune the reader on retrieved passages") \
+    V(train_retriever, "train-retriever", "run log seed threads device data image classes question retriever reader index prompt score_store checkpoint exact", "train a query head through the frozen reader") \
+    V(evaluate, "evaluate", "run log seed threads device data image classes question retriever reader index prompt score_store evaluate exact", "answers of every system that can be built, as results.json") \
     V(doctor, "doctor", "run index score_store device threads log", "what this machine has, and what it lacks")
 
 #define VERB_FUNCTION(function, words, sections, help) int cmd_##function(const Config *config);

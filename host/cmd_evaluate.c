@@ -1,0 +1,151 @@
+// cmd_evaluate: jomed evaluate: answers of the systems that the configuration can build, over one split:
+// closed book, random passages, the frozen retriever, and the trained heads where they are named.
+// Writes RUN/results.json (which jomed report turns into tables) and RUN/predictions/SYSTEM.jsonl.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "demo.h"
+#include "file.h"
+#include "predictions.h"
+#include "results.h"
+#include "runlog.h"
+#include "system.h"
+#include "verbs.h"
+
+enum { SHOWN_QUERIES = 8 };
+
+// Distinct random passages outside the query's own group, (Q,P).
+static int32_t *random_passages_new(const System *system, const Dataset *queries, int P) {
+    const Dataset *corpus = system->corpus;
+    int32_t *out = xmalloc((size_t)queries->n * P, sizeof *out);
+    for (int q = 0; q < queries->n; q++) {
+        Rng rng = rng_new((uint64_t)system->config->seed, RNG_BASELINE, 0xffffffffu, (uint32_t)q);
+        const int group = queries->records[q].group_id;
+        int p = 0;
+        for (int tries = 0; p < P; tries++) {
+            if (tries > 1000 * P) {
+                die(EXIT_BAD_DATA, "corpus: fewer than %d passages outside the group of query '%s'", P,
+                    queries->records[q].id);
+            }
+            const int row = (int)rng_below(&rng, (uint32_t)corpus->n);
+            bool is_good = group < 0 || corpus->records[row].group_id != group;
+            for (int i = 0; i < p; i++) {
+                is_good = is_good && out[q * P + i] != row;
+            }
+            if (is_good) {
+                out[q * P + p++] = row;
+            }
+        }
+    }
+    return out;
+}
+
+static FusionConfig fusion_of(const Config *config) {
+    FusionConfig fusion = fusion_default();
+    fusion.temperature = config->retriever.temperature;
+    fusion.is_max_norm = config->exact.max_norm;
+    return fusion;
+}
+
+// The queries of one system: with the trained heads, or with the frozen tower for both sides.
+static Evaluation *evaluate_system(System *system, Dataset *queries, const float *fixed, bool is_trained,
+                                   int k) {
+    const FusionConfig fusion = fusion_of(system->config);
+    float *vectors[INDEX_SIDES] = {NULL, NULL};
+    for (int side = 0; is_trained && side < INDEX_SIDES; side++) {
+        vectors[side] = system_queries_new(system, queries, fixed, (IndexSide)side);
+    }
+    Evaluation *e = evaluation_new(&system->scorer, system->index, queries, system->corpus,
+                                   is_trained ? vectors[INDEX_IMAGE] : fixed,
+                                   is_trained ? vectors[INDEX_TEXT] : fixed, k, &fusion);
+    free(vectors[INDEX_IMAGE]);
+    free(vectors[INDEX_TEXT]);
+    return e;
+}
+
+// Oracles over more passages than are fused.
+static void add_oracles(System *system, SystemResult *result, Dataset *queries, const float *fixed,
+                        bool is_trained) {
+    int *gold = xmalloc((size_t)queries->n, sizeof *gold);
+    for (int q = 0; q < queries->n; q++) {
+        gold[q] = queries->records[q].label;
+    }
+    for (int i = 0; i < system->config->evaluate.oracle_at.count; i++) {
+        const int n = system->config->evaluate.oracle_at.items[i];
+        Evaluation *e = evaluate_system(system, queries, fixed, is_trained, n);
+        facts_add(&result->facts, analysis_oracle(e->predicted, gold, NULL, e->Q, e->P, e->P),
+                  "oracle, %d passages per head", n);
+        evaluation_free(e);
+    }
+    free(gold);
+}
+
+static void write_predictions(const RunLog *run, const System *system, const Dataset *queries,
+                              const char *name, const Evaluation *e) {
+    char file[96], *dir = runlog_path_new(run, "predictions");
+    error_die(dir, file_make_directories(dir));
+    snprintf(file, sizeof file, "%s.jsonl", name);
+    for (char *c = file; *c; c++) {
+        *c = *c == ' ' || *c == ',' ? '-' : *c;
+    }
+    char *path = file_join_new(dir, file);
+    error_die(path, predictions_write(path, queries, system->corpus, e));
+    free(path);
+    free(dir);
+}
+
+int cmd_evaluate(const Config *config) {
+    RunLog *run = runlog_open(config, 0);
+    System system = system_open(config);
+    Dataset *queries = system.split[config->evaluate.split];
+    if (queries->n == 0) {
+        die(EXIT_BAD_DATA, "%s: no queries in the split; set evaluate.split", config->data.task);
+    }
+    system_open_retriever(&system, false);
+    system_open_index(&system);
+    system_open_heads(&system);
+    system_open_reader(&system, READER_FROZEN);
+    system_open_scorer(&system, run->dir);
+    const int k = config->evaluate.k;
+    const FusionConfig fusion = fusion_of(config);
+    const bool is_trained = system.heads[INDEX_IMAGE] || system.heads[INDEX_TEXT];
+    float *fixed = system_fixed_new(&system, queries);
+    int32_t *passages = random_passages_new(&system, queries, 2 * k);
+    Evaluation *e[4] = {
+        evaluation_of_passages_new(&system.scorer, queries, system.corpus, NULL, NULL, 0, &fusion),
+        evaluation_of_passages_new(&system.scorer, queries, system.corpus, passages, NULL, k, &fusion),
+        evaluate_system(&system, queries, fixed, false, k),
+        is_trained ? evaluate_system(&system, queries, fixed, true, k) : NULL};
+    static const DemoSystem kinds[4] = {DEMO_CLOSED_BOOK, DEMO_RANDOM, DEMO_RAG, DEMO_JOINT};
+    RunResult *result = run_result_new(config->run.dir, config->seed, k, queries);
+    run_result_fix_subset(result, e[2]);
+    for (int i = 0; i < 4 && e[i]; i++) {
+        const char *name = demo_system_name(kinds[i]);
+        SystemResult *added = run_result_add(result, name, e[i]);
+        if (i >= 2) {
+            add_oracles(&system, added, queries, fixed, i == 3);
+        }
+        write_predictions(run, &system, queries, name, e[i]);
+        LOG(INFO, "%-24s accuracy %.1f", name,
+            100 * evaluation_accuracy(e[i], queries, ANSWER_MIXTURE, NULL));
+    }
+    const char *const names[] = {demo_system_name(DEMO_RAG), demo_system_name(DEMO_JOINT)};
+    const Evaluation *const shown[] = {e[2], e[3]};
+    for (int q = 0; q < SHOWN_QUERIES && q < queries->n; q++) {
+        run_result_picture(result, queries, system.corpus, q, names, shown, is_trained ? 2 : 1);
+    }
+    facts_add(&result->facts, (double)system.scorer.forwards, "reader forwards");
+    facts_add(&result->facts, (double)system.scorer.pairs, "pairs asked for");
+    char *path = runlog_path_new(run, "results.json");
+    error_die(path, run_result_write(result, path));
+    free(path);
+    for (int i = 0; i < 4; i++) {
+        evaluation_free(e[i]);
+    }
+    run_result_free(result);
+    free(passages);
+    free(fixed);
+    system_close(&system);
+    return runlog_close(run, RUN_END_DONE, EXIT_OK, NULL);
+}

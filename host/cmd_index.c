@@ -1,0 +1,107 @@
+// cmd_index: jomed index build | search | info | verify.
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "file.h"
+#include "system.h"
+#include "verbs.h"
+
+#define SHOWN_TEXT 60 // characters of a caption in a search result
+
+static const char *index_dir(const Config *config) {
+    if (!config->index.dir[0]) {
+        die(EXIT_CONFIG, "index.dir: not set; name the directory of the index");
+    }
+    return config->index.dir;
+}
+
+// ---- build ----
+int cmd_index_build(const Config *config) {
+    const char *dir = index_dir(config);
+    error_die(dir, file_check_writable(dir));
+    System system = system_open(config);
+    system_open_retriever(&system, false);
+    Retriever *retriever = system.retriever;
+    const int n = system.corpus->n, E = retriever->config.image.E;
+    Index *index = index_new(system.dev, n, E, (DType)config->index.dtype);
+    index->corpus_hash = dataset_hash(system.corpus);
+    index->encoder_hash = tensors_hash(&retriever->tensors);
+    float *rows = xmalloc((size_t)n * E, sizeof *rows);
+    const char **texts = system_captions_new(&system);
+    LOG(INFO, "index: embedding %d images", n);
+    encode_images(rows, system.dev, retriever->tensors.t, &retriever->image, &system.tower_processor,
+                  system.corpus, NULL, n);
+    index_set_rows(index, INDEX_IMAGE, 0, n, rows);
+    LOG(INFO, "index: embedding %d captions", n);
+    encode_texts(rows, system.dev, retriever->tensors.t, &retriever->text, system.tokenizer, texts, n,
+                 config->retriever.max_tokens);
+    index_set_rows(index, INDEX_TEXT, 0, n, rows);
+    error_die(dir, index_save(index, dir, config->index.shard_rows));
+    LOG(INFO, "index: %s: %d rows of %d, build %016" PRIx64, dir, n, E, index->build_id);
+    free(rows);
+    free(texts);
+    index_free(index);
+    system_close(&system);
+    return EXIT_OK;
+}
+
+// ---- search ----
+// The K best passages of both sides for every query of evaluate.split, one line each.
+int cmd_index_search(const Config *config) {
+    System system = system_open(config);
+    system_open_retriever(&system, false);
+    system_open_index(&system);
+    system_open_heads(&system);
+    Dataset *queries = system.split[config->evaluate.split];
+    const int Q = queries->n, K = config->evaluate.k;
+    float *fixed = system_fixed_new(&system, queries), *scores = xmalloc((size_t)Q * K, sizeof *scores);
+    int32_t *ids = xmalloc((size_t)Q * K, sizeof *ids), *group = xmalloc((size_t)Q, sizeof *group);
+    for (int q = 0; q < Q; q++) {
+        group[q] = queries->records[q].group_id;
+    }
+    printf("query\tside\trank\trow\tscore\tid\ttext\n");
+    for (int side = 0; side < INDEX_SIDES; side++) {
+        float *vectors = system_queries_new(&system, queries, fixed, (IndexSide)side);
+        index_search(system.index, (IndexSide)side, scores, ids, vectors, group, Q, K);
+        for (int i = 0; i < Q * K; i++) {
+            if (ids[i] >= 0) {
+                const Record *passage = &system.corpus->records[ids[i]];
+                printf("%s\t%s\t%d\t%d\t%.6f\t%s\t%.*s\n", queries->records[i / K].id,
+                       index_side_name((IndexSide)side), i % K, ids[i], (double)scores[i], passage->id,
+                       SHOWN_TEXT, passage->text);
+            }
+        }
+        free(vectors);
+    }
+    free(fixed);
+    free(scores);
+    free(ids);
+    free(group);
+    system_close(&system);
+    return EXIT_OK;
+}
+
+// ---- info and verify ----
+int cmd_index_info(const Config *config) {
+    const char *dir = index_dir(config);
+    IndexInfo info;
+    error_die(dir, index_info(&info, dir));
+    printf("rows          %d\nwidth         %d\ntype          %s\nshards        %d per side\n"
+           "corpus        %016" PRIx64 "\nencoder       %016" PRIx64 "\nbuild         %016" PRIx64 "\n",
+           info.count, info.dim, dtype_name(info.dtype), info.shards, info.corpus_hash,
+           info.encoder_hash, info.build_id);
+    return EXIT_OK;
+}
+
+static void report_shard(const char *shard, Error error, void *ctx) {
+    (void)ctx;
+    printf("%s  %s\n", error.code ? "BAD" : "ok ", error.code ? error.text : shard);
+}
+
+int cmd_index_verify(const Config *config) {
+    const char *dir = index_dir(config);
+    const Error error = index_verify(dir, report_shard, NULL);
+    error_die(dir, error);
+    return EXIT_OK;
+}

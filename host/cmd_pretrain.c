@@ -1,0 +1,73 @@
+// cmd_pretrain: jomed pretrain: the towers learn from the corpus's pairs. Writes RUN/retriever.safetensors.
+#include <stdlib.h>
+
+#include "pretrain.h"
+#include "sampler.h"
+#include "schedule.h"
+#include "stage.h"
+#include "system.h"
+#include "verbs.h"
+#include "weights.h"
+
+// Settings that a resumed run must share with its first attempt.
+static uint64_t context_of(const Config *config, const System *system, int batch) {
+    const double words[] = {config->pretrain.lr,           config->pretrain.warmup,
+                            config->pretrain.weight_decay, config->pretrain.temperature,
+                            config->pretrain.steps,        batch,
+                            config->pretrain.learn_temperature};
+    return xxh64(words, sizeof words, system->data_hash);
+}
+
+static double one_step(System *system, Pretrainer *trainer, Sampler *sampler, int64_t step, int B,
+                       float *pixels, const char **texts, double lr) {
+    int *rows = xmalloc((size_t)B, sizeof *rows);
+    for (int i = 0; i < B; i++) {
+        rows[i] = sampler_item(sampler, step * B + i);
+        texts[i] = system->corpus->records[rows[i]].text;
+    }
+    prepare_images(pixels, system->dev, &system->tower_processor, system->corpus, rows, B);
+    free(rows);
+    return pretrainer_step(trainer, pixels, texts, B, lr);
+}
+
+int cmd_pretrain(const Config *config) {
+    RunLog *run = runlog_open(config, 0);
+    if (run->is_done) {
+        return runlog_close(run, RUN_END_DONE, EXIT_OK, NULL);
+    }
+    System system = system_open(config);
+    system_open_retriever(&system, true);
+    const int n = system.corpus->n, S = system.retriever->config.image.image_size;
+    const int B = config->pretrain.batch < n ? config->pretrain.batch : n;
+    if (B < config->pretrain.batch) {
+        LOG(WARN, "pretrain.batch: %d pairs, but the corpus has %d; using %d", config->pretrain.batch, n, B);
+    }
+    OptimConfig optim = optim_default();
+    optim.weight_decay = (float)config->pretrain.weight_decay;
+    Pretrainer trainer = pretrainer_new(system.dev, system.retriever, system.tokenizer, &optim,
+                                        config->pretrain.temperature, config->pretrain.learn_temperature,
+                                        config->retriever.max_tokens);
+    Sampler *sampler = sampler_new(n, (uint64_t)config->seed);
+    float *pixels = xmalloc((size_t)B * 3 * S * S, sizeof *pixels);
+    const char **texts = xmalloc((size_t)B, sizeof *texts);
+    Stage stage = stage_begin(config, run, "pretrain", context_of(config, &system, B), &trainer.optim,
+                              NULL, 0, config->pretrain.steps);
+    for (int64_t step = stage.first; stage_goes_on(&stage, step); step++) {
+        const double lr = schedule_rate(SCHEDULE_COSINE, config->pretrain.lr, config->pretrain.warmup,
+                                        config->pretrain.steps, (int)step);
+        const double loss = one_step(&system, &trainer, sampler, step, B, pixels, texts, lr);
+        const RunValue extra = {"grad_norm", optim_norm(&trainer.optim)};
+        stage_step(&stage, step, loss, lr, (double)((step + 1) * B) / n, &extra, 1);
+    }
+    if (stage_is_done(&stage)) {
+        char *path = runlog_path_new(run, "retriever.safetensors");
+        error_die(path, weights_save(&system.retriever->tensors, path, "", false, true));
+        free(path);
+    }
+    free(pixels);
+    free(texts);
+    sampler_free(sampler);
+    pretrainer_free(&trainer);
+    system_close(&system);
+    return stage_end(&stage);
+}

@@ -1,0 +1,60 @@
+// predictions: see predictions.h.
+#include "predictions.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "file.h"
+#include "json.h"
+
+static void put_text(FileWriter *out, const char *before, const char *text) {
+    char *quoted = json_quote_new(text);
+    file_writer_print(out, "%s%s", before, quoted);
+    free(quoted);
+}
+
+static void put_number(FileWriter *out, const char *before, double value) {
+    char number[JSON_NUMBER_ROOM];
+    file_writer_print(out, "%s%s", before, json_number(number, value));
+}
+
+static void put_passages(FileWriter *out, const Dataset *queries, const Dataset *corpus,
+                         const Evaluation *e, int q) {
+    for (int p = 0; p < e->P; p++) {
+        const int row = e->passages[q * e->P + p];
+        if (row < 0) {
+            continue; // closed book
+        }
+        put_text(out, p ? ", {\"id\": " : "{\"id\": ", corpus->records[row].id);
+        put_text(out, ", \"text\": ", corpus->records[row].text);
+        put_number(out, ", \"score\": ", e->scores[q * e->P + p]);
+        put_text(out, ", \"prediction\": ", queries->class_names[e->predicted[q * e->P + p]]);
+        file_writer_print(out, "}");
+    }
+}
+
+Error predictions_write(const char *path, const Dataset *queries, const Dataset *corpus,
+                        const Evaluation *e) {
+    FileWriter out;
+    Error error = file_writer_open(&out, path);
+    if (error.code) {
+        return error;
+    }
+    for (int q = 0; q < e->Q; q++) {
+        const Record *query = &queries->records[q];
+        const int said = e->answers[ANSWER_MIXTURE * e->Q + q];
+        put_text(&out, "{\"id\": ", query->id);
+        put_text(&out, ", \"query\": ", query->question);
+        put_text(&out, ", \"answers\": [", query->answer);
+        put_text(&out, "], \"generation\": ", queries->class_names[said]);
+        for (int c = 0; c < e->C; c++) {
+            put_number(&out, c ? ", " : ", \"logits\": [",
+                       log(e->fused[((size_t)ANSWER_MIXTURE * e->Q + q) * e->C + c]));
+        }
+        file_writer_print(&out, "], \"passages\": [");
+        put_passages(&out, queries, corpus, e, q);
+        file_writer_print(&out, "], \"metadata\": {\"label\": %d, \"correct\": %s}}\n", query->label,
+                          said == query->label ? "true" : "false");
+    }
+    return file_writer_commit(&out);
+}
