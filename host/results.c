@@ -114,21 +114,45 @@ static SystemResult *append_system(RunResult *result) {
     return system;
 }
 
-SystemResult *run_result_add(RunResult *result, const char *name, const Evaluation *e) {
-    CHECK(e->Q == result->Q && e->C == result->C, "Q=%d C=%d", e->Q, e->C);
+// A system with room for its answers, which the caller fills.
+static SystemResult *new_system(RunResult *result, const char *name, int P) {
     SystemResult *system = append_system(result);
-    const size_t Q = (size_t)e->Q, places = Q * e->P, values = Q * e->C;
-    *system = (SystemResult){.name = xstrdup(name), .P = e->P};
+    const size_t Q = (size_t)result->Q;
+    *system = (SystemResult){.name = xstrdup(name), .P = P};
     for (int a = 0; a < ANSWER_COUNT; a++) {
         system->answers[a] = xmalloc(Q, sizeof(int));
+    }
+    system->predicted = xmalloc(Q * P, sizeof(int));
+    system->passages = xmalloc(Q * P, sizeof(int32_t));
+    system->probability = xmalloc(Q * result->C, sizeof(double));
+    return system;
+}
+
+SystemResult *run_result_add(RunResult *result, const char *name, const Evaluation *e) {
+    CHECK(e->Q == result->Q && e->C == result->C, "Q=%d C=%d", e->Q, e->C);
+    SystemResult *system = new_system(result, name, e->P);
+    const size_t Q = (size_t)e->Q, places = Q * e->P, values = Q * e->C;
+    for (int a = 0; a < ANSWER_COUNT; a++) {
         memcpy(system->answers[a], e->answers + a * Q, Q * sizeof(int));
     }
-    system->predicted = xmalloc(places, sizeof(int));
-    system->passages = xmalloc(places, sizeof(int32_t));
-    system->probability = xmalloc(values, sizeof(double));
     memcpy(system->predicted, e->predicted, places * sizeof(int));
     memcpy(system->passages, e->passages, places * sizeof(int32_t));
     memcpy(system->probability, e->fused + ANSWER_MIXTURE * values, values * sizeof(double));
+    return system;
+}
+
+SystemResult *run_result_add_answers(RunResult *result, const char *name, const int *answers,
+                                     const double *probability) {
+    SystemResult *system = new_system(result, name, 1);
+    const size_t Q = (size_t)result->Q;
+    for (int a = 0; a < ANSWER_COUNT; a++) {
+        memcpy(system->answers[a], answers, Q * sizeof(int));
+    }
+    memcpy(system->predicted, answers, Q * sizeof(int));
+    for (size_t q = 0; q < Q; q++) {
+        system->passages[q] = -1;
+    }
+    memcpy(system->probability, probability, Q * result->C * sizeof(double));
     return system;
 }
 

@@ -70,6 +70,10 @@ RunResult *run_result_new(const char *task, int seed, int k, const Dataset *quer
 void run_result_free(RunResult *result);
 // Copies an evaluation under a name. Returns the new system (valid until the next add).
 SystemResult *run_result_add(RunResult *result, const char *name, const Evaluation *evaluation);
+// Adds a system without passages (a baseline): answers (Q) hold for every way of fusion, P is 1,
+// passages are -1. probability: (Q,C).
+SystemResult *run_result_add_answers(RunResult *result, const char *name, const int *answers,
+                                     const double *probability);
 // Sets `inconsistent` from an evaluation of the frozen retriever.
 void run_result_fix_subset(RunResult *result, const Evaluation *frozen);
 // Adds a picture of query q with what the named evaluations retrieved for it.
