@@ -96,3 +96,88 @@ BENCH(towers) {
     device_release(bench_device(), towers.dout);
     retriever_free(towers.retriever);
 }
+
+// ---- prompts ----
+typedef struct {
+    Reader *reader;
+    ReaderBatch batch;
+    Run run;
+    void *logits, *dlogits;
+} Prompts;
+
+static void reader_pass(void *ctx) {
+    Prompts *prompts = ctx;
+    const size_t mark = arena_mark(prompts->run.arena);
+    ReaderState state;
+    reader_fwd(&prompts->run, prompts->reader, &state, prompts->logits, &prompts->batch);
+    if (prompts->run.is_training) {
+        reader_bwd(&prompts->run, prompts->reader, &state, prompts->dlogits);
+    }
+    arena_release(prompts->run.arena, mark);
+}
+
+// B prompts of two images and twelve words, one wanted row each; given: the images' features, or NULL.
+static void fill_prompts(Prompts *prompts, int B, const float *pixels, const void *given) {
+    const int T = 20, image_id = prompts->reader->config.image_id;
+    const ReaderImage image = {.rows = 4, .columns = 4, .pixels = pixels, .features = given};
+    int32_t ids[20];
+    for (int t = 0; t < T; t++) {
+        ids[t] = t < 4 || (t >= 12 && t < 16) ? image_id : t;
+    }
+    prompts->batch = reader_batch_new();
+    for (int b = 0; b < B; b++) {
+        const int32_t wanted = T - 1;
+        reader_batch_add(&prompts->batch, &prompts->reader->config, ids, T,
+                         (ReaderImage[]){image, image}, 2, &wanted, 1);
+    }
+}
+
+static void time_reader(const char *name, int rank, bool is_training, bool is_given, int B) {
+    ReaderConfig config;
+    CHECK(reader_preset(&config, "tiny-qwen2vl"), "no preset '%s'", "tiny-qwen2vl");
+    config.V = 64;
+    config.image_id = 63;
+    reader_set_lora(&config, rank, 16, true);
+    Prompts prompts = {.reader = reader_new(bench_device(), DT_F32, &config, rank == 0)};
+    tensors_init(&prompts.reader->tensors, 1);
+    tensors_pack(&prompts.reader->tensors);
+    float *pixels = bench_normal(DT_F32, 3 * 16 * 16);
+    void *features = bench_normal(DT_F32, 4 * 64);
+    fill_prompts(&prompts, B, pixels, is_given ? features : NULL);
+    prompts.logits = bench_zeros((size_t)B * 64 * sizeof(float));
+    prompts.dlogits = bench_normal(DT_F32, (size_t)B * 64);
+    Arena plan = arena_plan();
+    prompts.run = run_new(bench_device(), DT_F32, &plan, is_training);
+    prompts.run.is_planning = true;
+    reader_pass(&prompts);
+    Arena arena = arena_new(bench_device(), "bench", plan.peak);
+    prompts.run = run_new(bench_device(), DT_F32, &arena, is_training);
+    reader_pass(&prompts);
+    float logits[2][64]; // of equal prompts, so they must be the same bits
+    device_copy_out(bench_device(), logits[0], prompts.logits, sizeof logits[0]);
+    device_copy_out(bench_device(), logits[1],
+                    dtype_at(DT_F32, prompts.logits, (size_t)(B - 1) * 64), sizeof logits[1]);
+    CHECK(memcmp(logits[0], logits[1], sizeof logits[0]) == 0, "logits %g and %g", logits[0][0],
+          logits[1][0]);
+    // Multiply-adds of the matrices: vision rows, merged rows, language rows.
+    const double vision = is_given ? 0 : 32 * 2.0 * (4 * 48 * 48 + 2 * 48 * 96);
+    const double merger = is_given ? 0 : 8 * (192.0 * 192 + 192 * 64);
+    const double language = 20 * 3.0 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128);
+    bench_time(name, 2 * (vision + merger + language) * B * (is_training ? rank ? 2 : 3 : 1), 0,
+               reader_pass, &prompts, NULL, NULL, NULL);
+    arena_free(&arena);
+    reader_batch_free(&prompts.batch);
+    reader_free(prompts.reader);
+    device_release(bench_device(), pixels);
+    device_release(bench_device(), features);
+    device_release(bench_device(), prompts.logits);
+    device_release(bench_device(), prompts.dlogits);
+}
+
+BENCH(reader) {
+    time_reader("B=64 T=20 all weights, fwd+bwd", 0, true, false, 64);
+    time_reader("B=64 T=20 adapters, fwd+bwd", 8, true, false, 64);
+    time_reader("B=64 T=20 frozen, fwd", 8, false, false, 64);
+    time_reader("B=64 T=20 frozen, fwd, features kept", 8, false, true, 64);
+    time_reader("B=4 T=20 frozen, fwd, features kept", 8, false, true, 4);
+}

@@ -20,9 +20,9 @@ typedef struct {
 } Fixture;
 
 static const BlockNames names = {
-    .norm1 = {"norm1"}, .q = {"q"}, .k = {"k"}, .v = {"v"}, .inner_norm = {"inner_norm"},
-    .o = {"o"}, .norm2 = {"norm2"}, .gate = {"gate"}, .up = {"up"}, .mlp_norm = {"mlp_norm"},
-    .down = {"down"},
+#define X(part) .part = {.module = #part},
+    BLOCK_NORMS(X) BLOCK_LINEARS(X)
+#undef X
 };
 
 static Fixture fixture_new(const BlockConfig *config, DType t) {

@@ -118,6 +118,31 @@ static void expect_reference(const char *weights, const char *more, const Reader
     reader_free(fixture.reader);
 }
 
+// Logits of the bf16 reader: at most twice as far from the truth as the original's own bf16 run.
+static void expect_bf16(const char *file, const ReaderConfig *config) {
+    Fixture fixture;
+    fixture.reader = reader_new(check_device(), DT_BF16, config, false);
+    TensorList *list = &fixture.reader->tensors;
+    Reference reference = reference_open(file);
+    reference_load(&reference, list, false);
+    tensors_pack(list);
+    float *pixels[8];
+    int images;
+    fixture.batch = batch_new(&reference, config, pixels, &images);
+    const ModelUnderTest model = {.list = list, .pass = pass, .ctx = &fixture,
+                                  .count = (size_t)fixture.batch.R * VOCABULARY};
+    float *out = xmalloc(model.count, sizeof *out);
+    model_run(&model, out, NULL, false);
+    reference_expect(&reference, "bf16/out", out, model.count);
+    for (int i = 0; i < images; i++) {
+        free(pixels[i]);
+    }
+    free(out);
+    reference_free(&reference);
+    reader_batch_free(&fixture.batch);
+    reader_free(fixture.reader);
+}
+
 TEST(reader_reference) {
     if (CASE("qwen2vl")) {
         const ReaderConfig config = reference_config(READER_QWEN2VL);
@@ -132,6 +157,14 @@ TEST(reader_reference) {
         ReaderConfig config = reference_config(READER_QWEN2VL);
         reader_set_lora(&config, 3, 6, true);
         expect_reference("qwen2vl.safetensors", "qwen2vl_lora.safetensors", &config, false, 44);
+    }
+    if (CASE("qwen2vl bf16")) {
+        const ReaderConfig config = reference_config(READER_QWEN2VL);
+        expect_bf16("qwen2vl.safetensors", &config);
+    }
+    if (CASE("pixtral bf16")) {
+        const ReaderConfig config = reference_config(READER_PIXTRAL);
+        expect_bf16("pixtral.safetensors", &config);
     }
     if (CASE("pixtral")) {
         const ReaderConfig config = reference_config(READER_PIXTRAL);

@@ -17,7 +17,7 @@ PIXELS = numpy.random.default_rng(7).standard_normal((2, 3, 12, 12)).astype(nump
 
 
 def pixels(dtype):
-    return torch.from_numpy(PIXELS).to(dtype)
+    return reference.tensor(PIXELS, dtype)
 
 
 def eva():

@@ -47,18 +47,17 @@ def inputs():
     return result
 
 
-def run(model, dtype):
+def run(model, dtype, rounds=lambda pixels: pixels):
     given, logits = inputs(), []
     for b, grids in enumerate(GRIDS):
         extra = {}
         if grids:
             height = PATCH * max(r for r, _ in grids)
             width = PATCH * max(c for _, c in grids)
-            pixels = numpy.zeros((len(grids), 3, height, width),
-                                 numpy.float64 if dtype == torch.float64 else numpy.float32)
+            pixels = numpy.zeros((len(grids), 3, height, width), numpy.float32)
             for i, (rows, columns) in enumerate(grids):  # padded right and below, as HF does
                 pixels[i, :, :rows * PATCH, :columns * PATCH] = given[f"pixels{b}.{i}"]
-            extra = dict(pixel_values=torch.from_numpy(pixels),
+            extra = dict(pixel_values=reference.tensor(rounds(pixels), dtype),
                          image_sizes=torch.tensor([(r * PATCH, c * PATCH) for r, c in grids]))
         out = model(input_ids=torch.tensor([IDS[b]]), use_cache=False, **extra).logits[0]
         logits.append(out[WANTED[b]])
@@ -75,4 +74,5 @@ def rename(name):
 
 reference.dump("pixtral.safetensors",
                lambda: modeling_llava.LlavaForConditionalGeneration(config()), run, inputs(),
-               (modeling_llava, modeling_mistral, modeling_pixtral, modeling_rope_utils), rename)
+               (modeling_llava, modeling_mistral, modeling_pixtral, modeling_rope_utils), rename,
+               run_bf16=lambda model, dtype: run(model, dtype, reference.round_bf16))

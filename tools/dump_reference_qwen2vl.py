@@ -52,7 +52,7 @@ def inputs():
     return result
 
 
-def run(given):
+def run(given, rounds=lambda pixels: pixels):
     def run_model(model, dtype):
         logits = []
         for b, grids in enumerate(GRIDS):
@@ -61,8 +61,7 @@ def run(given):
                 pixels = numpy.concatenate(
                     [patches(given[f"pixels{b}.{i}"]) for i in range(len(grids))])
                 extra = dict(
-                    pixel_values=torch.from_numpy(pixels.astype(
-                        numpy.float64 if dtype == torch.float64 else numpy.float32)),
+                    pixel_values=reference.tensor(rounds(pixels), dtype),
                     image_grid_thw=torch.tensor([(1, r, c) for r, c in grids]),
                     mm_token_type_ids=torch.tensor([IDS[b]]).eq(IMAGE).int())
             out = model(input_ids=torch.tensor([IDS[b]]), use_cache=False, **extra).logits[0]
@@ -86,7 +85,8 @@ def with_lora():
 modules = (qwen, modeling_rope_utils)
 whole = reference.dump("qwen2vl.safetensors",
                        lambda: qwen.Qwen2VLForConditionalGeneration(config(False)), run(inputs()),
-                       inputs(), modules, rename)
+                       inputs(), modules, rename,
+                       run_bf16=run(inputs(), reference.round_bf16))
 reference.dump("qwen2vl_tied.safetensors",
                lambda: qwen.Qwen2VLForConditionalGeneration(config(True)), run(inputs()), inputs(),
                modules, rename, given=whole,

@@ -97,24 +97,49 @@ def random_weights(shapes, seed):
 
 def _measure(build, run, weights, inputs, frozen, seed, dtype, modules, scale=1):
     """Output and gradients of one run, the loss times scale and the gradients divided by it."""
-    numbers = numpy.float32 if dtype == torch.float32 else numpy.float64
     with precision(dtype, modules):
         model = build().eval()
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                parameter.copy_(torch.from_numpy(weights[name].astype(numbers)))
+                parameter.copy_(tensor(weights[name], dtype))
                 parameter.requires_grad_(not frozen(name))
         out = run(model, dtype)
         if "dout" not in inputs:
             inputs["dout"] = numpy.random.default_rng(seed + 1).standard_normal(
                 tuple(out.shape)).astype(numpy.float32)
-        (out * torch.from_numpy(inputs["dout"].astype(numbers)) * scale).sum().backward()
+        (out * tensor(inputs["dout"], dtype) * scale).sum().backward()
         result = {"out": out.detach().numpy()}
         for name, parameter in model.named_parameters():
             if not frozen(name):
                 grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                result["grad/" + name] = grad.numpy() / numbers(scale)
+                result["grad/" + name] = grad.numpy() / grad.numpy().dtype.type(scale)
     return result
+
+
+def round_bf16(values):
+    """f32 values rounded to bf16, to nearest, ties to even; still f32."""
+    bits = values.view(numpy.uint32).astype(numpy.uint64)
+    bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000
+    return bits.astype(numpy.uint32).view(numpy.float32)
+
+
+def tensor(values, dtype):
+    """values (f32) as a tensor of dtype, without a detour by way of f32 in the f64 run."""
+    values = values.astype(numpy.float64 if dtype == torch.float64 else numpy.float32)
+    return torch.from_numpy(values).to(dtype)
+
+
+def measure_bf16(build, run, weights, rename, modules):
+    """The output from weights rounded to bf16: in f64 (the truth), and the error of the bf16 run."""
+    outs = {}
+    for dtype in (torch.bfloat16, torch.float64):
+        with precision(dtype, modules), torch.no_grad():
+            model = build().eval()
+            for name, parameter in model.named_parameters():
+                parameter.copy_(tensor(round_bf16(weights[rename(name)]), dtype))
+            outs[dtype] = run(model, dtype).double().numpy()
+    error = numpy.abs(outs[torch.bfloat16] - outs[torch.float64]).max()
+    return {"bf16/out": outs[torch.float64], "error/bf16/out": numpy.array([error])}
 
 
 def _nudged(weights, seed):
@@ -126,10 +151,11 @@ def _nudged(weights, seed):
 
 
 def dump(file, build, run, inputs, modules=(), rename=lambda name: name, frozen=lambda name: False,
-         seed=1, given=None, keep=lambda name: True):
+         seed=1, given=None, keep=lambda name: True, run_bf16=None):
     """build() makes the model, run(model, dtype) its output. rename maps a parameter's name to the
     checkpoint's. given: weights that another fixture already holds; they are used and not stored.
-    keep: whose gradients are stored.
+    keep: whose gradients are stored. run_bf16: run for bf16, where that is wanted; it rounds its
+    inputs in the f64 run, too.
 
     The f32 error is the largest of several f32 runs of the original that differ only in rounding:
     with and without oneDNN, the loss scaled, and (for half of the runs) the weights moved
@@ -160,6 +186,9 @@ def dump(file, build, run, inputs, modules=(), rename=lambda name: name, frozen=
             stored = "out" if name == "out" else "grad/" + rename(name[5:])
             tensors[stored] = truth
             tensors["error/" + stored] = numpy.array([error[name]])
+    if run_bf16:
+        renamed = {rename(n): w for n, w in weights.items()}
+        tensors.update(measure_bf16(build, run_bf16, renamed, rename, modules))
     path = os.path.join(DATA, file)
     save_file({n: numpy.ascontiguousarray(t) for n, t in tensors.items()}, path,
               metadata={"format": "pt", "torch": torch.__version__})
