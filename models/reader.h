@@ -20,7 +20,6 @@ typedef struct {
     int sections[3];   // M-RoPE: pairs turned by t, h, w; sum D/2
     int image_id;      // token whose embedding an image row replaces: <|image_pad|>, [IMG]
     float embed_sd;
-    bool has_vision_lora; // with block.lora.rank > 0: adapters on the vision blocks too
 } ReaderConfig;
 // Presets: "tiny-qwen2vl", "tiny-pixtral", "qwen2-vl-2b", "qwen2-vl-7b", "pixtral-12b". The tiny
 // ones leave V = 0 and image_id = -1: set them from the tokenizer. False: no such preset.
