@@ -3,7 +3,7 @@
 //   loss = lse - x[target]        dx = dloss (exp(x - lse) - onehot(target))
 //
 // Rows are independent, so threads share them out; inside a row the order is that of logsumexp.h.
-// The gradient goes through a block of f32, which is why it may overwrite the logits.
+// The gradient is element-wise in the logits, which is why it may overwrite them.
 // Leaves out: label smoothing, ignored targets (rows without a target are not passed in).
 #include "cross_entropy.h"
 
@@ -20,7 +20,7 @@ static void check_targets(const int32_t *target, int R, int V) {
 void cross_entropy_fwd_cpu(Device *dev, DType t, float *loss, float *lse, const void *logits,
                            const int32_t *target, int R, int V) {
     check_targets(target, R, V);
-#pragma omp parallel for num_threads(device_threads(dev)) if ((size_t)R * (size_t)V > 16384)
+#pragma omp parallel for num_threads(threads_for(dev, (size_t)R * (size_t)V))
     for (int r = 0; r < R; r++) {
         const void *const row = dtype_at_const(t, logits, (size_t)r * (size_t)V);
         lse[r] = row_logsumexp(t, row, V, row_max(t, row, V));
@@ -32,14 +32,17 @@ void cross_entropy_bwd_cpu(Device *dev, DType t, void *dlogits, const float *dlo
                            const void *logits, const float *lse, const int32_t *target, int R,
                            int V) {
     check_targets(target, R, V);
-#pragma omp parallel for num_threads(device_threads(dev)) if ((size_t)R * (size_t)V > 16384)
+#pragma omp parallel for num_threads(threads_for(dev, (size_t)R * (size_t)V))
     for (int r = 0; r < R; r++) {
         const size_t start = (size_t)r * (size_t)V;
         const float shift = lse[r], scale = dloss[r];
-        for (int i = 0; i < V; i += ROW_BLOCK) {
-            const int size = row_block_size(i, V);
-            float block[ROW_BLOCK], d[ROW_BLOCK];
-            const float *const x = row_block(block, t, dtype_at_const(t, logits, start), i, size);
+        for (int i = 0; i < V; i += CHUNK) {
+            const int size = chunk_length((size_t)V, (size_t)i);
+            const size_t at = start + (size_t)i;
+            float x_buffer[CHUNK], d_buffer[CHUNK];
+            const float *const x = chunk_in(x_buffer, t, logits, at, size);
+            float *const d = chunk_out(d_buffer, t, dlogits, at);
+#pragma omp simd // d may be x: element j depends on element j only
             for (int j = 0; j < size; j++) {
                 d[j] = exp_f32(x[j] - shift);
             }
@@ -49,7 +52,7 @@ void cross_entropy_bwd_cpu(Device *dev, DType t, void *dlogits, const float *dlo
             for (int j = 0; j < size; j++) {
                 d[j] *= scale;
             }
-            dtype_narrow(t, dtype_at(t, dlogits, start + (size_t)i), d, (size_t)size);
+            chunk_store(t, dlogits, at, d, size);
         }
     }
 }

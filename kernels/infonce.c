@@ -167,9 +167,9 @@ static float score_gradient(float *row, const float *lse, int i, int B) {
     const float row_lse = lse[i], half = 0.5f / (float)B;
     const float *const col_lse = lse + B;
     float lane[LANES] = {0};
-    for (int j0 = 0; j0 < B; j0 += ROW_BLOCK) {
-        const int size = row_block_size(j0, B);
-        float *const s = row + j0, d[ROW_BLOCK];
+    for (int j0 = 0; j0 < B; j0 += CHUNK) {
+        const int size = chunk_length((size_t)B, (size_t)j0);
+        float *const s = row + j0, d[CHUNK];
         for (int j = 0; j < size; j++) {
             d[j] = exp_f32(s[j] - row_lse) + exp_f32(s[j] - col_lse[j0 + j]);
         }
@@ -190,9 +190,9 @@ void infonce_bwd_cpu(Device *dev, DType t, void *da, void *db, float *dlog_scale
                      int E) {
     CHECK(B >= 1 && E >= 1, "B=%d E=%d", B, E);
     float lane[LANES] = {0};
-    for (int i0 = 0; i0 < B; i0 += ROW_BLOCK) {
-        const int rows = row_block_size(i0, B);
-        float sums[ROW_BLOCK];
+    for (int i0 = 0; i0 < B; i0 += CHUNK) {
+        const int rows = chunk_length((size_t)B, (size_t)i0);
+        float sums[CHUNK];
 #pragma omp parallel for num_threads(device_threads(dev)) if (B > 64)
         for (int i = 0; i < rows; i++) {
             sums[i] = score_gradient(scores + (size_t)(i0 + i) * (size_t)B, lse, i0 + i, B);

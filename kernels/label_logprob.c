@@ -10,10 +10,10 @@
 
 // First element equal to max; 0 in a row of NaN, which has no largest element.
 static int32_t first_equal(DType t, const void *row, int V, float max) {
-    float block[ROW_BLOCK];
-    for (int i = 0; i < V; i += ROW_BLOCK) {
-        const int size = row_block_size(i, V);
-        const float *const x = row_block(block, t, row, i, size);
+    float block[CHUNK];
+    for (int i = 0; i < V; i += CHUNK) {
+        const int size = chunk_length((size_t)V, (size_t)i);
+        const float *const x = chunk_in(block, t, row, (size_t)i, size);
         for (int j = 0; j < size; j++) {
             if (x[j] == max) {
                 return i + j;
@@ -27,7 +27,7 @@ void label_logprob_cpu(Device *dev, DType t, float *raw, float *logprob, int32_t
                        float *lse, const void *logits, const int32_t *row, const int32_t *token,
                        int S, int R, int V) {
     CHECK(S >= 1 && R >= 1 && V >= 1, "S=%d R=%d V=%d", S, R, V);
-#pragma omp parallel for num_threads(device_threads(dev)) if ((size_t)R * (size_t)V > 16384)
+#pragma omp parallel for num_threads(threads_for(dev, (size_t)R * (size_t)V))
     for (int r = 0; r < R; r++) {
         const void *const x = dtype_at_const(t, logits, (size_t)r * (size_t)V);
         const float max = row_max(t, x, V);
