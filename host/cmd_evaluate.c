@@ -90,7 +90,8 @@ static void write_predictions(const RunLog *run, const System *system, const Dat
         *c = *c == ' ' || *c == ',' ? '-' : *c;
     }
     char *path = file_join_new(dir, file);
-    error_die(path, predictions_write(path, queries, system->corpus, e));
+    error_die(path, predictions_write(path, queries, system->corpus, e,
+                                      system->config->exact.fusion ? ANSWER_LOGITS : ANSWER_MIXTURE));
     free(path);
     free(dir);
 }
@@ -106,7 +107,7 @@ int cmd_evaluate(const Config *config) {
     system_open_index(&system);
     system_open_heads(&system);
     system_open_reader(&system, READER_FROZEN);
-    system_open_scorer(&system, run->dir);
+    system_open_scorer(&system, run->dir, false);
     const int k = config->evaluate.k;
     const FusionConfig fusion = fusion_of(config);
     const bool is_trained = system.heads[INDEX_IMAGE] || system.heads[INDEX_TEXT];
@@ -128,7 +129,8 @@ int cmd_evaluate(const Config *config) {
         }
         write_predictions(run, &system, queries, name, e[i]);
         LOG(INFO, "%-24s accuracy %.1f", name,
-            100 * evaluation_accuracy(e[i], queries, ANSWER_MIXTURE, NULL));
+            100 * evaluation_accuracy(e[i], queries,
+                                      config->exact.fusion ? ANSWER_LOGITS : ANSWER_MIXTURE, NULL));
     }
     const char *const names[] = {demo_system_name(DEMO_RAG), demo_system_name(DEMO_JOINT)};
     const Evaluation *const shown[] = {e[2], e[3]};

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "faiss.h"
 #include "file.h"
 #include "system.h"
 #include "verbs.h"
@@ -17,6 +18,35 @@ static const char *index_dir(const Config *config) {
 }
 
 // ---- build ----
+// One side as faiss's IndexFlatIP over f32 rows (index.faiss=true), or IndexIDMap2 of it where all ids of
+// the corpus are integers.
+static void write_faiss(const Index *index, IndexSide side, const Dataset *corpus, const char *dir) {
+    int64_t *ids = xmalloc((size_t)index->count, sizeof *ids);
+    bool has_ids = true;
+    for (int i = 0; i < index->count; i++) {
+        char *end;
+        ids[i] = strtoll(corpus->records[i].id, &end, 10);
+        has_ids = has_ids && corpus->records[i].id[0] && *end == '\0';
+    }
+    char *name = xformat_new("%s.faiss", index_side_name(side)), *path = file_join_new(dir, name);
+    FaissWriter writer;
+    Error error = faiss_writer_open(&writer, path, index->dim, (size_t)index->count, has_ids);
+    float *row = xmalloc((size_t)index->dim, sizeof *row);
+    for (int32_t i = 0; !error.code && i < index->count; i++) {
+        index_get_rows(index, side, &i, 1, row);
+        faiss_writer_add(&writer, row, 1);
+    }
+    if (!error.code) {
+        error = faiss_writer_commit(&writer, has_ids ? ids : NULL);
+    }
+    error_die(path, error);
+    LOG(INFO, "index: %s: %s", path, has_ids ? "IndexIDMap2 of IndexFlatIP" : "IndexFlatIP");
+    free(row);
+    free(ids);
+    free(name);
+    free(path);
+}
+
 int cmd_index_build(const Config *config) {
     const char *dir = index_dir(config);
     error_die(dir, file_check_writable(dir));
@@ -38,6 +68,9 @@ int cmd_index_build(const Config *config) {
                  config->retriever.max_tokens);
     index_set_rows(index, INDEX_TEXT, 0, n, rows);
     error_die(dir, index_save(index, dir, config->index.shard_rows));
+    for (int side = 0; config->index.faiss && side < INDEX_SIDES; side++) {
+        write_faiss(index, (IndexSide)side, system.corpus, dir);
+    }
     LOG(INFO, "index: %s: %d rows of %d, build %016" PRIx64, dir, n, E, index->build_id);
     free(rows);
     free(texts);
@@ -83,8 +116,23 @@ int cmd_index_search(const Config *config) {
 }
 
 // ---- info and verify ----
+// A faiss file instead of a directory.
+static void print_faiss(const char *path) {
+    FileBytes bytes;
+    FaissIndex index;
+    error_die(path, file_map_new(&bytes, path));
+    error_die(path, faiss_parse(&index, bytes.data, bytes.size));
+    printf("rows          %zu\nwidth         %d\ntype          f32, faiss flat inner product\nids           %s\n",
+           index.M, index.E, index.ids ? "in the file" : "row numbers");
+    file_bytes_free(&bytes);
+}
+
 int cmd_index_info(const Config *config) {
     const char *dir = index_dir(config);
+    if (file_exists(dir) && !file_is_directory(dir)) {
+        print_faiss(dir);
+        return EXIT_OK;
+    }
     IndexInfo info;
     error_die(dir, index_info(&info, dir));
     printf("rows          %d\nwidth         %d\ntype          %s\nshards        %d per side\n"

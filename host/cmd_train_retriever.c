@@ -142,7 +142,7 @@ int cmd_train_retriever(const Config *config) {
     system_open_retriever(&system, false);
     system_open_index(&system);
     system_open_reader(&system, READER_FROZEN);
-    system_open_scorer(&system, run->dir);
+    system_open_scorer(&system, run->dir, true);
     Head *live = copy_of_tower(&system, true), *search = search_head_new(&system, &settings);
     float *rows_f32 = settings.is_recompute_fp32 ? rows_f32_new(&system, settings.side) : NULL;
     float *fixed = system_fixed_new(&system, queries);

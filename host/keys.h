@@ -141,6 +141,7 @@ END(pretrain) \
 BEGIN(index) \
 X(index., dir, TEXT, "", ANY, "directory of the index shards") \
 X(index., dtype, CHOICE, "f16", ONE_OF(DTYPE_CHOICES), "storage type of the rows") \
+X(index., faiss, BOOL, "false", ANY, "index build also writes image.faiss and text.faiss") \
 X(index., shard_rows, INT, "1000000", BETWEEN(1, 2147483647), "rows per shard file") \
 END(index) \
 BEGIN(score_store) \
@@ -177,7 +178,7 @@ X(exact., max_norm, BOOL, "false", ANY, "scores of each head divided by their ma
 X(exact., min_class, BOOL, "false", ANY, "epochs cut to the rarest class") \
 X(exact., retina6, BOOL, "false", ANY, "a sixth retina label that does not exist") \
 X(exact., space_tokens, BOOL, "false", ANY, "labels as space-prefixed tokens") \
-X(exact., fusion, BOOL, "false", ANY, "logit fusion of the decoded text") \
+X(exact., fusion, BOOL, "false", ANY, "answers by fused logits at the first position instead of the mixture") \
 END(exact)
 // clang-format on
 

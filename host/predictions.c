@@ -34,7 +34,7 @@ static void put_passages(FileWriter *out, const Dataset *queries, const Dataset 
 }
 
 Error predictions_write(const char *path, const Dataset *queries, const Dataset *corpus,
-                        const Evaluation *e) {
+                        const Evaluation *e, Answer answer) {
     FileWriter out;
     Error error = file_writer_open(&out, path);
     if (error.code) {
@@ -42,14 +42,14 @@ Error predictions_write(const char *path, const Dataset *queries, const Dataset 
     }
     for (int q = 0; q < e->Q; q++) {
         const Record *query = &queries->records[q];
-        const int said = e->answers[ANSWER_MIXTURE * e->Q + q];
+        const int said = e->answers[answer * e->Q + q];
         put_text(&out, "{\"id\": ", query->id);
         put_text(&out, ", \"query\": ", query->question);
         put_text(&out, ", \"answers\": [", query->answer);
         put_text(&out, "], \"generation\": ", queries->class_names[said]);
         for (int c = 0; c < e->C; c++) {
             put_number(&out, c ? ", " : ", \"logits\": [",
-                       log(e->fused[((size_t)ANSWER_MIXTURE * e->Q + q) * e->C + c]));
+                       log(e->fused[((size_t)answer * e->Q + q) * e->C + c]));
         }
         file_writer_print(&out, "], \"passages\": [");
         put_passages(&out, queries, corpus, e, q);

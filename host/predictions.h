@@ -1,5 +1,5 @@
 // predictions: one JSON object per query, in the original's layout, for its metric scripts and for people.
-//   {"id", "query", "answers": [gold], "generation": answer, "logits": [C: log of the mixture],
+//   {"id", "query", "answers": [gold], "generation": answer, "logits": [C: log of the answer's probabilities],
 //    "passages": [{"id", "text", "score", "prediction"}], "metadata": {"label", "correct"}}
 // UTF-8; what is not finite is null.
 #ifndef JOMED_HOST_PREDICTIONS_H
@@ -7,8 +7,8 @@
 
 #include "evaluate.h"
 
-// Replaces path. The answer is that of the probability mixture.
+// Replaces path. answer: which of the ways to fuse speaks (exact.fusion: ANSWER_LOGITS).
 Error predictions_write(const char *path, const Dataset *queries, const Dataset *corpus,
-                        const Evaluation *evaluation);
+                        const Evaluation *evaluation, Answer answer);
 
 #endif

@@ -416,12 +416,37 @@ static void show_progress(RunLog *run, double loss, double lr, double elapsed, d
     }
 }
 
+// One point per curve, tagged stage/name. TensorBoard is a convenience: without it the run goes on.
+static void add_events(RunLog *run, double loss, double lr, const RunValue *extra, int extra_count) {
+    if (!run->events.path) {
+        char *dir = file_join_new(run->dir, "tb");
+        const Error error = tfevents_open(&run->events, dir);
+        if (error.code) {
+            LOG(WARN, "%s: %s; no TensorBoard file is written", dir, error.text);
+        }
+        free(dir);
+    }
+    if (!run->events.path) {
+        return;
+    }
+    char tag[128];
+    snprintf(tag, sizeof tag, "%s/loss", run->stage);
+    tfevents_scalar(&run->events, run->step, tag, loss);
+    snprintf(tag, sizeof tag, "%s/lr", run->stage);
+    tfevents_scalar(&run->events, run->step, tag, lr);
+    for (int i = 0; i < extra_count; i++) {
+        snprintf(tag, sizeof tag, "%s/%s", run->stage, extra[i].name);
+        tfevents_scalar(&run->events, run->step, tag, extra[i].value);
+    }
+}
+
 void runlog_step(RunLog *run, int64_t step, double loss, double lr, double epoch,
                  const RunValue *extra, int extra_count) {
     run->step = step;
     if (run->rank != 0) {
         return;
     }
+    add_events(run, loss, lr, extra, extra_count);
     const double elapsed = seconds_now() - run->stage_start;
     const double done = (double)(step - run->first), left = (double)(run->total - step);
     const double remaining = done > 0 ? elapsed / done * left : 0;
@@ -480,6 +505,7 @@ int runlog_close(RunLog *run, RunEnd end, ExitCode code, const char *note) {
     log_set_file(-1);
     file_log_close(&run->text);
     if (run->rank == 0) {
+        tfevents_close(&run->events);
         file_log_close(&run->trainer);
         file_log_close(&run->losses);
     }

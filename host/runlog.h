@@ -4,6 +4,7 @@
 //   log/rank0.log ...                                    every line that stderr got
 //   trainer_log.jsonl                                    a line per step, LLaMA-Factory's keys and ours
 //   losses.jsonl                                         the same without times (run.deterministic)
+//   tb/events.out.tfevents...                            the same for TensorBoard
 //   STATUS                                               running preempted stopped done failed, then step
 //                                                        and reason; replaced atomically
 //   lock                                                 flock, and who holds it
@@ -12,7 +13,7 @@
 // STATUS that says running beside a free lock is a run that was killed. Files that appear in the
 // directory are orders: SAVE (save, go on), STOP (save, end).
 // Dies on every problem at the start (EXIT_NO_OUTPUT); later a lost line is only counted.
-// Left out: checkpoints, TensorBoard, agreement between ranks on an order. flock does not reach
+// Left out: checkpoints, agreement between ranks on an order. flock does not reach
 // across every network file system; then the owner text in the lock file is all there is, and is
 // logged.
 #ifndef JOMED_HOST_RUNLOG_H
@@ -22,6 +23,7 @@
 
 #include "config.h"
 #include "file.h"
+#include "tfevents.h"
 
 typedef struct {
     char *dir;
@@ -31,6 +33,7 @@ typedef struct {
     bool is_done;    // the run has ended well before: exit with 0 at once
     bool is_ended;   // STATUS has got its last word
     FileLog text, trainer, losses;
+    TfEvents events;        // opened at the first step
     bool is_terminal, has_losses;
     int every;                  // steps between plain progress lines
     char stage[32];             // of the current stage, for the logs

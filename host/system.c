@@ -212,8 +212,22 @@ void system_open_index(System *system) {
     free(group);
 }
 
-void system_open_scorer(System *system, const char *run_dir) {
+// exact.retina6: the loss of the five-class retina task has a label '5' that no image carries.
+static void add_sixth_label(System *system) {
+    const char *names[6] = {NULL};
+    for (int c = 0; c < 5; c++) {
+        names[c] = system->config->classes.items[c];
+    }
+    names[5] = "5";
+    label_set_free(&system->labels);
+    system->labels = label_set_new(system->tokenizer, names, 6, system->config->exact.space_tokens);
+}
+
+void system_open_scorer(System *system, const char *run_dir, bool is_loss) {
     const Config *config = system->config;
+    if (is_loss && config->exact.retina6 && config->classes.count == 5) {
+        add_sixth_label(system);
+    }
     char *dir = config->score_store.dir[0] ? xstrdup(config->score_store.dir)
                                            : file_join_new(run_dir, "scores");
     error_die(dir, score_store_open(&system->store, dir, system->labels.C, config->score_store.enable));

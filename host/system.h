@@ -39,7 +39,8 @@ void system_open_reader(System *system, ReaderUse use);
 void system_open_index(System *system);
 // Heads from retriever.text_head and retriever.image_head where these are set.
 void system_open_heads(System *system);
-void system_open_scorer(System *system, const char *run_dir);
+// is_loss: for the loss of a query head, where exact.retina6 adds a sixth label to five.
+void system_open_scorer(System *system, const char *run_dir, bool is_loss);
 
 // f(v) of a set's queries: (n,E), to be freed.
 float *system_fixed_new(System *system, Dataset *queries);
