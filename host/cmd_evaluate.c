@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "baseline.h"
 #include "demo.h"
 #include "file.h"
 #include "predictions.h"
@@ -81,6 +82,32 @@ static void add_oracles(System *system, SystemResult *result, Dataset *queries, 
     free(gold);
 }
 
+enum { NEIGHBOURS = 5 };
+
+// What needs neither reader nor training: the majority class, and the nearest training images by the
+// frozen image tower.
+static void add_baselines(System *system, RunResult *result, const Dataset *queries, const float *fixed) {
+    Dataset *train = system->split[SPLIT_TRAIN];
+    const int Q = queries->n, C = queries->C, E = system->retriever->config.image.E;
+    if (train->n == 0) {
+        return;
+    }
+    int *answers = xmalloc((size_t)Q, sizeof *answers), *labels = xmalloc((size_t)train->n, sizeof *labels);
+    double *probability = xmalloc((size_t)Q * C, sizeof *probability);
+    float *rows = system_fixed_new(system, train);
+    for (int i = 0; i < train->n; i++) {
+        labels[i] = train->records[i].label;
+    }
+    baseline_majority(answers, probability, train, Q, C);
+    run_result_add_answers(result, "majority class", answers, probability);
+    baseline_neighbours(answers, probability, rows, labels, train->n, fixed, Q, E, C, NEIGHBOURS);
+    run_result_add_answers(result, "5 nearest neighbours", answers, probability);
+    free(answers);
+    free(labels);
+    free(probability);
+    free(rows);
+}
+
 static void write_predictions(const RunLog *run, const System *system, const Dataset *queries,
                               const char *name, const Evaluation *e) {
     char file[96], *dir = runlog_path_new(run, "predictions");
@@ -121,6 +148,7 @@ int cmd_evaluate(const Config *config) {
     static const DemoSystem kinds[4] = {DEMO_CLOSED_BOOK, DEMO_RANDOM, DEMO_RAG, DEMO_JOINT};
     RunResult *result = run_result_new(config->run.dir, config->seed, k, queries);
     run_result_fix_subset(result, e[2]);
+    add_baselines(&system, result, queries, fixed);
     for (int i = 0; i < 4 && e[i]; i++) {
         const char *name = demo_system_name(kinds[i]);
         SystemResult *added = run_result_add(result, name, e[i]);
