@@ -56,6 +56,23 @@ const char *analysis_reranker_name(Reranker reranker) {
     return names[reranker];
 }
 
+PassageView *passage_views_new(int Q, int k, int C, const float *scores, const int *caption_length,
+                               const double *probability) {
+    const size_t places = (size_t)Q * 2 * k;
+    PassageView *views = xcalloc(places, sizeof *views);
+    for (size_t i = 0; i < places; i++) {
+        const int p = (int)(i % (size_t)(2 * k));
+        views[i] = (PassageView){.rank = p % k, .probability = probability + i * C,
+                                 .caption_length = caption_length ? caption_length[i] : 0};
+        if (scores) {
+            views[i].image_score = scores[i];
+            views[i].text_score = scores[places + i];
+            views[i].score = p < k ? scores[i] : scores[places + i];
+        }
+    }
+    return views;
+}
+
 static int arg_max(const double *p, int C) {
     int best = 0;
     for (int c = 1; c < C; c++) {

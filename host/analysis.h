@@ -38,6 +38,12 @@ typedef struct {
     const double *probability;     // (C) the reader's label probabilities
 } PassageView;
 
+// Views of the 2k passages of each of Q queries, image head first; caller frees, and the arrays must
+// live as long. scores: (2,Q,2k) under the image and the text head, or NULL: all 0. caption_length:
+// (Q,2k) or NULL: all 0. probability: (Q,2k,C).
+PassageView *passage_views_new(int Q, int k, int C, const float *scores, const int *caption_length,
+                               const double *probability);
+
 // Ridge regression of the gold score g on (image score, text score, rank, caption length), each
 // standardised, with an intercept that is not penalised: minimises sum (g - w.x - b)^2 + lambda |w|^2.
 // Fitted on the training split.

@@ -12,9 +12,11 @@
 #include <unistd.h>
 
 #include "demo.h"
-#include "demo_verdict.h"
 #include "file.h"
+#include "report_runs.h"
 #include "verbs.h"
+
+#define CLAIM_FAILED 1 // exit code
 
 static char *seed_dir_new(const char *dir, int seed) { return xformat_new("%s/seed-%d", dir, seed); }
 
@@ -71,10 +73,12 @@ int cmd_demo(const Config *config) {
     const double start = seconds_now();
     run_seeds(config, dir, config->demo.seeds.items, count);
     LOG(INFO, "%d seeds in %.0f s", count, seconds_now() - start);
-    const int code = demo_verdict(dirs, count);
+    RunsReport report = {.dir = dir, .baseline = demo_system_name(DEMO_RAG),
+                         .system = demo_system_name(DEMO_JOINT)};
+    report_runs(&report, dirs, count);
     for (int i = 0; i < count; i++) {
         free(dirs[i]);
     }
     free(dirs);
-    return code;
+    return report.verdict == VERDICT_PASS ? EXIT_OK : CLAIM_FAILED;
 }

@@ -135,10 +135,12 @@ static void prepare(Demo *demo, RunResult **result, Head *const none[INDEX_SIDES
     demo_open_scorer(demo);
 }
 
-static void write_result(Demo *demo, RunResult *result, Evaluation *const *system, const char *dir) {
+static void write_result(Demo *demo, RunResult *result, Evaluation *const *system,
+                         UtilityModel *const *utility, const char *dir) {
     run_result_fix_subset(result, system[DEMO_RAG]);
     for (int s = 0; s < DEMO_SYSTEMS; s++) {
-        SystemResult *added = run_result_add(result, demo_system_name((DemoSystem)s), system[s]);
+        SystemResult *added = run_result_add(result, demo_system_name((DemoSystem)s), system[s],
+                                             utility[s]);
         if (s != DEMO_CLOSED_BOOK) {
             describe_retrieval(added, system[s], demo);
         }
@@ -153,6 +155,38 @@ static void write_result(Demo *demo, RunResult *result, Evaluation *const *syste
     free(path);
 }
 
+// Answers that need no query head.
+static void answer_baselines(Demo *demo, Evaluation *system[DEMO_SYSTEMS]) {
+    const FusionConfig fusion = fusion_default();
+    int32_t *passages = random_passages_new(demo, demo->test.ds->n, 2 * demo->recipe.k);
+    system[DEMO_CLOSED_BOOK] = evaluation_of_passages_new(&demo->scorer, demo->test.ds, demo->corpus.ds,
+                                                          NULL, NULL, 0, &fusion);
+    system[DEMO_RANDOM] = evaluation_of_passages_new(&demo->scorer, demo->test.ds, demo->corpus.ds,
+                                                     passages, NULL, demo->recipe.k, &fusion);
+    free(passages);
+}
+
+static UtilityModel *utility_new(const Evaluation *found, const Demo *demo) {
+    UtilityModel *utility = xmalloc(1, sizeof *utility);
+    *utility = evaluation_fit_utility(found, demo->train.ds);
+    return utility;
+}
+
+// The utility reranker of a system, from its answers to the training queries.
+static UtilityModel *utility_of_heads_new(Demo *demo, Head *const head[INDEX_SIDES]) {
+    Evaluation *found = answer(demo, &demo->train, demo->fixed_train, head);
+    UtilityModel *utility = utility_new(found, demo);
+    evaluation_free(found);
+    return utility;
+}
+
+static void free_systems(Evaluation **system, UtilityModel **utility) {
+    for (int s = 0; s < DEMO_SYSTEMS; s++) {
+        evaluation_free(system[s]);
+        free(utility[s]);
+    }
+}
+
 void demo_run(const Config *config, int seed, const char *dir) {
     const double start = seconds_now();
     Demo demo = {.config = config, .recipe = demo_recipe(config), .seed = seed, .dir = dir,
@@ -161,14 +195,9 @@ void demo_run(const Config *config, int seed, const char *dir) {
     Head *const none[INDEX_SIDES] = {NULL, NULL};
     open_demo(&demo, dir);
     prepare(&demo, &result, none);
-    const FusionConfig fusion = fusion_default();
     Evaluation *system[DEMO_SYSTEMS];
-    int32_t *passages = random_passages_new(&demo, demo.test.ds->n, 2 * demo.recipe.k);
-    system[DEMO_CLOSED_BOOK] = evaluation_of_passages_new(&demo.scorer, demo.test.ds, demo.corpus.ds,
-                                                          NULL, NULL, 0, &fusion);
-    system[DEMO_RANDOM] = evaluation_of_passages_new(&demo.scorer, demo.test.ds, demo.corpus.ds,
-                                                     passages, NULL, demo.recipe.k, &fusion);
-    free(passages);
+    UtilityModel *utility[DEMO_SYSTEMS] = {NULL};
+    answer_baselines(&demo, system);
     system[DEMO_RAG] = answer(&demo, &demo.test, demo.fixed_test, none);
     // Stages 2 and 3, and their control.
     Head *heads[INDEX_SIDES], *permuted[INDEX_SIDES];
@@ -177,18 +206,20 @@ void demo_run(const Config *config, int seed, const char *dir) {
     train_heads(&demo, result, permuted, true);
     system[DEMO_PERMUTED] = answer(&demo, &demo.test, demo.fixed_test, permuted);
     facts_add(&result->facts, (double)demo.scorer.forwards, "reader forwards before the refit");
+    utility[DEMO_RAG] = utility_of_heads_new(&demo, none);
+    utility[DEMO_PERMUTED] = utility_of_heads_new(&demo, permuted);
     // Stage 4.
     Evaluation *found = answer(&demo, &demo.train, demo.fixed_train, heads);
+    utility[DEMO_JOINT] = utility_new(found, &demo);
     demo_train_adapter(&demo, found, "4 refit", demo.recipe.refit_steps, demo.recipe.refit_batch,
                        demo.recipe.refit_lr, demo.recipe.refit_warmup, true);
     evaluation_free(found);
     demo_open_scorer(&demo);
     system[DEMO_REFIT] = answer(&demo, &demo.test, demo.fixed_test, heads);
+    utility[DEMO_REFIT] = utility_of_heads_new(&demo, heads);
     facts_add(&result->facts, seconds_now() - start, "seconds");
-    write_result(&demo, result, system, dir);
-    for (int s = 0; s < DEMO_SYSTEMS; s++) {
-        evaluation_free(system[s]);
-    }
+    write_result(&demo, result, system, utility, dir);
+    free_systems(system, utility);
     for (int side = 0; side < INDEX_SIDES; side++) {
         head_free(heads[side]);
         head_free(permuted[side]);

@@ -61,6 +61,7 @@ Evaluation *evaluation_of_passages_new(Scorer *scorer, Dataset *queries, Dataset
     *e = (Evaluation){.Q = Q, .k = k, .P = P, .C = C};
     e->passages = xmalloc(places, sizeof *e->passages);
     e->scores = xcalloc(places, sizeof *e->scores);
+    e->caption_length = xcalloc(places, sizeof *e->caption_length);
     e->raw = xmalloc(places * C, sizeof *e->raw);
     e->logprob = xmalloc(places * C, sizeof *e->logprob);
     e->probability = xmalloc(places * C, sizeof *e->probability);
@@ -71,6 +72,11 @@ Evaluation *evaluation_of_passages_new(Scorer *scorer, Dataset *queries, Dataset
     for (size_t i = 0; i < places; i++) {
         e->passages[i] = k > 0 ? passages[i] : -1;
         pairs[i] = (Pair){(int)(i / P), e->passages[i]};
+        if (e->passages[i] >= 0) {
+            const char *caption = corpus->records[e->passages[i]].text;
+            e->caption_length[i] =
+                tokenizer_encode(scorer->prompts->tokenizer, caption, strlen(caption), NULL, 0);
+        }
     }
     if (scores) {
         memcpy(e->scores, scores, places * sizeof *scores);
@@ -85,6 +91,51 @@ Evaluation *evaluation_of_passages_new(Scorer *scorer, Dataset *queries, Dataset
     }
     free(pairs);
     return e;
+}
+
+// Scores of the retrieved passages under both heads. A head's own hits keep the score they were found
+// with; the rest are plain dot products with the unrounded query, close to what search would say.
+static float *side_scores_new(const Index *index, const float *const vectors[INDEX_SIDES],
+                              const Evaluation *e) {
+    const int Q = e->Q, P = e->P, E = index->dim;
+    float *out = xmalloc((size_t)INDEX_SIDES * Q * P, sizeof *out);
+    float *rows = xmalloc((size_t)P * E, sizeof *rows);
+    for (int side = 0; side < INDEX_SIDES; side++) {
+        for (int q = 0; q < Q; q++) {
+            const size_t first = (size_t)q * P;
+            index_get_rows(index, (IndexSide)side, e->passages + first, P, rows);
+            for (int p = 0; p < P; p++) {
+                double sum = 0;
+                for (int d = 0; d < E; d++) {
+                    sum += (double)vectors[side][(size_t)q * E + d] * rows[(size_t)p * E + d];
+                }
+                const bool is_own = p / e->k == side;
+                out[(size_t)side * Q * P + first + p] = is_own ? e->scores[first + p] : (float)sum;
+            }
+        }
+    }
+    free(rows);
+    return out;
+}
+
+UtilityModel evaluation_fit_utility(const Evaluation *train, const Dataset *queries) {
+    const int places = train->Q * train->P, C = train->C;
+    CHECK(train->side_scores, "Q=%d passages without scores", train->Q);
+    PassageView *views = passage_views_new(train->Q, train->k, C, train->side_scores,
+                                           train->caption_length, train->probability);
+    double *gold_score = xmalloc((size_t)places, sizeof *gold_score);
+    int n = 0;
+    for (int i = 0; i < places; i++) {
+        const int gold = queries->records[i / train->P].label;
+        if (gold >= 0) { // a probability that underflows must not become an infinite target
+            gold_score[n] = log(fmax(views[i].probability[gold], 1e-12));
+            views[n++] = views[i];
+        }
+    }
+    const UtilityModel model = analysis_fit_utility(views, gold_score, n, 1);
+    free(gold_score);
+    free(views);
+    return model;
 }
 
 Evaluation *evaluation_new(Scorer *scorer, const Index *index, Dataset *queries, Dataset *corpus,
@@ -111,6 +162,7 @@ Evaluation *evaluation_new(Scorer *scorer, const Index *index, Dataset *queries,
         }
     }
     Evaluation *e = evaluation_of_passages_new(scorer, queries, corpus, passages, scores, k, fusion);
+    e->side_scores = side_scores_new(index, vectors, e);
     free(passages);
     free(scores);
     free(ids);
@@ -123,6 +175,8 @@ void evaluation_free(Evaluation *e) {
     if (e) {
         free(e->passages);
         free(e->scores);
+        free(e->side_scores);
+        free(e->caption_length);
         free(e->raw);
         free(e->logprob);
         free(e->probability);

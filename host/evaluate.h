@@ -23,6 +23,8 @@ typedef struct {
     int Q, k, P, C;
     int32_t *passages;    // (Q,P) corpus rows
     float *scores;        // (Q,P) of the head that found it
+    float *side_scores;   // (INDEX_SIDES,Q,P) under both heads; NULL when the passages were given
+    int *caption_length;  // (Q,P) tokens of the caption
     float *raw, *logprob; // (Q,P,C) of the labels
     double *probability;  // (Q,P,C) softmax over the labels of logprob
     int *predicted;       // (Q,P) its arg max
@@ -46,6 +48,9 @@ Evaluation *evaluation_of_passages_new(Scorer *scorer, Dataset *queries, Dataset
                                        const int32_t *passages, const float *scores, int k,
                                        const FusionConfig *fusion);
 void evaluation_free(Evaluation *evaluation);
+// The regression behind RERANK_UTILITY, fitted on answers to training queries: the gold score of a
+// passage is the log of the probability that the reader gives the right label. Wants side_scores.
+UtilityModel evaluation_fit_utility(const Evaluation *train, const Dataset *queries);
 // Share of right answers; subset (or NULL): only queries for which it holds. NaN for none.
 double evaluation_accuracy(const Evaluation *evaluation, const Dataset *queries, Answer answer,
                            const bool *subset);

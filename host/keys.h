@@ -51,6 +51,7 @@ X(, question, TEXT, "", ANY, "question of the task, put before the answer") \
 X(, classes, TEXTS, "[]", ANY, "answers of the task, in label order") \
 BEGIN(run) \
 X(run., dir, TEXT, "", ANY, "directory of the run; empty: runs/VERB") \
+X(run., dirs, TEXTS, "[]", ANY, "runs to report on; empty: all seed-* below run.dir") \
 X(run., start, CHOICE, "new", ONE_OF(START_CHOICES), "new refuses a used directory; a Slurm restart resumes") \
 X(run., deterministic, BOOL, "false", ANY, "also write losses.jsonl, without times, for comparison byte by byte") \
 END(run) \
@@ -160,6 +161,11 @@ X(evaluate., split, CHOICE, "test", ONE_OF(SPLIT_CHOICES), "which rows of the ta
 X(evaluate., rerankers, TEXTS, "[]", ANY, "analyses that reorder the retrieved passages") \
 X(evaluate., oracle_at, INTS, "[]", BETWEEN(1, 4096), "passages per head at which the oracle is reported") \
 END(evaluate) \
+BEGIN(report) \
+X(report., dir, TEXT, "", ANY, "where report.html and tables/ go; empty: run.dir") \
+X(report., baseline, TEXT, "RAG, frozen retriever", ANY, "system that gains are measured against") \
+X(report., system, TEXT, "joint", ANY, "system shown beside the baseline") \
+END(report) \
 BEGIN(checkpoint) \
 X(checkpoint., every, INT, "1000", BETWEEN(1, 2147483647), "steps between checkpoints") \
 X(checkpoint., keep, INT, "2", BETWEEN(1, 100000), "newest checkpoints that stay") \

@@ -8,7 +8,11 @@
 //    "systems": [{"name": "joint", "facts": {name: number},
 //                 "answers": {"mixture": [class], "logit fusion": [class], ...},
 //                 "predicted": [class with each passage, row-major (Q,P)], "passages": [rows (Q,P)],
-//                 "probability": [of the mixture, row-major (Q,C)]}],
+//                 "probability": [of the mixture, row-major (Q,C)],
+//                 and where known: "passage_probability": [with each passage, row-major (Q,P,C)],
+//                 "scores": [under the image, then under the text head, row-major (2,Q,P)],
+//                 "caption_length": [tokens (Q,P)],
+//                 "utility": {"mean": [4], "scale": [4], "weight": [4], "intercept": number}}],
 //    "pictures": [{"query": png, "gold": "..", "systems": {name: [{"image": png, "caption": "..",
 //                 "answer": ".."}]}}]}                                    png: base64 of a PNG file
 #ifndef JOMED_HOST_RESULTS_H
@@ -35,6 +39,11 @@ typedef struct {
     int *predicted;            // (Q,P)
     int32_t *passages;         // (Q,P)
     double *probability;       // (Q,C) of the mixture
+    // For the rerankers; each may be NULL. Six significant digits are kept.
+    double *passage_probability; // (Q,P,C) of the labels with each passage
+    float *scores;               // (2,Q,P) under the image head, then under the text head
+    int *caption_length;         // (Q,P) tokens
+    UtilityModel *utility;       // fitted on the training queries
     FactList facts;
 } SystemResult;
 
@@ -68,8 +77,10 @@ typedef struct {
 
 RunResult *run_result_new(const char *task, int seed, int k, const Dataset *queries);
 void run_result_free(RunResult *result);
-// Copies an evaluation under a name. Returns the new system (valid until the next add).
-SystemResult *run_result_add(RunResult *result, const char *name, const Evaluation *evaluation);
+// Copies an evaluation under a name. utility may be NULL. Returns the new system (valid until the next add).
+SystemResult *run_result_add(RunResult *result, const char *name, const Evaluation *evaluation,
+                             const UtilityModel *utility);
+SystemResult *run_result_append(RunResult *result); // an empty one, to be filled
 // Adds a system without passages (a baseline): answers (Q) hold for every way of fusion, P is 1,
 // passages are -1. probability: (Q,C).
 SystemResult *run_result_add_answers(RunResult *result, const char *name, const int *answers,
@@ -82,7 +93,8 @@ void run_result_picture(RunResult *result, Dataset *queries, Dataset *corpus, in
 const SystemResult *run_result_find(const RunResult *result, const char *name); // NULL when absent
 
 Error run_result_write(const RunResult *result, const char *path);
-// EXIT_NO_INPUT, EXIT_BAD_DATA (with what is wrong). Sizes and classes are checked.
+// EXIT_NO_INPUT, EXIT_BAD_DATA (with what is wrong). Checked: at least one query and one class, sizes of
+// all arrays, ranges of classes, 2k passages per query or one (closed book), names that occur once.
 Error run_result_read_new(RunResult **out, const char *path);
 
 #endif
