@@ -10,14 +10,16 @@
 #define LEAST_GAIN 0.10
 #define LARGEST_P 0.01
 
-// Mean over the runs of the accuracy of the mixture; NaN when a run lacks the system.
+// Mean accuracy of the mixture over the runs that have the system; NaN when none has.
 static double mean_accuracy(const RunList *runs, DemoSystem which) {
     double sum = 0;
+    int count = 0;
     for (int i = 0; i < runs->count; i++) {
         const SystemResult *system = run_list_system(runs, i, demo_system_name(which));
-        sum += system ? system_accuracy(runs->items[i].result, system, ANSWER_MIXTURE, SUBSET_ALL) : NAN;
+        sum += system ? system_accuracy(runs->items[i].result, system, ANSWER_MIXTURE, SUBSET_ALL) : 0;
+        count += system != NULL;
     }
-    return sum / runs->count;
+    return count ? sum / count : NAN;
 }
 
 static void warn_unless(bool is_expected, const char *what, double value) {
@@ -34,7 +36,7 @@ void demo_warnings(const RunList *runs) {
     double probe = 0;
     for (int i = 0; i < runs->count; i++) {
         const RunResult *run = runs->items[i].result;
-        probe += run ? facts_get(&run->facts, "linear probe of the finding") / runs->count : NAN;
+        probe += run ? facts_get(&run->facts, "linear probe of the finding") / runs->present : 0;
     }
     warn_unless(closed <= 0.30, "closed book is expected at 30 or below", closed);
     warn_unless(chance <= closed + 0.05, "random passages are expected near closed book", chance);

@@ -8,7 +8,6 @@
 #include <time.h>
 
 #include "file.h"
-#include "json.h"
 #include "loss_log.h"
 #include "report_plot.h"
 #include "version.h"
@@ -27,13 +26,13 @@ static const char style[] =
     "padding-bottom:4px}\n"
     "dl.meta{display:grid;grid-template-columns:max-content 1fr;gap:2px 16px;margin:12px 0;color:var(--dim)}"
     "dl.meta dd{margin:0;color:var(--ink)}\n"
-    ".verdict{border-left:5px solid var(--bad);background:var(--card);padding:10px 16px;margin:18px 0;"
-    "white-space:pre-line}.verdict.good{border-color:var(--good)}\n"
+    ".verdict{border-left:5px solid var(--c4);background:var(--card);padding:10px 16px;margin:18px 0;"
+    "white-space:pre-line}.good{border-color:var(--good)}.bad{border-color:var(--bad)}\n"
     ".warning{border-left:5px solid var(--c4);background:var(--card);padding:10px 16px;margin:18px 0}\n"
     "figure{margin:14px 0}figcaption{font-weight:600;margin-bottom:6px}.scroll{overflow-x:auto}\n"
     "table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:13.5px}"
-    "th,td{padding:4px 10px;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}"
-    "thead th{border-bottom:2px solid var(--line);white-space:normal;vertical-align:bottom;min-width:52px}"
+    "th,td{padding:4px 10px;border-bottom:1px solid var(--line);text-align:right}td small,tbody th,td.text{white-space:nowrap}"
+    "thead th{border-bottom:2px solid var(--line);vertical-align:bottom;min-width:52px}"
     "th:first-child{text-align:left;min-width:150px}tbody th{font-weight:500}"
     "tbody tr:hover{background:var(--card)}small,.none{color:var(--dim)}td small{font-size:12px}\n"
     ".note{color:var(--dim);font-size:13px;max-width:860px;margin:6px 0}\n"
@@ -50,7 +49,7 @@ static const char style[] =
     "svg .count{font-size:11px}svg .strong{fill:var(--page)}\n"
     ".case{border:1px solid var(--line);border-radius:6px;padding:12px;margin:12px 0;display:flex;gap:20px;"
     "flex-wrap:wrap;background:var(--card)}.case>div>b{display:block;margin-bottom:6px;font-size:13px}\n"
-    ".shot{width:112px;font-size:12px;line-height:1.35}.shot img,.blank{width:96px;height:96px;"
+    ".shot{width:102px;font-size:12px;line-height:1.35}.shot img,.blank{width:90px;height:90px;"
     "image-rendering:pixelated;border:3px solid var(--line);display:block}.blank{background:var(--line)}"
     ".shot.yes img,.shot.yes .blank{border-color:var(--good)}.shot.no img,.shot.no .blank{border-color:var(--bad);"
     "border-style:dashed}.shots{display:flex;gap:8px;flex-wrap:wrap}.shot .said{font-weight:600}"
@@ -63,31 +62,17 @@ static void put_meta(FILE *out, const char *name, const char *text) {
     fputs("</dd>\n", out);
 }
 
-// Commit that made a run, from its build.json; "not recorded" without one. Caller frees.
-static char *run_commit_new(const char *dir) {
-    char *path = file_join_new(dir, "build.json"), *out = NULL;
-    json_t *root = NULL;
-    if (!json_read_new(&root, path, 1 << 20).code) {
-        const char *commit = json_string_value(json_object_get(root, "commit"));
-        out = commit ? xstrdup(commit) : NULL;
-        json_decref(root);
-    }
-    free(path);
-    return out ? out : xstrdup("not recorded");
-}
-
 static void put_runs(FILE *out, const RunList *runs) {
     char *seeds = xstrdup(""), *commits = xstrdup("");
     for (int i = 0; i < runs->count; i++) {
         const RunResult *run = runs->items[i].result;
         if (run) {
-            char *commit = run_commit_new(runs->items[i].dir);
+            const char *commit = run->commit[0] ? run->commit : "not recorded";
             char *longer = xformat_new("%s%s%d", seeds, seeds[0] ? ", " : "", run->seed);
             char *more = strstr(commits, commit) ? xstrdup(commits)
                                                  : xformat_new("%s%s%s", commits, commits[0] ? ", " : "", commit);
             free(seeds);
             free(commits);
-            free(commit);
             seeds = longer;
             commits = more;
         }
@@ -117,7 +102,7 @@ static void put_header(FILE *out, const Report *report) {
     put_meta(out, "build", version_build);
     fputs("</dl>\n", out);
     if (report->verdict) {
-        fprintf(out, "<p class=\"verdict%s\">", report->is_good ? " good" : "");
+        fprintf(out, "<p class=\"verdict %s\">", report->tone);
         html_write_text(out, report->verdict);
         fputs("</p>\n", out);
     }

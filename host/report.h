@@ -13,7 +13,7 @@ typedef struct {
     const TableList *tables;
     const char *baseline, *system; // in front: confusion and pictures, before and after training
     const char *verdict; // text above everything, or NULL
-    bool is_good;        // whether the verdict is a good one
+    const char *tone;    // of the verdict: "good", "bad" or "open"
 } Report;
 // Dies when a file cannot be written.
 void report_write(const Report *report);

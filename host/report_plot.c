@@ -227,7 +227,9 @@ void plot_oracle_gap(FILE *out, const Table *main, const Table *oracle) {
         if (!isnan(floor_at)) {
             put_line(out, "floor", place(&x, floor_at), y + 1, place(&x, floor_at), y + ROW - 3);
         }
-        put_label(out, place(&x, isnan(best) ? reached : fmax(best, reached)) + 6, y + 18, "start", "tick", text);
+        // Behind whatever reaches farthest; fmax passes over what is not known.
+        const double end = fmax(fmax(reached, best), fmax(floor_at, fmin(100, reached + sd)));
+        put_label(out, place(&x, end) + 6, y + 18, "start", "tick", text);
     }
     fputs("</svg>\n", out);
 }
@@ -264,8 +266,13 @@ void plot_gains(FILE *out, const Table *gain) {
 
 // ---- confusion ----
 void plot_confusion(FILE *out, const Table *confusion) {
-    const int C = confusion->row_count, side = C > 20 ? 20 : 30, left = 130, top = 112;
-    const int extent = C * side;
+    const int C = confusion->row_count, side = C > 20 ? 20 : 30, extent = C * side;
+    size_t longest = 12; // of the corner's text
+    for (int c = 0; c < C; c++) {
+        const size_t length = strlen(confusion->columns[c]);
+        longest = length > longest ? length : longest;
+    }
+    const int room = longest < 30 ? 6 * (int)longest : 180, left = room + 18, top = room * 7 / 8 + 14;
     open_svg(out, left + extent + 8, top + extent + 8, confusion->title);
     put_label(out, left - 6, top - 8, "end", "tick", "gold \\ answer");
     for (int c = 0; c < C; c++) {

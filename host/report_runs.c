@@ -38,8 +38,9 @@ void report_runs(RunsReport *report, char *const *dirs, int count) {
         report->verdict = demo_verdict(&verdict, runs);
         printf("\n%s\n", verdict);
     }
+    static const char *const tones[] = {[VERDICT_PASS] = "good", [VERDICT_FAIL] = "bad", [VERDICT_NONE] = "open"};
     const Report page = {report->dir, runs, &tables, report->baseline, report->system, verdict,
-                         report->verdict == VERDICT_PASS};
+                         tones[report->verdict]};
     report_write(&page);
     printf("\nreport: %s/report.html, tables in %s/tables\n", report->dir, report->dir);
     free(verdict);

@@ -9,6 +9,7 @@
 
 #include "file.h"
 #include "png.h"
+#include "version.h"
 
 // ---- facts ----
 void facts_add(FactList *facts, double value, const char *fmt, ...) {
@@ -40,7 +41,7 @@ static void facts_free(FactList *facts) {
 // ---- making one ----
 RunResult *run_result_new(const char *task, int seed, int k, const Dataset *queries) {
     RunResult *result = xcalloc(1, sizeof *result);
-    *result = (RunResult){.task = xstrdup(task), .seed = seed, .k = k, .Q = queries->n, .C = queries->C};
+    *result = (RunResult){.task = xstrdup(task), .commit = xstrdup(version_commit), .seed = seed, .k = k, .Q = queries->n, .C = queries->C};
     result->classes = xcalloc((size_t)result->C, sizeof *result->classes);
     for (int c = 0; c < result->C; c++) {
         result->classes[c] = xstrdup(queries->class_names[c]);
@@ -103,6 +104,7 @@ void run_result_free(RunResult *result) {
     free(result->gold);
     free(result->inconsistent);
     free(result->task);
+    free(result->commit);
     facts_free(&result->facts);
     free(result);
 }

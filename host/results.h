@@ -3,7 +3,7 @@
 // It holds predictions, not metrics: report derives accuracy, F1, AUC, oracles and significance from it,
 // so that a number in a table can always be computed again. Layout of results.json:
 //
-//   {"version": 1, "task": "demo", "seed": 1, "k": 2, "classes": [names], "gold": [class of each query],
+//   {"version": 1, "task": "demo", "commit": "..", "seed": 1, "k": 2, "classes": [names], "gold": [class of each query],
 //    "inconsistent": [0 or 1 of each query], "facts": {name: number},
 //    "systems": [{"name": "joint", "facts": {name: number},
 //                 "answers": {"mixture": [class], "logit fusion": [class], ...},
@@ -63,7 +63,7 @@ typedef struct {
 } Picture;
 
 typedef struct {
-    char *task;
+    char *task, *commit; // commit of the program that made it, empty when not known
     int seed, k, Q, C;
     char **classes;      // (C)
     int *gold;           // (Q)

@@ -116,8 +116,8 @@ Error run_result_write(const RunResult *result, const char *path) {
     for (int i = 0; i < result->picture_count; i++) {
         json_array_append_new(pictures, json_picture(&result->pictures[i]));
     }
-    json_t *root = json_pack("{s:i s:s s:i s:i s:o s:o s:o s:o s:o s:o}", "version", VERSION, "task",
-                             result->task, "seed", result->seed, "k", result->k, "classes", classes,
+    json_t *root = json_pack("{s:i s:s s:s s:i s:i s:o s:o s:o s:o s:o s:o}", "version", VERSION, "task",
+                             result->task, "commit", result->commit, "seed", result->seed, "k", result->k, "classes", classes,
                              "gold", json_ints(result->gold, (size_t)result->Q), "inconsistent",
                              inconsistent, "facts", json_facts(&result->facts), "systems", systems,
                              "pictures", pictures);
@@ -289,6 +289,7 @@ static Error read_root(RunResult *result, json_t *root) {
         return bad("not a results.json of version 1");
     }
     result->task = xstrdup(task);
+    result->commit = text_of(root, "commit");
     if (json_array_size(classes) < 1 || json_array_size(classes) > 65536 || json_array_size(gold) < 1 ||
         json_array_size(gold) > INT32_MAX / 2 || result->k < 0 || result->k > 32768) {
         return bad("no classes, no queries, or k out of range");

@@ -126,9 +126,9 @@ Table *summary_main_new(const RunList *runs) {
     table_note(table,
                "inc.: the queries whose passages lead the reader with the frozen retriever to different "
                "answers, %.1f%% of all. Oracle: some passage leads to the right answer. "
-               "Mean and sample sd over %d run%s%s.",
+               "Mean and sample sd over %d run%s; %d missing.",
                inconsistent_percent(runs), runs->present, runs->present == 1 ? "" : "s",
-               runs->present < runs->count ? ", others are missing" : "");
+               runs->count - runs->present);
     return table;
 }
 
@@ -380,7 +380,8 @@ static Table *rerankers_table_new(const RunList *runs) {
         }
     }
     if (table) {
-        table_note(table, "Each reranker picks one passage per query and inherits its answer. Utility: ridge "
+        table_note(table, "Each reranker picks one passage per query and inherits its answer; scores of the two "
+                          "heads are compared as they are. Utility: ridge "
                           "regression of the gold score on both heads' scores, rank and caption length, fitted on "
                           "the training queries; n/a where a system has no scores.");
     }

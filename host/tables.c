@@ -152,6 +152,14 @@ static void number_text(char out[NUMBER_ROOM], Format format, double value) {
     }
 }
 
+static void sd_text(char out[NUMBER_ROOM], Format format, double sd) {
+    if (format == FORMAT_NUMBER && sd < 100) {
+        snprintf(out, NUMBER_ROOM, "%.2g", sd);
+    } else {
+        number_text(out, format == FORMAT_POINTS ? FORMAT_PERCENT : format, sd);
+    }
+}
+
 // A cell in parts, so that each form can join them in its own way.
 typedef struct {
     const char *word; // instead of a number; else NULL
@@ -173,10 +181,10 @@ static Shown show(const Table *table, int row, int column) {
     } else {
         number_text(shown.mean, format, cell->mean);
         if (cell->n > 1) {
-            number_text(shown.sd, format == FORMAT_POINTS ? FORMAT_PERCENT : format, cell->sd);
+            sd_text(shown.sd, format, cell->sd);
         }
         if (cell->n < cell->runs) {
-            snprintf(shown.share, NUMBER_ROOM, "(%d of %d)", cell->n, cell->runs);
+            snprintf(shown.share, NUMBER_ROOM, "(%d/%d)", cell->n, cell->runs);
         }
     }
     return shown;

@@ -2,7 +2,7 @@
 //
 // A cell is the mean over runs of one value, with its sample standard deviation when there are two or
 // more. What no run has is "missing", what is not defined is "n/a", what does not apply is "-"; none of
-// these is ever shown as a number. A mean of fewer runs than there are says "(2 of 3)".
+// these is ever shown as a number. A mean of fewer runs than there are says "(2/3)".
 // Left out: spanning cells, footnotes per cell, highlighting of the best.
 #ifndef JOMED_HOST_TABLES_H
 #define JOMED_HOST_TABLES_H
