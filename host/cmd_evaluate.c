@@ -146,12 +146,12 @@ int cmd_evaluate(const Config *config) {
         evaluate_system(&system, queries, fixed, false, k),
         is_trained ? evaluate_system(&system, queries, fixed, true, k) : NULL};
     static const DemoSystem kinds[4] = {DEMO_CLOSED_BOOK, DEMO_RANDOM, DEMO_RAG, DEMO_JOINT};
-    RunResult *result = run_result_new(config->run.dir, config->seed, k, queries);
+    RunResult *result = run_result_new(config->data.task, config->seed, k, queries);
     run_result_fix_subset(result, e[2]);
     add_baselines(&system, result, queries, fixed);
     for (int i = 0; i < 4 && e[i]; i++) {
         const char *name = demo_system_name(kinds[i]);
-        SystemResult *added = run_result_add(result, name, e[i]);
+        SystemResult *added = run_result_add(result, name, e[i], NULL);
         if (i >= 2) {
             add_oracles(&system, added, queries, fixed, i == 3);
         }
