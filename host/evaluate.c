@@ -24,6 +24,18 @@ static int arg_max(const double *p, int C) {
     return best;
 }
 
+static void softmax_in_place(double *x, int C) {
+    const double largest = x[arg_max(x, C)];
+    double sum = 0;
+    for (int c = 0; c < C; c++) {
+        x[c] = exp(x[c] - largest);
+        sum += x[c];
+    }
+    for (int c = 0; c < C; c++) {
+        x[c] /= sum;
+    }
+}
+
 // Fills fused and answers of query q.
 static void fuse(Evaluation *e, int q, const FusionConfig *config) {
     const int k = e->k, P = e->P, C = e->C;
@@ -41,12 +53,7 @@ static void fuse(Evaluation *e, int q, const FusionConfig *config) {
             fusion_mixture(out, probability + (size_t)k * C, scores + k, 0, k, C, config->temperature, 0);
         } else {
             fusion_logits(out, raw, scores, k, k, C, config->is_max_norm);
-            float *logits = xmalloc((size_t)C, sizeof *logits);
-            for (int c = 0; c < C; c++) {
-                logits[c] = (float)out[c];
-            }
-            evidence_softmax(out, logits, C);
-            free(logits);
+            softmax_in_place(out, C); // keeps the order: the answer is that of the fused logits
         }
         e->answers[a * e->Q + q] = arg_max(out, C);
     }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "dataset_files.h"
+#include "evidence.h"
 #include "file.h"
 #include "train_retriever.h"
 #include "weights.h"
@@ -213,20 +214,22 @@ void system_open_index(System *system) {
 }
 
 // exact.retina6: the loss of the five-class retina task has a label '5' that no image carries.
-static void add_sixth_label(System *system) {
-    const char *names[6] = {NULL};
-    for (int c = 0; c < 5; c++) {
-        names[c] = system->config->classes.items[c];
+static void add_loss_labels(System *system, int count) {
+    const TextList *classes = &system->config->classes;
+    const char **names = xcalloc((size_t)count, sizeof *names);
+    for (int c = 0; c < count; c++) {
+        names[c] = c < classes->count ? classes->items[c] : "5";
     }
-    names[5] = "5";
     label_set_free(&system->labels);
-    system->labels = label_set_new(system->tokenizer, names, 6, system->config->exact.space_tokens);
+    system->labels = label_set_new(system->tokenizer, names, count, system->config->exact.space_tokens);
+    free(names);
 }
 
 void system_open_scorer(System *system, const char *run_dir, bool is_loss) {
     const Config *config = system->config;
-    if (is_loss && config->exact.retina6 && config->classes.count == 5) {
-        add_sixth_label(system);
+    const int loss_labels = evidence_label_count(config->classes.count, config->exact.retina6);
+    if (is_loss && loss_labels > config->classes.count) {
+        add_loss_labels(system, loss_labels);
     }
     char *dir = config->score_store.dir[0] ? xstrdup(config->score_store.dir)
                                            : file_join_new(run_dir, "scores");
