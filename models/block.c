@@ -203,7 +203,7 @@ void stack_free(BlockStack *stack) {
 
 static bool block_is_trainable(const Block *block) {
 #define X(part)                                                                                    \
-    if (block->part.weight && block->part.weight->is_trainable) {                                  \
+    if (norm_is_trainable(&block->part)) {                                                         \
         return true;                                                                               \
     }
     BLOCK_NORMS(X)
@@ -437,7 +437,7 @@ static void block_bwd(Run *run, const Block *block, const BlockState *state, voi
         arena_release(run->arena, mark);
         norm_bwd(run, &block->norm2, &state->norm2, branch, branch, state->mid, N);
         RUN(run, residual_fwd, d, d, branch, NC);
-        const bool wants_branch = wants_dx || block->norm1.weight->is_trainable;
+        const bool wants_branch = wants_dx || norm_is_trainable(&block->norm1);
         attn_bwd(run, block, state, wants_branch ? branch : NULL, d, batch);
         if (wants_branch) {
             norm_bwd(run, &block->norm1, &state->norm1, branch, branch, x, N);

@@ -231,8 +231,7 @@ void image_tower_bwd(Run *run, ImageTower *tower, ImageTowerState *state, const 
     RUN(run, rows_scatter, d, dcls, state->cls_rows, B, C, N);
 
     const bool wants_dx = tower->cls->grad || tower->pos->grad ||
-                          linear_is_trainable(&tower->patch) ||
-                          (config->has_ln_pre && tower->ln_pre.weight->grad);
+                          linear_is_trainable(&tower->patch) || norm_is_trainable(&tower->ln_pre);
     stack_bwd(run, &tower->blocks, &state->blocks, d, wants_dx);
 
     if (wants_dx) {

@@ -29,14 +29,15 @@ Norm norm_new(TensorList *list, const char *name, NormKind kind, int C, float ep
     return norm;
 }
 
+static bool is_trainable(const Tensor *tensor) { return tensor && tensor->is_trainable; }
+
 bool linear_is_trainable(const Linear *linear) {
-    const Tensor *const all[] = {linear->weight, linear->bias, linear->lora_a, linear->lora_b};
-    for (int i = 0; i < 4; i++) {
-        if (all[i] && all[i]->is_trainable) {
-            return true;
-        }
-    }
-    return false;
+    return is_trainable(linear->weight) || is_trainable(linear->bias) ||
+           is_trainable(linear->lora_a) || is_trainable(linear->lora_b);
+}
+
+bool norm_is_trainable(const Norm *norm) {
+    return is_trainable(norm->weight) || is_trainable(norm->bias);
 }
 
 // ---- linear ----

@@ -48,6 +48,7 @@ void norm_bwd(Run *run, const Norm *norm, const NormState *state, void *dinp, co
 // Adds the tensors: name.weight and, where wanted, name.bias.
 Linear linear_new(TensorList *list, const char *name, int out, int in, bool has_bias);
 Norm norm_new(TensorList *list, const char *name, NormKind kind, int C, float eps);
-bool linear_is_trainable(const Linear *linear); // any of its tensors
+bool linear_is_trainable(const Linear *linear); // any of its tensors; false when it does not exist
+bool norm_is_trainable(const Norm *norm);
 
 #endif

@@ -275,8 +275,7 @@ void text_tower_bwd(Run *run, TextTower *tower, TextTowerState *state, const voi
     }
 
     const bool wants_dx = tower->word->grad || (tower->type && tower->type->grad) ||
-                          (tower->pos && tower->pos->grad) ||
-                          (config->has_embed_norm && tower->embed_norm.weight->grad);
+                          (tower->pos && tower->pos->grad) || norm_is_trainable(&tower->embed_norm);
     stack_bwd(run, &tower->blocks, &state->blocks, d, wants_dx);
 
     if (wants_dx) {

@@ -46,14 +46,13 @@ void vision_tower_free(VisionTower *tower) {
 }
 
 static bool is_below_trainable(const VisionTower *tower) {
-    return linear_is_trainable(&tower->patch) ||
-           (tower->ln_pre.weight && tower->ln_pre.weight->is_trainable);
+    return linear_is_trainable(&tower->patch) || norm_is_trainable(&tower->ln_pre);
 }
 
 bool vision_tower_is_trainable(const VisionTower *tower) {
     return is_below_trainable(tower) || stack_is_trainable(&tower->blocks) ||
-           (tower->ln_q.weight && tower->ln_q.weight->is_trainable) ||
-           linear_is_trainable(&tower->merge1) || linear_is_trainable(&tower->merge2);
+           norm_is_trainable(&tower->ln_q) || linear_is_trainable(&tower->merge1) ||
+           linear_is_trainable(&tower->merge2);
 }
 
 // ---- forward ----

@@ -20,7 +20,7 @@ void tensors_disturb(TensorList *list, double sd) {
 }
 
 void model_run(const ModelUnderTest *model, float *out, const float *weight, bool recomputes) {
-    Device *dev = check_device();
+    Device *dev = model->list->dev;
     const DType t = model->list->t;
     Run run = run_new(dev, t, NULL, weight != NULL);
     run.recomputes = recomputes;

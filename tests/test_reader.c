@@ -62,9 +62,10 @@ static void add_prompt(Fixture *fixture, ReaderBatch *batch, int which) {
     reader_batch_add(batch, config, ids, T, image, images, wanted, 2);
 }
 
-static Fixture *fixture_new(const ReaderConfig *config, DType t, bool is_base_trainable) {
+static Fixture *fixture_on(Device *dev, const ReaderConfig *config, DType t,
+                           bool is_base_trainable) {
     Fixture *fixture = xcalloc(1, sizeof *fixture);
-    fixture->reader = reader_new(check_device(), t, config, is_base_trainable);
+    fixture->reader = reader_new(dev, t, config, is_base_trainable);
     tensors_init(&fixture->reader->tensors, check_seed());
     tensors_disturb(&fixture->reader->tensors, 0.1);
     tensors_pack(&fixture->reader->tensors);
@@ -81,6 +82,10 @@ static Fixture *fixture_new(const ReaderConfig *config, DType t, bool is_base_tr
         add_prompt(fixture, &fixture->batch, b);
     }
     return fixture;
+}
+
+static Fixture *fixture_new(const ReaderConfig *config, DType t, bool is_base_trainable) {
+    return fixture_on(check_device(), config, t, is_base_trainable);
 }
 
 static void fixture_free(Fixture *fixture) {
@@ -184,6 +189,50 @@ TEST(reader_batch_invariance) {
         free(alone);
         fixture_free(fixture);
     }
+}
+
+// Neither logits nor gradients depend on the number of threads. The tiny preset with forty prompts is
+// large enough for every op to divide its work.
+TEST(reader_threads) {
+    if (device_kind(check_device()) != DEVICE_CPU) {
+        check_skip("threads are the CPU's");
+        return;
+    }
+    ReaderConfig config;
+    reader_preset(&config, "tiny-qwen2vl");
+    config.V = VOCABULARY;
+    config.image_id = IMAGE_ID;
+    reader_set_lora(&config, 4, 8, true);
+    float *out[2], *grad[2], *weight = NULL;
+    size_t count = 0, gradients = 0;
+    for (int many = 0; many < 2; many++) {
+        Device *dev = device_new(DEVICE_CPU, 0, many ? 3 : 1);
+        Fixture *fixture = fixture_on(dev, &config, DT_F32, true);
+        for (int b = 3; b < 40; b++) {
+            add_prompt(fixture, &fixture->batch, b % 3);
+        }
+        const ModelUnderTest model = model_of(fixture);
+        count = model.count;
+        gradients = model.list->trainable_count;
+        weight = xrealloc(weight, count, sizeof *weight);
+        for (size_t i = 0; i < count; i++) {
+            weight[i] = (float)(i % 7) - 3;
+        }
+        out[many] = xmalloc(count, sizeof **out);
+        grad[many] = xmalloc(gradients, sizeof **grad);
+        model_run(&model, out[many], weight, false);
+        device_copy_out(dev, grad[many], model.list->grad, gradients * sizeof **grad);
+        fixture_free(fixture);
+        device_free(dev);
+    }
+    EXPECT(memcmp(out[0], out[1], count * sizeof **out) == 0, "%zu logits differ", count);
+    EXPECT(memcmp(grad[0], grad[1], gradients * sizeof **grad) == 0, "%zu gradients differ",
+           gradients);
+    for (int many = 0; many < 2; many++) {
+        free(out[many]);
+        free(grad[many]);
+    }
+    free(weight);
 }
 
 // Rows under images take nothing from the table, so its image row has no gradient.
