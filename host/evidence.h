@@ -18,7 +18,8 @@ double evidence_label(const float *logprob, int C, int y);
 // in a window of one nat: [-log(e + C - 1), 1 - log(e + C - 1)].
 double evidence_double_softmax(const float *raw, int C, int y);
 
-// Labels the reader is asked about when a task has C classes: exact.retina6 adds one that no sample has.
+// Labels the reader is asked about when a task has C classes: exact.retina6 adds one that no sample has, to
+// the five of the retina task.
 int evidence_label_count(int C, bool is_retina6);
 
 // Mean over n >= 1 tokens. Of teacher-forced log-probabilities: l(y), the gold score of an open answer. Of
