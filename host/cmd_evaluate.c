@@ -82,6 +82,21 @@ static void add_oracles(System *system, SystemResult *result, Dataset *queries, 
     free(gold);
 }
 
+// The utility reranker of a system, from its answers to the training queries; NULL without these.
+static UtilityModel *utility_new(System *system, bool is_trained) {
+    Dataset *train = system->split[SPLIT_TRAIN];
+    if (train->n == 0) {
+        return NULL;
+    }
+    float *fixed = system_fixed_new(system, train);
+    Evaluation *e = evaluate_system(system, train, fixed, is_trained, system->config->evaluate.k);
+    UtilityModel *utility = xmalloc(1, sizeof *utility);
+    *utility = evaluation_fit_utility(e, train);
+    evaluation_free(e);
+    free(fixed);
+    return utility;
+}
+
 enum { NEIGHBOURS = 5 };
 
 // What needs neither reader nor training: the majority class, and the nearest training images by the
@@ -151,7 +166,9 @@ int cmd_evaluate(const Config *config) {
     add_baselines(&system, result, queries, fixed);
     for (int i = 0; i < 4 && e[i]; i++) {
         const char *name = demo_system_name(kinds[i]);
-        SystemResult *added = run_result_add(result, name, e[i], NULL);
+        UtilityModel *utility = i >= 2 ? utility_new(&system, i == 3) : NULL;
+        SystemResult *added = run_result_add(result, name, e[i], utility);
+        free(utility);
         if (i >= 2) {
             add_oracles(&system, added, queries, fixed, i == 3);
         }
