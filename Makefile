@@ -47,6 +47,7 @@ BINS  := $(BUILD)/bin/jomed $(BUILD)/bin/test $(BUILD)/bin/bench
 
 # ---- rules ----
 .PHONY: all test demo bench check readme deps help clean report-parts
+.PHONY: record record-test record-demo record-bench
 all: report-parts $(BINS)
 
 $(BUILD)/bin/jomed: $(call obj,$(LIB) host/main.c)
@@ -87,14 +88,29 @@ demo: all
 bench: all
 	OMP_WAIT_POLICY=passive $(BUILD)/bin/bench
 
+# Static checks; needs no build.
+check:
+	@tools/check.sh
+
+# A record says where it comes from and is committed; what readme writes comes from records alone.
+record-test record-demo record-bench: record-%: all
+	@BUILD=$(BUILD) tools/record.sh $*
+record: record-test record-bench record-demo
+	@$(MAKE) --no-print-directory readme
+readme:
+	@tools/readme_numbers.sh
+	@tools/verification_table.sh
+
 help:
-	@echo "make            build what this machine allows"
+	@echo "make            build what this machine allows, and say what it left out"
 	@echo "make test       ops, models, host and programs on the CPU"
 	@echo "make demo       the embedded benchmark, three seeds"
 	@echo "make bench      kernels beside their peers"
 	@echo "make check      layout, sizes, includes, stale numbers"
-	@echo "make readme     rewrite the numbers of the README from recorded runs"
-	@echo "make deps       the libraries to install"
+	@echo "make record     run tests, bench and demo, keep their summaries (record-test, -bench, -demo)"
+	@echo "make readme     rewrite the numbers of README.md and tests/README.md from recorded runs"
+	@echo "make deps       install the libraries"
+	@echo "make clean      remove build/"
 	@echo "knobs: DEBUG=1  SAN=address,undefined  CC=clang-14  CPUFLAGS="
 
 deps:

@@ -125,6 +125,10 @@ void bench_time(const char *shape, double flops, double bytes, bench_fn *run, vo
                 "\"p5_us\":%.3f,\"p95_us\":%.3f,\"flops\":%.0f,\"bytes\":%.0f",
                 current, shape, bench_threads(), n, median * 1e6, low * 1e6, high * 1e6, flops,
                 bytes);
+        if (flops > 0) {
+            fprintf(json, ",\"peak_share\":%.4f",
+                    flops / median / bench_peak_flops(bench_threads()));
+        }
         if (peer) {
             fprintf(json, ",\"peer\":\"%s\",\"peer_median_us\":%.3f,\"ratio\":%.4f", peer_name,
                     theirs[n / 2] * 1e6, theirs[n / 2] / median);

@@ -1,0 +1,56 @@
+#!/bin/sh
+# record: runs something and keeps its summary, with where it comes from, for README and tests/README.
+#
+#   tools/record.sh demo|bench|test    after a build
+#
+# Writes bench/results/demo.md, bench/results/bench.json, tests/results/cpu.txt. Run it on a clean
+# tree: a commit that ends in "+changes" names no source anybody else has.
+set -eu
+cd "$(dirname "$0")/.."
+bin=${BUILD:-build}/bin
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# "2026-01-31 at commit 0123abc on CPU NAME, N cores, gcc 12.2.0 -march=..."
+origin() {
+    cpu=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1 | tr -d '"\\')
+    version=$("$bin"/jomed --version | sed 's/.*(\(.*\))$/\1/; s/ *$//')
+    echo "$(date -u +%Y-%m-%d) at commit ${version%%,*} on ${cpu:-an unnamed CPU}," \
+        "$(nproc) core$([ "$(nproc)" = 1 ] || echo s),${version#*,}"
+}
+
+case ${1:-} in
+demo)
+    start=$(date +%s)
+    "$bin"/jomed demo run.dir="$work"/demo >"$work"/out || code=$?
+    cat "$work"/out
+    minutes=$(awk -v s=$(($(date +%s) - start)) 'BEGIN { printf "%.1f", s / 60 }')
+    tables=$(find "$work"/demo -path '*tables/main.md' | head -n 1)
+    {
+        echo "<!-- origin: $(origin), $minutes minutes -->"
+        if [ -n "$tables" ]; then
+            cat "$tables"
+            echo
+            grep -E '^(joint - RAG|PASS|FAIL)' "$work"/out
+        else
+            printf '```\n'
+            grep -vE '^$' "$work"/out
+            printf '```\n'
+        fi
+    } >bench/results/demo.md
+    exit "${code:-0}"
+    ;;
+bench)
+    OMP_WAIT_POLICY=passive "$bin"/bench json="$work"/rows
+    { printf '{"origin":"%s"}\n' "$(origin)" && cat "$work"/rows; } >bench/results/bench.json
+    ;;
+test)
+    "$bin"/test record="$work"/rows || code=$?
+    { echo "# origin: $(origin)" && cat "$work"/rows; } >tests/results/cpu.txt
+    exit "${code:-0}"
+    ;;
+*)
+    echo "usage: tools/record.sh demo|bench|test" >&2
+    exit 64
+    ;;
+esac
