@@ -5,106 +5,136 @@
 #                                              <!-- numbers:NAME --> and <!-- /numbers:NAME -->
 #
 # Records are what `build/bin/test record=FILE` writes, kept in tests/results: cpu.txt, emu.txt and
-# gpu.txt hold runs of the three backends, nvcc.txt one line per op that nvcc compiled. How tests are
-# named decides where they count:
-#   <op>             an op of the OPS list against an independent loop in double precision
-#   <part>_...       a model or a part of the host; what stands before the first match below
-#   ..._reference    against tensors dumped from PyTorch by tools/dump_reference_*.py
-# Leaves out: single cases; --list and the record of a run show them.
+# gpu.txt hold runs of the three backends, nvcc.txt one line per op that nvcc compiled. A test counts
+# in one row, by its name:
+#   <op>                a name of the OPS list: the op against an independent loop in double precision
+#   <part>, <part>_...  the first part of the lists below that fits; else the first word is the part
+#   ..._reference       of a model: against tensors dumped from PyTorch by tools/dump_reference_*.py
+# Leaves out: single cases; --list names them.
 set -u
 cd "$(dirname "$0")/.." || exit 66
 file=${1:-tests/README.md}
-results=tests/results
-record() { if [ -f "$results/$1.txt" ]; then echo "$results/$1.txt"; fi; }
 
-# Part of the test's name, what it is, other implementations it is compared with.
-MODELS="image_tower|image tower (EVA02, CLIP, timm)|
-text_tower|text tower (JinaBERT, CLIP, BERT)|
-alibi|ALiBi slopes|
-block|transformer block|
-reader|reader (Qwen2-VL, Pixtral), with LoRA|
-lora|LoRA|
-retriever|retriever and query heads|
-model|tensor lists|"
-HOST="analysis|significance, oracles, rerankers|scipy, scikit-learn
+# part|what it is|what else it is compared with
+MODELS='image_tower|image tower (EVA02, CLIP, timm)
+text_tower|text tower (JinaBERT, CLIP, BERT)
+alibi|ALiBi slopes
+block|transformer block
+reader|reader (Qwen2-VL, Pixtral)
+lora|LoRA
+retriever|retriever and query heads
+model|tensor lists'
+HOST='analysis|significance, oracles, rerankers|scipy, scikit-learn
+baseline|baselines of a task|brute force
 base|random numbers, hash, number formats|published vectors
 checkpoint|checkpoints and resume|
 config|settings|
 dataset|data sets|published data sets
-demo|demo world|
-determinism|same bits whatever the threads|
+demo|demo|
+determinism|the same bits whatever the threads|
 faiss|faiss files|faiss
 file|files|
 image|PNG, JPEG|Pillow, PngSuite
 index|index|
-json|JSON, JSONL|JSONTestSuite
+json|JSON|JSONTestSuite
+jsonl|JSONL|
 keyfile|YAML|yaml-test-suite
 lanes|vector arithmetic|
 main|command line|
-matmul|matmul as a whole|
-method|the method's formulas|independent Python script
+matmul|matmul: bits, threads, micro-batches|
+method|formulas of the method|an independent Python script
 metrics|metrics|scikit-learn
 npy|NumPy arrays|NumPy
 npz|NumPy archives|NumPy, MedMNIST
 prepare|data preparation|
 processor|image processors|Pillow
+progress|progress line|
 report|report|
+results|results files|
 runlog|run directories, signals|
 safetensors|safetensors|safetensors (Python)
-sampler|sampling|
+sampler|sampling|an independent Python script
 score_store|score store|
-tfevents|TensorBoard events|
+stage|training stages|
+summary|tables of a report|
+tables|forms of a table|
+tfevents|TensorBoard events|published checksums
 tokenizer|tokenizer|
-weights|weights by name|"
+weights|weights by name|'
 
-# sum RECORD TEST PREFIX ONLY: cases of the tests named TEST, or (PREFIX=1) that begin so, and (ONLY)
-# end so: "54 cases", "1 of 54 failed", or "not yet".
-sum() {
-    [ -n "$1" ] || { echo "not yet"; return; }
-    awk -v test="$2" -v is_prefix="$3" -v only="$4" '
+# Prints the table called $1. Every record is read; the file name says which one a line is of.
+table() {
+    ops=$(sed -n 's/^ *X(\([a-z0-9_]*\)).*/\1/p' kernels/ops.h)
+    set -- "$1" /dev/null
+    for record in cpu emu nvcc gpu; do
+        [ ! -f tests/results/$record.txt ] || set -- "$@" tests/results/$record.txt
+    done
+    which=$1
+    shift
+    OPS=$ops MODELS=$MODELS HOST=$HOST awk -v which="$which" '
+    function part_of(name,    i) {
+        if (name in is_op) { return name }
+        for (i = 1; i <= parts; i++) {
+            if (name == part[i] || index(name, part[i] "_") == 1) { return part[i] }
+        }
+        part[++parts] = name; sub(/_.*/, "", part[parts])
+        what[parts] = part[parts]
+        return part[parts]
+    }
+    function add_parts(list,    lines, n, i, fields) {
+        n = split(list, lines, "\n")
+        for (i = 1; i <= n; i++) {
+            split(lines[i], fields, "|")
+            part[++parts] = fields[1]; what[parts] = fields[2]; peer[parts] = fields[3]
+        }
+    }
+    function count(record, row, cases, without,    key, text) {
+        key = record SUBSEP row SUBSEP cases
+        if (!(key in passed)) { return without }
+        text = misses[key] ? "**" misses[key] " failed**, " passed[key] " passed" : passed[key] ""
+        if (skips[key]) { text = text ", " skips[key] " skipped" }
+        return text (record == "gpu" ? ", " origin[key] : "")
+    }
+    BEGIN {
+        op_count = split(ENVIRON["OPS"], op, "\n")
+        for (i = 1; i <= op_count; i++) { is_op[op[i]] = 1 }
+        add_parts(ENVIRON["MODELS"]); models = parts
+        add_parts(ENVIRON["HOST"])
+    }
     /^#/ { next }
-    $1 == test || (is_prefix && index($1, test "_") == 1) {
-        if (only != "" && $1 !~ only "$") { next }
-        passed += $2; failed += $3; skipped += $4
-        date = $5; commit = $6
+    {
+        record = FILENAME; sub(/.*\//, "", record); sub(/\..*/, "", record)
+        key = record SUBSEP part_of($1) SUBSEP ($1 ~ /_reference$/ ? "reference" : "own")
+        passed[key] += $2; misses[key] += $3; skips[key] += $4; origin[key] = $5 " " $6
     }
     END {
-        if (passed + failed + skipped == 0) { print "not yet"; exit }
-        if (failed) { printf "**%d of %d failed**", failed, passed + failed }
-        else { printf "%d case%s", passed, passed == 1 ? "" : "s" }
-        if (skipped) { printf ", %d skipped", skipped }
-        printf "%s\n", FILENAME ~ /gpu/ ? ", " date " " commit : ""
-    }' "$1"
+        if (which == "ops") {
+            print "| op | CPU against f64 | emulator | nvcc | GPU |\n|---|--:|---|---|---|"
+            for (i = 1; i <= op_count; i++) {
+                print "| " op[i] " | " count("cpu", op[i], "own", "none yet") " | " \
+                    count("emu", op[i], "own", "not yet") " | " \
+                    count("nvcc", op[i], "own", "not yet") " | " \
+                    count("gpu", op[i], "own", "not yet") " |"
+            }
+        } else if (which == "models") {
+            print "| model | CPU: gradients, batches, shapes | CPU against PyTorch | GPU |"
+            print "|---|--:|--:|---|"
+            for (i = 1; i <= models; i++) {
+                print "| " what[i] " | " count("cpu", part[i], "own", "none yet") " | " \
+                    count("cpu", part[i], "reference", "-") " | " \
+                    count("gpu", part[i], "own", "not yet") " |"
+            }
+        } else {
+            print "| part | cases | compared with |\n|---|--:|---|"
+            for (i = models + 1; i <= parts; i++) {
+                cell = count("cpu", part[i], "own", "none yet")
+                if (cell != "none yet") { print "| " what[i] " | " cell " | " peer[i] " |" }
+            }
+        }
+    }' "$@"
 }
 
-ops_table() {
-    echo "| op | CPU against f64 | emulator | nvcc | GPU |"
-    echo "|---|---|---|---|---|"
-    sed -n 's/^ *X(\([a-z0-9_]*\)).*/\1/p' kernels/ops.h | while read -r op; do
-        printf '| %s | %s | %s | %s | %s |\n' "$op" "$(sum "$(record cpu)" "$op" 0 '')" \
-            "$(sum "$(record emu)" "$op" 0 '')" "$(sum "$(record nvcc)" "$op" 0 '')" \
-            "$(sum "$(record gpu)" "$op" 0 '')"
-    done
-}
-models_table() {
-    echo "| model | CPU: gradients, batches, shapes | PyTorch: outputs and gradients | GPU |"
-    echo "|---|---|---|---|"
-    echo "$MODELS" | while IFS='|' read -r prefix what _; do
-        [ "$(sum "$(record cpu)" "$prefix" 1 '')" != "not yet" ] || continue
-        printf '| %s | %s | %s | %s |\n' "$what" "$(sum "$(record cpu)" "$prefix" 1 '')" \
-            "$(sum "$(record cpu)" "$prefix" 1 _reference)" "$(sum "$(record gpu)" "$prefix" 1 '')"
-    done
-}
-host_table() {
-    echo "| part | cases | compared with |"
-    echo "|---|---|---|"
-    echo "$HOST" | while IFS='|' read -r prefix what peers; do
-        [ "$(sum "$(record cpu)" "$prefix" 1 '')" != "not yet" ] || continue
-        printf '| %s | %s | %s |\n' "$what" "$(sum "$(record cpu)" "$prefix" 1 '')" "$peers"
-    done
-}
-
-tools/between_markers.sh "$file" ops "$(ops_table)" || exit
-tools/between_markers.sh "$file" models "$(models_table)" || exit
-tools/between_markers.sh "$file" host "$(host_table)" || exit
+for name in ops models host; do
+    text=$(table $name) && tools/between_markers.sh "$file" $name "$text" || exit
+done
 tools/between_markers.sh "$file" tests "$(tools/readme_numbers.sh --tests)"
