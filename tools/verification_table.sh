@@ -99,12 +99,15 @@ table() {
         op_count = split(ENVIRON["OPS"], op, "\n")
         for (i = 1; i <= op_count; i++) { is_op[op[i]] = 1 }
         add_parts(ENVIRON["MODELS"]); models = parts
+        for (i = 1; i <= models; i++) { is_model[part[i]] = 1 }
         add_parts(ENVIRON["HOST"])
     }
     /^#/ { next }
     {
         record = FILENAME; sub(/.*\//, "", record); sub(/\..*/, "", record)
-        key = record SUBSEP part_of($1) SUBSEP ($1 ~ /_reference$/ ? "reference" : "own")
+        row = part_of($1)
+        is_reference = $1 ~ /_reference$/ && (row in is_model)
+        key = record SUBSEP row SUBSEP (is_reference ? "reference" : "own")
         passed[key] += $2; misses[key] += $3; skips[key] += $4; origin[key] = $5 " " $6
     }
     END {
