@@ -30,39 +30,49 @@ typedef struct {
     int count, room;
 } Gathered;
 
-static void gather(Gathered *all, Device *dev, const Tensor *shape, const float *device_values,
-                   const char *fmt, int list) {
+// values: (count) on the heap, taken over.
+static void gather(Gathered *all, const Tensor *shape, float *values, const char *head, int list) {
     if (all->count == all->room) {
         all->room = all->room ? 2 * all->room : 256;
         all->tensors = xrealloc(all->tensors, (size_t)all->room, sizeof *all->tensors);
     }
     SafeTensor *out = &all->tensors[all->count++];
-    *out = (SafeTensor){.name = xformat_new("%s%d.%s", fmt, list, shape->name), .type = SAFE_F32,
-                        .rank = shape->rank};
+    *out = (SafeTensor){.name = xformat_new("%s%d.%s", head, list, shape->name), .type = SAFE_F32,
+                        .rank = shape->rank, .data = values};
     for (int i = 0; i < shape->rank; i++) {
         out->shape[i] = (size_t)shape->shape[i];
     }
-    float *values = xmalloc(shape->count, sizeof *values);
-    device_copy_out(dev, values, device_values, shape->count * sizeof *values);
-    out->data = values;
+}
+
+// Masters, or the stored values widened: f32 holds every storage type exactly.
+static float *values_new(const TensorList *list, const Tensor *tensor) {
+    float *values = xmalloc(tensor->count, sizeof *values);
+    tensor_read(list, tensor, values);
+    return values;
+}
+
+static float *moment_new(const Optim *optim, const float *moment, const Tensor *tensor) {
+    float *values = xmalloc(tensor->count, sizeof *values);
+    device_copy_out(optim->list->dev, values, moment + tensor->offset, tensor->count * sizeof *values);
+    return values;
 }
 
 static Gathered gather_state(const CheckpointState *state) {
     Gathered all = {0};
-    const TensorList *trained = state->optim->list;
+    const Optim *optim = state->optim;
+    const TensorList *trained = optim->list;
     for (int i = 0; i < trained->count; i++) {
         const Tensor *tensor = trained->tensor[i];
         if (tensor->is_trainable) {
-            gather(&all, trained->dev, tensor, tensor->master, "value", 0);
-            gather(&all, trained->dev, tensor, state->optim->m + tensor->offset, "m", 0);
-            gather(&all, trained->dev, tensor, state->optim->v + tensor->offset, "v", 0);
+            gather(&all, tensor, values_new(trained, tensor), "value", 0);
+            gather(&all, tensor, moment_new(optim, optim->m, tensor), "m", 0);
+            gather(&all, tensor, moment_new(optim, optim->v, tensor), "v", 0);
         }
     }
     for (int k = 0; k < state->list_count; k++) {
         const TensorList *list = state->lists[k];
-        CHECK(list->t == DT_F32, "list %d is stored as %s", k, dtype_name(list->t));
         for (int i = 0; i < list->count; i++) {
-            gather(&all, list->dev, list->tensor[i], list->tensor[i]->data, "list", k + 1);
+            gather(&all, list->tensor[i], values_new(list, list->tensor[i]), "list", k + 1);
         }
     }
     return all;
@@ -154,16 +164,18 @@ static int64_t step_of(const char *name, const char *stage) {
 }
 
 // Removes what earlier attempts left behind, and all but the newest `keep` checkpoints of the stage.
-static void clean(const char *parent, const char *stage, int keep) {
+// One of a later step than `step`, just saved, was damaged, else the run would have begun there: it
+// must not take the place of a whole one.
+static void clean(const char *parent, const char *stage, int64_t step, int keep) {
     char **names = NULL;
     int count = 0, seen = 0;
     if (file_list_new(&names, &count, parent).code) {
         return;
     }
     for (int i = count - 1; i >= 0; i--) { // sorted, so the newest of a stage come first
-        const bool is_ours = step_of(names[i], stage) >= 0;
-        seen += is_ours;
-        if (strncmp(names[i], ".tmp-", 5) == 0 || (is_ours && seen > keep)) {
+        const int64_t found = step_of(names[i], stage);
+        seen += found >= 0 && found <= step;
+        if (strncmp(names[i], ".tmp-", 5) == 0 || found > step || (found >= 0 && seen > keep)) {
             char *path = file_join_new(parent, names[i]);
             const Error error = file_remove_tree(path);
             if (error.code) {
@@ -199,7 +211,7 @@ Error checkpoint_save(const char *run_dir, const CheckpointState *state, int kee
     if (error.code) {
         file_remove_tree(temporary);
     } else {
-        clean(parent, state->stage, keep);
+        clean(parent, state->stage, state->step, keep);
     }
     free(parent);
     free(to);
@@ -260,15 +272,38 @@ static char *newest_new(const char *run_dir, const char *stage) {
     return found;
 }
 
-static bool take(const SafeTensors *set, Device *dev, const Tensor *shape, float *device_values,
-                 const char *head, int list) {
+// The stored values for a tensor, aligned; NULL when they are not there or do not fit.
+static float *stored_new(const SafeTensors *set, const Tensor *shape, const char *head, int list) {
     char *name = xformat_new("%s%d.%s", head, list, shape->name);
     const SafeTensor *stored = safetensors_find(set, name);
     free(name);
     if (!stored || stored->type != SAFE_F32 || safe_count(stored) != shape->count) {
+        return NULL;
+    }
+    float *values = xmalloc(shape->count, sizeof *values);
+    memcpy(values, stored->data, shape->count * sizeof *values);
+    return values;
+}
+
+static bool take_values(const SafeTensors *set, TensorList *list, Tensor *tensor, const char *head,
+                        int number) {
+    float *values = stored_new(set, tensor, head, number);
+    if (!values) {
         return false;
     }
-    device_copy_in(dev, device_values, stored->data, shape->count * sizeof(float));
+    tensor_write(list, tensor, DT_F32, values); // and what the ops read: rounded, packed again later
+    free(values);
+    return true;
+}
+
+static bool take_moment(const SafeTensors *set, const Optim *optim, float *moment, const Tensor *tensor,
+                        const char *head) {
+    float *values = stored_new(set, tensor, head, 0);
+    if (!values) {
+        return false;
+    }
+    device_copy_in(optim->list->dev, moment + tensor->offset, values, tensor->count * sizeof *values);
+    free(values);
     return true;
 }
 
@@ -276,20 +311,16 @@ static bool take_state(const SafeTensors *set, Optim *optim, TensorList *const *
     TensorList *trained = optim->list;
     bool is_good = true;
     for (int i = 0; is_good && i < trained->count; i++) {
-        const Tensor *tensor = trained->tensor[i];
+        Tensor *tensor = trained->tensor[i];
         if (tensor->is_trainable) {
-            is_good = take(set, trained->dev, tensor, tensor->master, "value", 0) &&
-                      take(set, trained->dev, tensor, optim->m + tensor->offset, "m", 0) &&
-                      take(set, trained->dev, tensor, optim->v + tensor->offset, "v", 0);
-            if (trained->t != DT_F32) { // the values the ops read are the masters, rounded
-                device_ops(trained->dev)->cast(trained->dev, trained->t, tensor->data, DT_F32,
-                                               tensor->master, tensor->count);
-            }
+            is_good = take_values(set, trained, tensor, "value", 0) &&
+                      take_moment(set, optim, optim->m, tensor, "m") &&
+                      take_moment(set, optim, optim->v, tensor, "v");
         }
     }
     for (int k = 0; is_good && k < list_count; k++) {
         for (int i = 0; is_good && i < lists[k]->count; i++) {
-            is_good = take(set, lists[k]->dev, lists[k]->tensor[i], lists[k]->tensor[i]->data, "list", k + 1);
+            is_good = take_values(set, lists[k], lists[k]->tensor[i], "list", k + 1);
         }
     }
     return is_good;
@@ -309,9 +340,11 @@ Error checkpoint_load(int64_t *step, const char *run_dir, const CheckpointState 
     Error error = error_none();
     if (!seed_text || !context_text || sscanf(seed_text, "%" SCNu64, &seed) != 1 ||
         sscanf(context_text, "%16" SCNx64, &context) != 1) {
-        error = error_at(EXIT_BAD_DATA, 0, "%.150s: state.json lacks a member; remove that directory", dir);
+        error = error_at(EXIT_BAD_DATA, ERROR_NOWHERE,
+                         "%.150s: state.json lacks a member; remove that directory", dir);
     } else if (seed != state->seed || context != state->context) {
-        error = error_at(EXIT_CONFIG, 0, "%.110s: made with another seed, data or settings; "
+        error = error_at(EXIT_CONFIG, ERROR_NOWHERE,
+                         "%.110s: made with another seed, data or settings; "
                          "use another run.dir or run.start=overwrite", dir);
     }
     SafeStore store = {0};
@@ -320,7 +353,8 @@ Error checkpoint_load(int64_t *step, const char *run_dir, const CheckpointState 
         error = safestore_open_new(&store, path);
     }
     if (!error.code && !take_state(&store.all, optim, lists, state->list_count)) {
-        error = error_at(EXIT_BAD_DATA, 0, "%.110s: tensors do not fit this model; use another run.dir", path);
+        error = error_at(EXIT_BAD_DATA, ERROR_NOWHERE,
+                         "%.110s: tensors do not fit this model; use another run.dir", path);
     }
     if (!error.code) {
         *step = json_integer_value(json_object_get(root, "step"));

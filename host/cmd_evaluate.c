@@ -26,7 +26,8 @@ static int32_t *random_passages_new(const System *system, const Dataset *queries
         int p = 0;
         for (int tries = 0; p < P; tries++) {
             if (tries > 1000 * P) {
-                die(EXIT_BAD_DATA, "corpus: fewer than %d passages outside the group of query '%s'", P,
+                die(EXIT_BAD_DATA, "corpus: fewer than %d passages outside the group of query '%s'; "
+                    "lower evaluate.k", P,
                     queries->records[q].id);
             }
             const int row = (int)rng_below(&rng, (uint32_t)corpus->n);
@@ -140,6 +141,9 @@ static void write_predictions(const RunLog *run, const System *system, const Dat
 
 int cmd_evaluate(const Config *config) {
     RunLog *run = runlog_open(config, 0);
+    if (run->is_done) {
+        return runlog_close(run, RUN_END_DONE, EXIT_OK, NULL);
+    }
     System system = system_open(config);
     Dataset *queries = system.split[config->evaluate.split];
     if (queries->n == 0) {

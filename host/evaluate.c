@@ -161,7 +161,8 @@ Evaluation *evaluation_new(Scorer *scorer, const Index *index, Dataset *queries,
         index_search(index, (IndexSide)side, found, ids, vectors[side], group, Q, k);
         for (int i = 0; i < Q * k; i++) {
             if (ids[i] < 0) {
-                die(EXIT_BAD_DATA, "index: fewer than evaluate.k=%d passages for a query; lower it", k);
+                die(EXIT_BAD_DATA, "index: fewer than %d passages for a query; "
+                    "lower evaluate.k and evaluate.oracle_at", k);
             }
             const int place = i / k * 2 * k + side * k + i % k;
             passages[place] = ids[i];

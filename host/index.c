@@ -261,8 +261,9 @@ static Error read_meta(Meta *meta, const char *dir) {
     if (!is_good) {
         free(meta->shards);
         *meta = (Meta){0};
-        return error_at(EXIT_BAD_DATA, 0, "meta.json: not an index of version %d, or its shards do "
-                                          "not add up; rebuild the index", META_VERSION);
+        return error_at(EXIT_BAD_DATA, ERROR_NOWHERE,
+                        "meta.json: not an index of version %d, or its shards do not add up; "
+                        "rebuild the index", META_VERSION);
     }
     return error_none();
 }
@@ -356,7 +357,7 @@ Error index_load_new(Index **out, Device *dev, const char *dir, uint64_t corpus_
         return error;
     }
     if (corpus_hash && corpus_hash != meta.info.corpus_hash) {
-        error = error_at(EXIT_BAD_DATA, 0,
+        error = error_at(EXIT_BAD_DATA, ERROR_NOWHERE,
                          "meta.json: built from corpus %016" PRIx64 ", but the corpus in use is "
                          "%016" PRIx64 "; run jomed index build",
                          meta.info.corpus_hash, corpus_hash);

@@ -1,6 +1,10 @@
 // main: one program, one verb at a time.   jomed VERB [SUBVERB] [config.yaml] [key=value ...]
+#define _POSIX_C_SOURCE 200809L
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "config.h"
@@ -77,8 +81,27 @@ static void print_verb_help(const Verb *verb) {
     config_print_help(stdout, verb->sections);
 }
 
-int main(int argc, char **argv) {
-    signal(SIGPIPE, SIG_IGN); // a closed stdout must not end a training; write errors are checked
+// ---- standard streams ----
+// Descriptors 0 to 2 that nobody opened for us would go to the first files we open, and what is
+// printed would land in them. What is written to these places fails instead.
+static void fill_descriptors(void) {
+    for (int fd = 0; fd <= 2; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY) < 0) {
+            exit(EXIT_IO); // and nowhere to say it
+        }
+    }
+}
+
+// What was printed must have arrived: results that are cut off look whole.
+static int after_printing(int code) {
+    const bool is_lost = fflush(stdout) != 0 || ferror(stdout);
+    if (is_lost && code == EXIT_OK) {
+        die(EXIT_IO, "standard output: %s; the results printed are not complete", strerror(errno));
+    }
+    return code;
+}
+
+static int run_program(int argc, char **argv) {
     if (argc < 2 || strcmp(argv[1], "--help") == 0) {
         print_usage(argc < 2 ? stderr : stdout);
         return argc < 2 ? EXIT_SYNTAX : EXIT_OK;
@@ -110,4 +133,10 @@ int main(int argc, char **argv) {
     const int code = verb->run(&config);
     config_free(&config);
     return code;
+}
+
+int main(int argc, char **argv) {
+    fill_descriptors();
+    signal(SIGPIPE, SIG_IGN); // a closed stdout must not end a training; write errors are checked
+    return after_printing(run_program(argc, argv));
 }

@@ -121,7 +121,7 @@ static Error create_file(ScoreStore *store, const char *dir) {
         free(name);
         store->fd = open(store->path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND, 0666);
         if (store->fd < 0 && errno != EEXIST) {
-            return error_at(EXIT_NO_OUTPUT, 0, "%.140s: %s", store->path, strerror(errno));
+            return error_at(EXIT_NO_OUTPUT, ERROR_NOWHERE, "%.140s: %s", store->path, strerror(errno));
         }
     }
     FileHeader header = {.version = 1, .C = (uint32_t)store->C};

@@ -33,6 +33,7 @@ static void save(Stage *stage, int64_t done) {
     }
     stage->state.step = done;
     const Error error = checkpoint_save(stage->run->dir, &stage->state, stage->config->checkpoint.keep);
+    stage->is_unsaved = error.code != EXIT_OK;
     if (!error.code) {
         stage->saved = done;
     } else if (stage->config->checkpoint.on_error == KEY_ON_ERROR_WARN) {
@@ -53,8 +54,9 @@ void stage_step(Stage *stage, int64_t step, double loss, double lr, double epoch
             MOST_BAD_LOSSES, (long long)done, (long long)stage->saved);
     }
     stage->request = runlog_poll(stage->run);
-    if (stage->request != RUN_GO_ON || (done % stage->config->checkpoint.every == 0 && done < stage->steps)) {
-        save(stage, done);
+    const bool is_time = done % stage->config->checkpoint.every == 0 && done < stage->steps;
+    if ((stage->request != RUN_GO_ON || is_time) && !stage->bad_losses) {
+        save(stage, done); // weights that gave a bad loss must not take the place of good ones
     }
     stage->state.step = done;
 }
@@ -66,6 +68,9 @@ bool stage_is_done(const Stage *stage) {
 int stage_end(Stage *stage) {
     if (stage_is_done(stage)) {
         return runlog_close(stage->run, RUN_END_DONE, EXIT_OK, NULL);
+    }
+    if (stage->is_unsaved) { // 75 promises a checkpoint
+        return runlog_close(stage->run, RUN_END_FAILED, EXIT_IO, "asked to stop, but the checkpoint failed");
     }
     return runlog_close(stage->run, stage->request == RUN_PREEMPTED ? RUN_END_PREEMPTED : RUN_END_STOPPED,
                         EXIT_OK, "asked to stop");

@@ -21,6 +21,7 @@ typedef struct {
     int64_t saved;        // step of the newest checkpoint
     RunRequest request;
     int bad_losses;       // in a row
+    bool is_unsaved;      // the newest checkpoint could not be written (checkpoint.on_error=warn)
 } Stage;
 
 // Loads the newest checkpoint where the run is resumed. lists: further tensor lists of the state.
@@ -29,13 +30,13 @@ Stage stage_begin(const Config *config, RunLog *run, const char *name, uint64_t 
                   TensorList *const *lists, int list_count, int64_t steps);
 // False after the last step, and after a request to stop.
 bool stage_goes_on(const Stage *stage, int64_t step);
-// Logs the finished step `step` (0-based), saves when it is time, looks for requests. Dies with
-// EXIT_DIVERGED, without saving, after three losses in a row that are not finite.
+// Logs the finished step `step` (0-based), saves when it is time, looks for requests. A step whose loss
+// is not finite is never saved; after three in a row it dies with EXIT_DIVERGED.
 void stage_step(Stage *stage, int64_t step, double loss, double lr, double epoch,
                 const RunValue *extra, int extra_count);
 // True when all steps are done: results may be written before stage_end.
 bool stage_is_done(const Stage *stage);
-// Saves the last state where it is not yet saved, closes the run, returns the exit code.
+// Closes the run and returns the exit code: EXIT_IO when it was asked to stop and could not save.
 int stage_end(Stage *stage);
 
 #endif

@@ -25,8 +25,17 @@ static bool shape_fits(const Tensor *tensor, const SafeTensor *stored) {
 }
 
 // ---- loading ----
-static void note(int *differences, const char *what, const char *name, const char *detail) {
-    if ((*differences)++ < MOST_LISTED) {
+// The first difference goes into the error, so that its one line names a tensor.
+typedef struct {
+    int count;
+    char first[160];
+} Differences;
+
+static void note(Differences *differences, const char *what, const char *name, const char *detail) {
+    if (differences->count == 0) {
+        snprintf(differences->first, sizeof differences->first, "%s '%s'", what, name);
+    }
+    if (differences->count++ < MOST_LISTED) {
         LOG(ERROR, "weights: %s '%s'%s%s", what, name, detail[0] ? ": " : "", detail);
     }
 }
@@ -47,7 +56,7 @@ Error weights_load(TensorList *list, const char *path, const char *prefix, bool 
     if (error.code) {
         return error;
     }
-    int differences = 0;
+    Differences differences = {0};
     bool *is_used = xcalloc((size_t)store.all.count + 1, sizeof *is_used);
     for (int i = 0; i < list->count; i++) {
         Tensor *tensor = list->tensor[i];
@@ -76,9 +85,11 @@ Error weights_load(TensorList *list, const char *path, const char *prefix, bool 
     }
     free(is_used);
     safestore_free(&store);
-    return differences ? error_at(EXIT_BAD_DATA, 0, "%d tensors differ from the model (listed above); "
-                                  "is this the checkpoint of that preset", differences)
-                       : error_none();
+    return differences.count
+               ? error_at(EXIT_BAD_DATA, ERROR_NOWHERE,
+                          "%d tensors differ from the model, first: %s (all are listed above); "
+                          "name a checkpoint of this preset", differences.count, differences.first)
+               : error_none();
 }
 
 // ---- saving ----
