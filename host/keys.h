@@ -154,6 +154,10 @@ X(prompt., max_tokens, INT, "4096", BETWEEN(8, 1048576), "captions, and only the
 END(prompt) \
 BEGIN(demo) \
 X(demo., seeds, INTS, "[1, 2, 3]", BETWEEN(0, 2147483647), "one run of all stages each") \
+X(demo., corpus, INT, "2304", BETWEEN(256, 1000000), "passages drawn") \
+X(demo., queries, INT, "400", BETWEEN(16, 1000000), "queries drawn to train on, and as many to test") \
+X(demo., reader_steps, INT, "300", BETWEEN(0, 2147483647), "steps that make the reader, before its adapter") \
+X(demo., refit_steps, INT, "100", BETWEEN(0, 2147483647), "steps of the adapter on what the trained heads retrieve") \
 END(demo) \
 BEGIN(evaluate) \
 X(evaluate., k, INT, "2", BETWEEN(1, 4096), "passages per head") \

@@ -33,7 +33,7 @@ typedef struct {
 
 static void note(Differences *differences, const char *what, const char *name, const char *detail) {
     if (differences->count == 0) {
-        snprintf(differences->first, sizeof differences->first, "%s '%s'", what, name);
+        snprintf(differences->first, sizeof differences->first, "%s '%.110s'", what, name);
     }
     if (differences->count++ < MOST_LISTED) {
         LOG(ERROR, "weights: %s '%s'%s%s", what, name, detail[0] ? ": " : "", detail);
