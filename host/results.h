@@ -96,5 +96,6 @@ Error run_result_write(const RunResult *result, const char *path);
 // EXIT_NO_INPUT, EXIT_BAD_DATA (with what is wrong). Checked: at least one query and one class, sizes of
 // all arrays, ranges of classes, 2k passages per query or one (closed book), names that occur once.
 Error run_result_read_new(RunResult **out, const char *path);
+Error run_result_parse_new(RunResult **out, const void *text, size_t size); // the same in memory
 
 #endif

@@ -326,10 +326,9 @@ static Error read_root(RunResult *result, json_t *root) {
     return error_none();
 }
 
-Error run_result_read_new(RunResult **out, const char *path) {
+// Takes over root, which may be NULL beside an error.
+static Error take_root(RunResult **out, json_t *root, Error error) {
     *out = NULL;
-    json_t *root = NULL;
-    Error error = json_read_new(&root, path, FILE_LIMIT);
     if (!error.code) {
         *out = xcalloc(1, sizeof **out);
         error = read_root(*out, root);
@@ -340,4 +339,16 @@ Error run_result_read_new(RunResult **out, const char *path) {
         *out = NULL;
     }
     return error;
+}
+
+Error run_result_parse_new(RunResult **out, const void *text, size_t size) {
+    json_t *root = NULL;
+    const Error error = json_parse_new(&root, text, size);
+    return take_root(out, root, error);
+}
+
+Error run_result_read_new(RunResult **out, const char *path) {
+    json_t *root = NULL;
+    const Error error = json_read_new(&root, path, FILE_LIMIT);
+    return take_root(out, root, error);
 }

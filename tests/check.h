@@ -114,6 +114,7 @@ const char *check_fixture(const char *path); // a file under tests/data; fails w
 const char *check_tmpdir(void);
 // Runs a command line by /bin/sh; returns the exit code (128 + signal if killed) and, in *output
 // (caller frees; may be NULL), stdout and stderr together.
+const char *check_program(void); // path of jomed, beside the test binary
 int check_run(char **output, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -7,16 +7,6 @@
 #include "check.h"
 #include "host/file.h"
 
-// The program lies beside the test binary.
-static const char *program(void) {
-    static char path[4096];
-    const ssize_t n = readlink("/proc/self/exe", path, sizeof path - 8);
-    CHECK(n > 0, "readlink");
-    path[n] = '\0';
-    strcpy(strrchr(path, '/') + 1, "jomed");
-    return path;
-}
-
 TEST(main_surface) {
     const struct {
         const char *arguments;
@@ -40,7 +30,7 @@ TEST(main_surface) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         if (CASE("%s", cases[i].arguments)) {
             char *output;
-            const int code = check_run(&output, "%s %s", program(), cases[i].arguments);
+            const int code = check_run(&output, "%s %s", check_program(), cases[i].arguments);
             EXPECT(code == cases[i].code, "code %d: %s", code, output);
             EXPECT(strstr(output, cases[i].want), "no '%s' in: %s", cases[i].want, output);
             free(output);
@@ -53,7 +43,7 @@ TEST(main_config_file) {
     const char *bad = "reader:\n  lr: 2\n  sede: 1\nlora_dropout: 0.5\nreader.lora_dropout: 0.5\n";
     EXPECT(file_replace(path, bad, strlen(bad)).code == EXIT_OK, "write");
     char *output;
-    const int code = check_run(&output, "%s doctor %s reader.rank=3", program(), path);
+    const int code = check_run(&output, "%s doctor %s reader.rank=3", check_program(), path);
     EXPECT(code == EXIT_CONFIG, "code %d", code);
     const char *wants[] = {
         "c.yaml:3:3: unknown key 'reader.sede'",
@@ -72,7 +62,7 @@ TEST(main_odd_environment) {
     char *output;
     const char *directory = check_tmpdir();
     EXPECT(check_run(&output, "env -i LC_ALL=de_DE.UTF-8 %s doctor retriever.lr=0.5 run.dir=%s",
-                     program(), directory) == EXIT_OK,
+                     check_program(), directory) == EXIT_OK,
            "%s", output);
     EXPECT(strstr(output, "can be written"), "%s", output);
     free(output);
