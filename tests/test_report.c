@@ -53,8 +53,8 @@ static RunResult *toy_run(int seed, bool is_better) {
     static const double rag_yes[Q] = {0.1, 0.4, 0.2, 0.3};
     static const double each[Q * P * C] = {0.9, 0.1, 0.6, 0.4, 0.7, 0.3, 0.45, 0.55,
                                            0.8, 0.2, 0.6, 0.4, 0.1, 0.9, 0.6, 0.4};
-    static const float scores[2 * Q * P] = {0.9f, 0.3f, 0.2f, 0.3f, 0.5f, 0.3f, 0.1f, 0.3f,
-                                            0.3f, 0.1f, 0.3f, 0.8f, 0.3f, 0.6f, 0.3f, 0.7f};
+    static const float scores[2 * Q * P] = {0.9f, 0.05f, 0.2f, 0.05f, 0.5f, 0.05f, 0.1f, 0.05f,
+                                            0.95f, 0.1f, 0.95f, 0.8f, 0.95f, 0.6f, 0.95f, 0.7f};
     static const int lengths[Q * P] = {3, 5, 2, 9, 1, 1, 7, 4};
     static const int joint_predicted[Q * P] = {0, 0, 1, 1, 1, 0, 0, 0};
     const int joint[ANSWER_COUNT][Q] = {
