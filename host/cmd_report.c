@@ -27,7 +27,8 @@ static char **runs_below_new(const char *dir, int *count) {
     }
     free(own);
     if (*count == 0) {
-        die(EXIT_NO_INPUT, "%s: no directory seed-* and no results.json; name the runs by run.dirs", dir);
+        die(EXIT_NO_INPUT, "%s: no directory seed-* and no results.json; name the runs by run.dirs",
+            dir);
     }
     return dirs;
 }
@@ -37,7 +38,8 @@ int cmd_report(const Config *config) {
     const char *fallback = is_named ? "runs/report" : "runs/demo";
     const char *base = config->run.dir[0] ? config->run.dir : fallback;
     RunsReport report = {.dir = config->report.dir[0] ? config->report.dir : base,
-                         .baseline = config->report.baseline, .system = config->report.system};
+                         .baseline = config->report.baseline,
+                         .system = config->report.system};
     if (is_named) {
         report_runs(&report, config->run.dirs.items, config->run.dirs.count);
         return report.worst;

@@ -16,7 +16,8 @@ static double mean_accuracy(const RunList *runs, DemoSystem which) {
     int count = 0;
     for (int i = 0; i < runs->count; i++) {
         const SystemResult *system = run_list_system(runs, i, demo_system_name(which));
-        sum += system ? system_accuracy(runs->items[i].result, system, ANSWER_MIXTURE, SUBSET_ALL) : 0;
+        sum +=
+            system ? system_accuracy(runs->items[i].result, system, ANSWER_MIXTURE, SUBSET_ALL) : 0;
         count += system != NULL;
     }
     return count ? sum / count : NAN;
@@ -46,8 +47,8 @@ void demo_warnings(const RunList *runs) {
 }
 
 Verdict demo_verdict(char **text, const RunList *runs) {
-    const Gain gain = gain_of(runs, demo_system_name(DEMO_JOINT), demo_system_name(DEMO_RAG), SUBSET_ALL,
-                              false);
+    const Gain gain =
+        gain_of(runs, demo_system_name(DEMO_JOINT), demo_system_name(DEMO_RAG), SUBSET_ALL, false);
     if (gain.runs < runs->count || gain.runs == 0) {
         *text = xformat_new("no verdict: %d of %d runs have both systems", gain.runs, runs->count);
         return VERDICT_NONE;
@@ -55,10 +56,11 @@ Verdict demo_verdict(char **text, const RunList *runs) {
     const Bootstrap b = gain.accuracy;
     const bool holds = b.mean >= LEAST_GAIN && b.p < LARGEST_P;
     *text = xformat_new(
-        "joint - RAG: %+.1f points, 95%% interval %.1f to %.1f, p = %.2g (paired bootstrap over queries, "
+        "joint - RAG: %+.1f points, 95%% interval %.1f to %.1f, p = %.2g (paired bootstrap over "
+        "queries, "
         "%d resamples, seeds as strata); queries gained %d, lost %d; McNemar p = %.2g\n"
         "%s: joint - RAG is %s 10 points with p < 0.01",
-        100 * b.mean, 100 * b.low, 100 * b.high, b.p, GAIN_RESAMPLES, gain.won, gain.lost, gain.mcnemar,
-        holds ? "PASS" : "FAIL", holds ? "at least" : "not at least");
+        100 * b.mean, 100 * b.low, 100 * b.high, b.p, GAIN_RESAMPLES, gain.won, gain.lost,
+        gain.mcnemar, holds ? "PASS" : "FAIL", holds ? "at least" : "not at least");
     return holds ? VERDICT_PASS : VERDICT_FAIL;
 }

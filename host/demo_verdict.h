@@ -4,12 +4,13 @@
 
 #include "runs.h"
 
-// The claim: joint - RAG is at least 10 points with p < 0.01 (paired bootstrap over queries, the seeds as
-// strata). Missing runs, or runs without these systems, are not judged.
+// The claim: joint - RAG is at least 10 points with p < 0.01 (paired bootstrap over queries, the
+// seeds as strata). Missing runs, or runs without these systems, are not judged.
 typedef enum { VERDICT_PASS, VERDICT_FAIL, VERDICT_NONE } Verdict;
 // *text (caller frees) says the gain with its interval, and the verdict, in one or two lines.
 Verdict demo_verdict(char **text, const RunList *runs);
-// Logs a warning for each number outside what the recipe leads one to expect; these are no failures.
+// Logs a warning for each number outside what the recipe leads one to expect; these are no
+// failures.
 void demo_warnings(const RunList *runs);
 
 #endif

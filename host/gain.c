@@ -50,18 +50,22 @@ static void free_paired(Paired *paired) {
     free(paired->scratch);
 }
 
-Gain gain_of(const RunList *runs, const char *system, const char *baseline, Subset subset, bool with_f1) {
+Gain gain_of(const RunList *runs, const char *system, const char *baseline, Subset subset,
+             bool with_f1) {
     const Bootstrap unknown = {NAN, NAN, NAN, NAN};
     Gain gain = {.accuracy = unknown, .f1 = unknown, .mcnemar = NAN};
     size_t room = 1;
     for (int i = 0; i < runs->count; i++) {
         room += runs->items[i].result ? (size_t)runs->items[i].result->Q : 0;
     }
-    Paired paired = {.gold = xmalloc(room, sizeof(int)), .system = xmalloc(room, sizeof(int)),
-                     .baseline = xmalloc(room, sizeof(int)), .stratum = xmalloc(room, sizeof(int)),
+    Paired paired = {.gold = xmalloc(room, sizeof(int)),
+                     .system = xmalloc(room, sizeof(int)),
+                     .baseline = xmalloc(room, sizeof(int)),
+                     .stratum = xmalloc(room, sizeof(int)),
                      .scratch = xmalloc(3 * room, sizeof(int))};
     for (int i = 0; i < runs->count; i++) {
-        const SystemResult *a = run_list_system(runs, i, system), *b = run_list_system(runs, i, baseline);
+        const SystemResult *a = run_list_system(runs, i, system),
+                           *b = run_list_system(runs, i, baseline);
         if (a && b) {
             paired.C = runs->items[i].result->C;
             append_run(&paired, runs->items[i].result, a, b, subset);
@@ -81,8 +85,8 @@ Gain gain_of(const RunList *runs, const char *system, const char *baseline, Subs
                                                 GAIN_RESAMPLES, 1);
         gain.mcnemar = analysis_mcnemar(gain.won, gain.lost);
         if (with_f1) {
-            gain.f1 = analysis_bootstrap(f1_difference, &paired, paired.stratum, paired.n, paired.strata,
-                                         GAIN_RESAMPLES, 1);
+            gain.f1 = analysis_bootstrap(f1_difference, &paired, paired.stratum, paired.n,
+                                         paired.strata, GAIN_RESAMPLES, 1);
         }
     }
     free(difference);

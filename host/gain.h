@@ -16,6 +16,7 @@ typedef struct {
     double mcnemar;      // exact test of these two, queries of all runs together
 } Gain;
 // Over the queries of a subset that both systems answered; runs where it is empty are left out.
-Gain gain_of(const RunList *runs, const char *system, const char *baseline, Subset subset, bool with_f1);
+Gain gain_of(const RunList *runs, const char *system, const char *baseline, Subset subset,
+             bool with_f1);
 
 #endif

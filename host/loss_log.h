@@ -14,8 +14,8 @@ typedef struct {
     int count;
 } LossLog;
 
-// Lines are objects with "loss", "step" or "current_steps", and "stage". Lines that are none of this, as a
-// torn last one, are skipped with a warning. EXIT_NO_INPUT when there is no file.
+// Lines are objects with "loss", "step" or "current_steps", and "stage". Lines that are none of
+// this, as a torn last one, are skipped with a warning. EXIT_NO_INPUT when there is no file.
 Error loss_log_read_new(LossLog *out, const char *path);
 void loss_log_free(LossLog *log);
 const LossStage *loss_log_find(const LossLog *log, const char *stage); // NULL when absent

@@ -1,6 +1,6 @@
 // report: what runs found, as one HTML page that needs nothing else, and its tables as files.
 //
-//   report.html         style, figures (SVG) and pictures (PNG) inside; no script, no address outside
+//   report.html         style, figures (SVG), pictures (PNG) inside; no script, no address outside
 //   tables/NAME.csv     and .md, .tex: every table of the page
 #ifndef JOMED_HOST_REPORT_H
 #define JOMED_HOST_REPORT_H

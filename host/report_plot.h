@@ -1,5 +1,5 @@
-// report_plot: figures of a report as inline SVG. Colours and fonts come from the page's style sheet:
-// classes s0..s6 are series, axis and grid the frame, so that a dark page works too.
+// report_plot: figures of a report as inline SVG. Colours and fonts come from the page's style
+// sheet: classes s0..s6 are series, axis and grid the frame, so that a dark page works too.
 #ifndef JOMED_HOST_REPORT_PLOT_H
 #define JOMED_HOST_REPORT_PLOT_H
 
@@ -16,8 +16,8 @@ void plot_losses(FILE *out, const char *title, const LossStage *const *stages, i
 // Steps of the window of a curve of n steps: about a 25th, odd.
 int plot_window(int n);
 
-// Bars of the main table: what the mixture reaches, what the oracle would, and the floor (a mark) of the
-// oracle table, which may be NULL.
+// Bars of the main table: what the mixture reaches, what the oracle would, and the floor (a mark)
+// of the oracle table, which may be NULL.
 void plot_oracle_gap(FILE *out, const Table *main, const Table *oracle);
 // Gain over the baseline with its interval, one line per system of the gain table.
 void plot_gains(FILE *out, const Table *gain);

@@ -27,7 +27,8 @@ void report_runs(RunsReport *report, char *const *dirs, int count) {
     }
     if (runs->present == 0) {
         die(report->worst ? report->worst : EXIT_NO_INPUT,
-            "report: none of %d runs has results, such as '%s/results.json'; run them first", count, dirs[0]);
+            "report: none of %d runs has results, such as '%s/results.json'; run them first", count,
+            dirs[0]);
     }
     TableList tables = summary_tables_new(runs, report->baseline, report->system);
     print_table(&tables, "main");
@@ -38,8 +39,10 @@ void report_runs(RunsReport *report, char *const *dirs, int count) {
         report->verdict = demo_verdict(&verdict, runs);
         printf("\n%s\n", verdict);
     }
-    static const char *const tones[] = {[VERDICT_PASS] = "good", [VERDICT_FAIL] = "bad", [VERDICT_NONE] = "open"};
-    const Report page = {report->dir, runs, &tables, report->baseline, report->system, verdict,
+    static const char *const tones[] = {
+        [VERDICT_PASS] = "good", [VERDICT_FAIL] = "bad", [VERDICT_NONE] = "open"};
+    const Report page = {report->dir,           runs,           &tables,
+                         report->baseline,      report->system, verdict,
                          tones[report->verdict]};
     report_write(&page);
     printf("\nreport: %s/report.html, tables in %s/tables\n", report->dir, report->dir);

@@ -41,7 +41,8 @@ static void facts_free(FactList *facts) {
 // ---- making one ----
 RunResult *run_result_new(const char *task, int seed, int k, const Dataset *queries) {
     RunResult *result = xcalloc(1, sizeof *result);
-    *result = (RunResult){.task = xstrdup(task), .commit = xstrdup(version_commit), .seed = seed, .k = k, .Q = queries->n, .C = queries->C};
+    *result = (RunResult){.task = xstrdup(task), .commit = xstrdup(version_commit), .seed = seed,
+                          .k = k, .Q = queries->n, .C = queries->C};
     result->classes = xcalloc((size_t)result->C, sizeof *result->classes);
     for (int c = 0; c < result->C; c++) {
         result->classes[c] = xstrdup(queries->class_names[c]);

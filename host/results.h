@@ -1,13 +1,16 @@
-// results: what one run found, as one file (results.json) from which every table and figure is computed.
+// results: what one run found, as one file (results.json) from which every table and figure is
+// computed.
 //
-// It holds predictions, not metrics: report derives accuracy, F1, AUC, oracles and significance from it,
-// so that a number in a table can always be computed again. Layout of results.json:
+// It holds predictions, not metrics: report derives accuracy, F1, AUC, oracles and significance
+// from it, so that a number in a table can always be computed again. Layout of results.json:
 //
-//   {"version": 1, "task": "demo", "commit": "..", "seed": 1, "k": 2, "classes": [names], "gold": [class of each query],
+//   {"version": 1, "task": "demo", "commit": "..", "seed": 1, "k": 2, "classes": [names],
+//    "gold": [class of each query],
 //    "inconsistent": [0 or 1 of each query], "facts": {name: number},
 //    "systems": [{"name": "joint", "facts": {name: number},
 //                 "answers": {"mixture": [class], "logit fusion": [class], ...},
-//                 "predicted": [class with each passage, row-major (Q,P)], "passages": [rows (Q,P)],
+//                 "predicted": [class with each passage, row-major (Q,P)],
+//                 "passages": [rows (Q,P)],
 //                 "probability": [of the mixture, row-major (Q,C)],
 //                 and where known: "passage_probability": [with each passage, row-major (Q,P,C)],
 //                 "scores": [under the image, then under the text head, row-major (2,Q,P)],
@@ -77,7 +80,8 @@ typedef struct {
 
 RunResult *run_result_new(const char *task, int seed, int k, const Dataset *queries);
 void run_result_free(RunResult *result);
-// Copies an evaluation under a name. utility may be NULL. Returns the new system (valid until the next add).
+// Copies an evaluation under a name. utility may be NULL. Returns the new system (valid until the
+// next add).
 SystemResult *run_result_add(RunResult *result, const char *name, const Evaluation *evaluation,
                              const UtilityModel *utility);
 SystemResult *run_result_append(RunResult *result); // an empty one, to be filled
@@ -93,8 +97,9 @@ void run_result_picture(RunResult *result, Dataset *queries, Dataset *corpus, in
 const SystemResult *run_result_find(const RunResult *result, const char *name); // NULL when absent
 
 Error run_result_write(const RunResult *result, const char *path);
-// EXIT_NO_INPUT, EXIT_BAD_DATA (with what is wrong). Checked: at least one query and one class, sizes of
-// all arrays, ranges of classes, 2k passages per query or one (closed book), names that occur once.
+// EXIT_NO_INPUT, EXIT_BAD_DATA (with what is wrong). Checked: at least one query and one class,
+// sizes of all arrays, ranges of classes, 2k passages per query or one (closed book), names that
+// occur once.
 Error run_result_read_new(RunResult **out, const char *path);
 Error run_result_parse_new(RunResult **out, const void *text, size_t size); // the same in memory
 

@@ -48,16 +48,17 @@ static json_t *json_facts(const FactList *facts) {
     json_t *object = json_object();
     for (int i = 0; i < facts->count; i++) {
         const double value = facts->items[i].value;
-        json_object_set_new(object, facts->items[i].name, isfinite(value) ? json_real(value) : json_null());
+        json_object_set_new(object, facts->items[i].name,
+                            isfinite(value) ? json_real(value) : json_null());
     }
     return object;
 }
 
 static json_t *json_utility(const UtilityModel *utility) {
-    return json_pack("{s:o s:o s:o s:f}", "mean", json_doubles(utility->mean, UTILITY_FEATURES, false),
-                     "scale", json_doubles(utility->scale, UTILITY_FEATURES, false), "weight",
-                     json_doubles(utility->weight, UTILITY_FEATURES, false), "intercept",
-                     utility->intercept);
+    return json_pack(
+        "{s:o s:o s:o s:f}", "mean", json_doubles(utility->mean, UTILITY_FEATURES, false), "scale",
+        json_doubles(utility->scale, UTILITY_FEATURES, false), "weight",
+        json_doubles(utility->weight, UTILITY_FEATURES, false), "intercept", utility->intercept);
 }
 
 static json_t *json_system(const RunResult *result, const SystemResult *system) {
@@ -67,16 +68,17 @@ static json_t *json_system(const RunResult *result, const SystemResult *system) 
         json_object_set_new(answers, answer_name((Answer)a), json_ints(system->answers[a], Q));
     }
     json_t *object = json_pack(
-        "{s:s s:i s:o s:o s:o s:o s:o}", "name", system->name, "passages_per_query", system->P, "facts",
-        json_facts(&system->facts), "answers", answers, "predicted", json_ints(system->predicted, places),
-        "passages", json_ints(system->passages, places), "probability",
-        json_doubles(system->probability, Q * result->C, false));
+        "{s:s s:i s:o s:o s:o s:o s:o}", "name", system->name, "passages_per_query", system->P,
+        "facts", json_facts(&system->facts), "answers", answers, "predicted",
+        json_ints(system->predicted, places), "passages", json_ints(system->passages, places),
+        "probability", json_doubles(system->probability, Q * result->C, false));
     if (system->passage_probability) {
         json_object_set_new(object, "passage_probability",
                             json_doubles(system->passage_probability, places * result->C, true));
     }
     if (system->scores) {
-        json_object_set_new(object, "scores", json_rounded_floats(system->scores, INDEX_SIDES * places));
+        json_object_set_new(object, "scores",
+                            json_rounded_floats(system->scores, INDEX_SIDES * places));
     }
     if (system->caption_length) {
         json_object_set_new(object, "caption_length", json_ints(system->caption_length, places));
@@ -98,7 +100,8 @@ static json_t *json_picture(const Picture *picture) {
         }
         json_object_set_new(systems, picture->systems[s].system, list);
     }
-    return json_pack("{s:s s:s s:o}", "query", picture->query, "gold", picture->gold, "systems", systems);
+    return json_pack("{s:s s:s s:o}", "query", picture->query, "gold", picture->gold, "systems",
+                     systems);
 }
 
 Error run_result_write(const RunResult *result, const char *path) {
@@ -116,11 +119,11 @@ Error run_result_write(const RunResult *result, const char *path) {
     for (int i = 0; i < result->picture_count; i++) {
         json_array_append_new(pictures, json_picture(&result->pictures[i]));
     }
-    json_t *root = json_pack("{s:i s:s s:s s:i s:i s:o s:o s:o s:o s:o s:o}", "version", VERSION, "task",
-                             result->task, "commit", result->commit, "seed", result->seed, "k", result->k, "classes", classes,
-                             "gold", json_ints(result->gold, (size_t)result->Q), "inconsistent",
-                             inconsistent, "facts", json_facts(&result->facts), "systems", systems,
-                             "pictures", pictures);
+    json_t *root = json_pack(
+        "{s:i s:s s:s s:i s:i s:o s:o s:o s:o s:o s:o}", "version", VERSION, "task", result->task,
+        "commit", result->commit, "seed", result->seed, "k", result->k, "classes", classes, "gold",
+        json_ints(result->gold, (size_t)result->Q), "inconsistent", inconsistent, "facts",
+        json_facts(&result->facts), "systems", systems, "pictures", pictures);
     CHECK(root, "results of '%s' are not valid UTF-8", result->task);
     char *text = json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(9));
     json_decref(root);
@@ -139,7 +142,8 @@ static bool read_ints(int *out, const json_t *array, size_t n, int low, int high
     }
     for (size_t i = 0; i < n; i++) {
         const json_t *value = json_array_get(array, i);
-        if (!json_is_integer(value) || json_integer_value(value) < low || json_integer_value(value) > high) {
+        if (!json_is_integer(value) || json_integer_value(value) < low ||
+            json_integer_value(value) > high) {
             return false;
         }
         out[i] = (int)json_integer_value(value);
@@ -227,9 +231,9 @@ static bool read_system(RunResult *result, json_t *object) {
     const char *name = NULL;
     int P = 0;
     json_t *facts, *answers, *predicted, *passages, *probability;
-    if (json_unpack(object, "{s:s s:i s:o s:o s:o s:o s:o}", "name", &name, "passages_per_query", &P,
-                    "facts", &facts, "answers", &answers, "predicted", &predicted, "passages", &passages,
-                    "probability", &probability) != 0 ||
+    if (json_unpack(object, "{s:s s:i s:o s:o s:o s:o s:o}", "name", &name, "passages_per_query",
+                    &P, "facts", &facts, "answers", &answers, "predicted", &predicted, "passages",
+                    &passages, "probability", &probability) != 0 ||
         P < 1 || (P != 1 && P != 2 * result->k) || run_result_find(result, name)) {
         return false;
     }
@@ -249,8 +253,9 @@ static bool read_system(RunResult *result, json_t *object) {
                    read_doubles_new(&system->probability, probability, Q * result->C);
     for (int a = 0; a < ANSWER_COUNT; a++) {
         system->answers[a] = xmalloc(Q, sizeof(int));
-        is_good = is_good && read_ints(system->answers[a], json_object_get(answers, answer_name((Answer)a)),
-                                       Q, 0, result->C - 1);
+        is_good = is_good &&
+                  read_ints(system->answers[a], json_object_get(answers, answer_name((Answer)a)), Q,
+                            0, result->C - 1);
     }
     return is_good && read_reranking(result, system, object);
 }
@@ -281,17 +286,18 @@ static Error read_root(RunResult *result, json_t *root) {
     int version = 0;
     const char *task = NULL;
     json_t *classes, *gold, *inconsistent, *facts, *systems, *pictures, *item;
-    if (json_unpack(root, "{s:i s:s s:i s:i s:o s:o s:o s:o s:o s:o}", "version", &version, "task", &task,
-                    "seed", &result->seed, "k", &result->k, "classes", &classes, "gold", &gold,
-                    "inconsistent", &inconsistent, "facts", &facts, "systems", &systems, "pictures",
-                    &pictures) != 0 ||
+    if (json_unpack(root, "{s:i s:s s:i s:i s:o s:o s:o s:o s:o s:o}", "version", &version, "task",
+                    &task, "seed", &result->seed, "k", &result->k, "classes", &classes, "gold",
+                    &gold, "inconsistent", &inconsistent, "facts", &facts, "systems", &systems,
+                    "pictures", &pictures) != 0 ||
         version != VERSION) {
         return bad("not a results.json of version 1");
     }
     result->task = xstrdup(task);
     result->commit = text_of(root, "commit");
-    if (json_array_size(classes) < 1 || json_array_size(classes) > 65536 || json_array_size(gold) < 1 ||
-        json_array_size(gold) > INT32_MAX / 2 || result->k < 0 || result->k > 32768) {
+    if (json_array_size(classes) < 1 || json_array_size(classes) > 65536 ||
+        json_array_size(gold) < 1 || json_array_size(gold) > INT32_MAX / 2 || result->k < 0 ||
+        result->k > 32768) {
         return bad("no classes, no queries, or k out of range");
     }
     result->C = (int)json_array_size(classes);
@@ -316,7 +322,8 @@ static Error read_root(RunResult *result, json_t *root) {
     read_facts(&result->facts, facts);
     json_array_foreach(systems, i, item) {
         if (!read_system(result, item)) {
-            return error_at(EXIT_BAD_DATA, 0, "system %zu does not fit its queries and classes; run it again", i);
+            return error_at(EXIT_BAD_DATA, 0,
+                            "system %zu does not fit its queries and classes; run it again", i);
         }
     }
     result->pictures = xcalloc(json_array_size(pictures) + 1, sizeof *result->pictures);

@@ -39,7 +39,8 @@ RunList *run_list_new(char *const *dirs, int count) {
             const RunResult *other = runs->items[j].result;
             const char *why = other ? why_not_beside(other, run->result) : NULL;
             if (why) {
-                die(EXIT_BAD_DATA, "%s: %s '%s'; report them apart", dirs[i], why, runs->items[j].dir);
+                die(EXIT_BAD_DATA, "%s: %s '%s'; report them apart", dirs[i], why,
+                    runs->items[j].dir);
             }
         }
     }

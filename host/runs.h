@@ -14,8 +14,9 @@ typedef struct {
     int count, present; // runs named, runs with results
 } RunList;
 
-// Reads dirs[i]/results.json. A run that cannot be read is kept as missing, with a warning. Dies with
-// EXIT_BAD_DATA when two runs cannot stand in one table: another task, classes or k, or the same seed.
+// Reads dirs[i]/results.json. A run that cannot be read is kept as missing, with a warning. Dies
+// with EXIT_BAD_DATA when two runs cannot stand in one table: another task, classes or k, or the
+// same seed.
 RunList *run_list_new(char *const *dirs, int count);
 void run_list_free(RunList *runs);
 const RunResult *run_list_first(const RunList *runs); // the first that is there, or NULL

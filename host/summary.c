@@ -24,7 +24,8 @@ bool *subset_new(const RunResult *run, const SystemResult *system, Subset subset
     return use;
 }
 
-double system_accuracy(const RunResult *run, const SystemResult *system, Answer answer, Subset subset) {
+double system_accuracy(const RunResult *run, const SystemResult *system, Answer answer,
+                       Subset subset) {
     bool *use = subset_new(run, system, subset);
     const double out = analysis_oracle(system->answers[answer], run->gold, use, run->Q, 1, 1);
     free(use);
@@ -42,7 +43,8 @@ static double oracle_at(const RunResult *run, const SystemResult *system, int n,
         P = 0;
         for (int p = 0; p < system->P; p++) {
             if (is_closed_book(system) || p % k < most) {
-                first[q * (is_closed_book(system) ? 1 : 2 * most) + P++] = system->predicted[q * system->P + p];
+                first[q * (is_closed_book(system) ? 1 : 2 * most) + P++] =
+                    system->predicted[q * system->P + p];
             }
         }
     }
@@ -123,12 +125,13 @@ Table *summary_main_new(const RunList *runs) {
                          c < MAIN_COLUMNS ? "" : ", inc.");
     }
     fill_systems(table, runs, main_value);
-    table_note(table,
-               "inc.: the queries whose passages lead the reader with the frozen retriever to different "
-               "answers, %.1f%% of all. Oracle: some passage leads to the right answer. "
-               "Mean and sample sd over %d run%s; %d missing.",
-               inconsistent_percent(runs), runs->present, runs->present == 1 ? "" : "s",
-               runs->count - runs->present);
+    table_note(
+        table,
+        "inc.: the queries whose passages lead the reader with the frozen retriever to different "
+        "answers, %.1f%% of all. Oracle: some passage leads to the right answer. "
+        "Mean and sample sd over %d run%s; %d missing.",
+        inconsistent_percent(runs), runs->present, runs->present == 1 ? "" : "s",
+        runs->count - runs->present);
     return table;
 }
 
@@ -153,7 +156,8 @@ Table *summary_runs_new(const RunList *runs) {
         for (int s = 0; s < count; s++) {
             const SystemResult *system = run_list_system(runs, i, names[s]);
             const bool has = system != NULL;
-            const double accuracy = has ? system_accuracy(run, system, ANSWER_MIXTURE, SUBSET_ALL) : NAN;
+            const double accuracy =
+                has ? system_accuracy(run, system, ANSWER_MIXTURE, SUBSET_ALL) : NAN;
             table_set_mean(table, row, 2 + s, &accuracy, &has, 1);
         }
     }
@@ -163,14 +167,16 @@ Table *summary_runs_new(const RunList *runs) {
 
 // ---- gains ----
 Table *summary_gain_new(const RunList *runs, const char *baseline, Subset subset) {
-    static const char *const heads[] = {"gain", "from", "to", "p", "gained", "lost", "McNemar p",
-                                        "F1 gain", "F1 from", "F1 to", "F1 p"};
+    static const char *const heads[] = {"gain",    "from",  "to",        "p",
+                                        "gained",  "lost",  "McNemar p", "F1 gain",
+                                        "F1 from", "F1 to", "F1 p"};
     static const Format formats[] = {FORMAT_POINTS, FORMAT_POINTS, FORMAT_POINTS, FORMAT_P,
-                                     FORMAT_COUNT, FORMAT_COUNT, FORMAT_P, FORMAT_POINTS,
+                                     FORMAT_COUNT,  FORMAT_COUNT,  FORMAT_P,      FORMAT_POINTS,
                                      FORMAT_POINTS, FORMAT_POINTS, FORMAT_P};
     const bool is_all = subset == SUBSET_ALL;
-    Table *table = table_new(is_all ? "gain" : "gain-inconsistent", is_all ? "Gain in accuracy and macro F1, points"
-                                                      : "Gain in accuracy on the inconsistent queries, points",
+    Table *table = table_new(is_all ? "gain" : "gain-inconsistent",
+                             is_all ? "Gain in accuracy and macro F1, points"
+                                    : "Gain in accuracy on the inconsistent queries, points",
                              "system", false);
     const int columns = is_all ? 11 : 7;
     for (int c = 0; c < columns; c++) {
@@ -184,19 +190,22 @@ Table *summary_gain_new(const RunList *runs, const char *baseline, Subset subset
         }
         const Gain g = gain_of(runs, names[s], baseline, subset, is_all);
         const bool is_known = g.runs > 0;
-        const double values[] = {g.accuracy.mean, g.accuracy.low, g.accuracy.high, g.accuracy.p, g.won,
-                                 g.lost, g.mcnemar, g.f1.mean, g.f1.low, g.f1.high, g.f1.p};
+        const double values[] = {g.accuracy.mean, g.accuracy.low, g.accuracy.high, g.accuracy.p,
+                                 g.won,           g.lost,         g.mcnemar,       g.f1.mean,
+                                 g.f1.low,        g.f1.high,      g.f1.p};
         const int row = table_add_row(table, "%s", names[s]);
         for (int c = 0; c < columns; c++) {
             table_set_mean(table, row, c, &values[c], &is_known, 1);
         }
     }
     free(names);
-    table_note(table,
-               "Mixture answers against '%s'. 95%% interval and p: paired bootstrap over queries, %d resamples, "
-               "runs as strata of equal weight; p cannot fall below %.1g. Gained and lost: queries only "
-               "the system, only the baseline gets right; McNemar: exact, queries of all runs together.",
-               baseline, GAIN_RESAMPLES, 2.0 / (GAIN_RESAMPLES + 1));
+    table_note(
+        table,
+        "Mixture answers against '%s'. 95%% interval and p: paired bootstrap over queries, %d "
+        "resamples, "
+        "runs as strata of equal weight; p cannot fall below %.1g. Gained and lost: queries only "
+        "the system, only the baseline gets right; McNemar: exact, queries of all runs together.",
+        baseline, GAIN_RESAMPLES, 2.0 / (GAIN_RESAMPLES + 1));
     return table;
 }
 
@@ -205,7 +214,8 @@ enum { METRIC_COUNT = 6 };
 
 static double metric_value(const RunResult *run, const SystemResult *system, int which) {
     const size_t C = (size_t)run->C;
-    int *gold = xmalloc((size_t)run->Q, sizeof *gold), *said = xmalloc((size_t)run->Q, sizeof *said), n = 0;
+    int *gold = xmalloc((size_t)run->Q, sizeof *gold),
+        *said = xmalloc((size_t)run->Q, sizeof *said), n = 0;
     double *probability = xmalloc((size_t)run->Q * C, sizeof *probability);
     for (int q = 0; q < run->Q; q++) {
         if (run->gold[q] >= 0) {
@@ -216,8 +226,8 @@ static double metric_value(const RunResult *run, const SystemResult *system, int
     }
     const ClassMetrics m = metrics_classify(said, gold, n, run->C);
     const MedmnistMetrics medmnist = metrics_medmnist(probability, gold, n, run->C);
-    const double values[METRIC_COUNT] = {m.accuracy, m.macro_precision, m.macro_recall, m.macro_f1,
-                                         medmnist.auc, medmnist.acc};
+    const double values[METRIC_COUNT] = {m.accuracy, m.macro_precision, m.macro_recall,
+                                         m.macro_f1, medmnist.auc,      medmnist.acc};
     free(gold);
     free(said);
     free(probability);
@@ -226,14 +236,16 @@ static double metric_value(const RunResult *run, const SystemResult *system, int
 
 static Table *metrics_table_new(const RunList *runs) {
     static const char *const heads[METRIC_COUNT] = {"accuracy", "macro precision", "macro recall",
-                                                    "macro F1", "MedMNIST AUC", "MedMNIST ACC"};
+                                                    "macro F1", "MedMNIST AUC",    "MedMNIST ACC"};
     Table *table = table_new("metrics", "Classification by the mixture, percent", "system", true);
     for (int c = 0; c < METRIC_COUNT; c++) {
         table_add_column(table, FORMAT_PERCENT, "%s", heads[c]);
     }
     fill_systems(table, runs, metric_value);
-    table_note(table, "Macro averages over the union of true and predicted classes, 0/0 counts as 0. AUC: mean "
-                      "over classes of one against the rest; n/a when a class has no query.");
+    table_note(
+        table,
+        "Macro averages over the union of true and predicted classes, 0/0 counts as 0. AUC: mean "
+        "over classes of one against the rest; n/a when a class has no query.");
     return table;
 }
 
@@ -275,20 +287,25 @@ static double oracle_value(const RunResult *run, const SystemResult *system, int
 static Table *oracle_table_new(const RunList *runs) {
     const RunResult *first = run_list_first(runs);
     const int steps = first ? oracle_columns(first->k) : 0;
-    Table *table = table_new("oracle", "Oracle with n passages per head, and the floor of a blind choice, percent",
-                             "system", true);
+    Table *table = table_new(
+        "oracle", "Oracle with n passages per head, and the floor of a blind choice, percent",
+        "system", true);
     for (int c = 0; c < 2 * (steps + 1); c++) {
         const char *suffix = c < steps + 1 ? "" : ", inc.";
         const int column = c % (steps + 1);
         if (column < steps) {
-            table_add_column(table, FORMAT_PERCENT, "oracle@%d%s", oracle_step(first->k, column), suffix);
+            table_add_column(table, FORMAT_PERCENT, "oracle@%d%s", oracle_step(first->k, column),
+                             suffix);
         } else {
             table_add_column(table, FORMAT_PERCENT, "floor%s", suffix);
         }
     }
     fill_systems(table, runs, oracle_value);
-    table_note(table, "oracle@n: some of the n best passages of each head leads to the right answer. Floor: mean over "
-                      "the passages. More passages raise the oracle by chance alone: compare with random ones.");
+    table_note(
+        table,
+        "oracle@n: some of the n best passages of each head leads to the right answer. Floor: mean "
+        "over "
+        "the passages. More passages raise the oracle by chance alone: compare with random ones.");
     return table;
 }
 
@@ -312,16 +329,20 @@ static double inconsistency_value(const RunResult *run, const SystemResult *syst
 }
 
 static Table *inconsistency_table_new(const RunList *runs) {
-    static const char *const heads[] = {"inconsistent", "fixed: on consistent", "fixed: on inconsistent",
-                                        "own: on consistent", "own: on inconsistent"};
-    Table *table = table_new("inconsistency", "Inconsistent retrieval predictions, percent", "system", true);
+    static const char *const heads[] = {"inconsistent", "fixed: on consistent",
+                                        "fixed: on inconsistent", "own: on consistent",
+                                        "own: on inconsistent"};
+    Table *table =
+        table_new("inconsistency", "Inconsistent retrieval predictions, percent", "system", true);
     for (int c = 0; c < 5; c++) {
         table_add_column(table, FORMAT_PERCENT, "%s", heads[c]);
     }
     fill_systems(table, runs, inconsistency_value);
-    table_note(table, "First column: share of queries whose passages lead to different answers. Then the "
-                      "mixture's accuracy, the queries split as the frozen retriever splits them (fixed, the same for "
-                      "all rows) and by the system's own passages.");
+    table_note(table,
+               "First column: share of queries whose passages lead to different answers. Then the "
+               "mixture's accuracy, the queries split as the frozen retriever splits them (fixed, "
+               "the same for "
+               "all rows) and by the system's own passages.");
     return table;
 }
 
@@ -330,7 +351,8 @@ static Table *inconsistency_table_new(const RunList *runs) {
 static double reranker_value(const RunResult *run, const SystemResult *system, int which) {
     const Reranker reranker = (Reranker)(which % RERANK_COUNT);
     const bool wants_scores = reranker == RERANK_SCORE || reranker == RERANK_UTILITY;
-    if (is_closed_book(system) || !system->passage_probability || (wants_scores && !system->scores) ||
+    if (is_closed_book(system) || !system->passage_probability ||
+        (wants_scores && !system->scores) ||
         (reranker == RERANK_UTILITY && !(system->utility && system->caption_length))) {
         return NAN;
     }
@@ -339,7 +361,8 @@ static double reranker_value(const RunResult *run, const SystemResult *system, i
     int *choice = xmalloc((size_t)run->Q, sizeof *choice);
     analysis_rerank(choice, reranker, views, system->utility, run->Q, system->P, run->C);
     for (int q = 0; q < run->Q; q++) {
-        choice[q] = system->predicted[q * system->P + choice[q]]; // the passage's answer is inherited
+        choice[q] =
+            system->predicted[q * system->P + choice[q]]; // the passage's answer is inherited
     }
     bool *use = subset_new(run, system, which < RERANK_COUNT ? SUBSET_ALL : SUBSET_INCONSISTENT);
     const double out = analysis_oracle(choice, run->gold, use, run->Q, 1, 1);
@@ -357,33 +380,42 @@ static Table *rerankers_table_new(const RunList *runs) {
         bool retrieves = false;
         for (int i = 0; i < runs->count; i++) {
             const SystemResult *system = run_list_system(runs, i, names[s]);
-            retrieves = retrieves || (system && !is_closed_book(system) && system->passage_probability);
+            retrieves =
+                retrieves || (system && !is_closed_book(system) && system->passage_probability);
         }
         if (retrieves) {
             names[known++] = names[s];
         }
     }
-    Table *table = known ? table_new("rerankers", "Rerankers: accuracy of the one passage they choose, percent",
+    Table *table = known ? table_new("rerankers",
+                                     "Rerankers: accuracy of the one passage they choose, percent",
                                      "chosen by", true)
                          : NULL;
     for (int c = 0; c < 2 * known; c++) {
-        table_add_column(table, FORMAT_PERCENT, "%s%s", names[c % known], c < known ? "" : ", inc.");
+        table_add_column(table, FORMAT_PERCENT, "%s%s", names[c % known],
+                         c < known ? "" : ", inc.");
     }
     for (int r = 0; r < RERANK_COUNT + 2 && table; r++) {
         const int mixture = 0, oracle = ANSWER_COUNT, main = r == RERANK_COUNT ? mixture : oracle;
-        const int row = r < RERANK_COUNT ? table_add_row(table, "%s", analysis_reranker_name((Reranker)r))
-                                         : table_add_row(table, r == RERANK_COUNT ? "(mixture of all)" : "(oracle)");
+        const int row =
+            r < RERANK_COUNT
+                ? table_add_row(table, "%s", analysis_reranker_name((Reranker)r))
+                : table_add_row(table, r == RERANK_COUNT ? "(mixture of all)" : "(oracle)");
         for (int c = 0; c < 2 * known; c++) {
             const bool is_inc = c >= known;
-            set_system(table, row, c, runs, names[c % known], r < RERANK_COUNT ? reranker_value : main_value,
+            set_system(table, row, c, runs, names[c % known],
+                       r < RERANK_COUNT ? reranker_value : main_value,
                        r < RERANK_COUNT ? r + is_inc * RERANK_COUNT : main + is_inc * MAIN_COLUMNS);
         }
     }
     if (table) {
-        table_note(table, "Each reranker picks one passage per query and inherits its answer; scores of the two "
-                          "heads are compared as they are. Utility: ridge "
-                          "regression of the gold score on both heads' scores, rank and caption length, fitted on "
-                          "the training queries; n/a where a system has no scores.");
+        table_note(
+            table,
+            "Each reranker picks one passage per query and inherits its answer; scores of the two "
+            "heads are compared as they are. Utility: ridge "
+            "regression of the gold score on both heads' scores, rank and caption length, fitted "
+            "on "
+            "the training queries; n/a where a system has no scores.");
     }
     free(names);
     return table;
@@ -414,7 +446,8 @@ static Table *confusion_table_new(const RunList *runs, const char *name) {
             const bool is_letter = (*at >= 'a' && *at <= 'z') || (*at >= '0' && *at <= '9');
             *at = is_letter ? *at : *at >= 'A' && *at <= 'Z' ? (char)(*at - 'A' + 'a') : '-';
         }
-        char *title = xformat_new("Confusion of '%s', queries of %d run%s", name, found, found == 1 ? "" : "s");
+        char *title = xformat_new("Confusion of '%s', queries of %d run%s", name, found,
+                                  found == 1 ? "" : "s");
         table = table_new(slug, title, "gold / answer", false);
         free(slug);
         free(title);
@@ -470,9 +503,11 @@ static void add_fact_rows(Table *table, const RunList *runs, const char *system)
 // Facts of the runs, or of their systems (one column each).
 static Table *facts_table_new(const RunList *runs, bool of_systems) {
     int count = 1;
-    const char **names = of_systems ? run_list_systems_new(runs, &count) : xcalloc(1, sizeof *names);
-    Table *table = table_new(of_systems ? "system-facts" : "facts",
-                             of_systems ? "Facts of the systems" : "Facts of the runs", "fact", true);
+    const char **names =
+        of_systems ? run_list_systems_new(runs, &count) : xcalloc(1, sizeof *names);
+    Table *table =
+        table_new(of_systems ? "system-facts" : "facts",
+                  of_systems ? "Facts of the systems" : "Facts of the runs", "fact", true);
     for (int s = 0; s < count; s++) {
         table_add_column(table, FORMAT_NUMBER, "%s", of_systems ? names[s] : "value");
     }

@@ -22,8 +22,11 @@ static char *format_new(const char *fmt, va_list args) {
 
 Table *table_new(const char *name, const char *title, const char *corner, bool has_runs) {
     Table *table = xcalloc(1, sizeof *table);
-    *table = (Table){.name = xstrdup(name), .title = xstrdup(title), .note = xstrdup(""),
-                     .corner = xstrdup(corner), .has_runs = has_runs};
+    *table = (Table){.name = xstrdup(name),
+                     .title = xstrdup(title),
+                     .note = xstrdup(""),
+                     .corner = xstrdup(corner),
+                     .has_runs = has_runs};
     return table;
 }
 
@@ -103,7 +106,9 @@ int table_column(const Table *table, const char *name) {
     return find(table->columns, table->column_count, name);
 }
 
-int table_row(const Table *table, const char *name) { return find(table->rows, table->row_count, name); }
+int table_row(const Table *table, const char *name) {
+    return find(table->rows, table->row_count, name);
+}
 
 void table_set_mean(Table *table, int row, int column, const double *values, const bool *is_present,
                     int runs) {
@@ -147,7 +152,8 @@ static void number_text(char out[NUMBER_ROOM], Format format, double value) {
     case FORMAT_COUNT: snprintf(out, NUMBER_ROOM, "%.0f", value); break;
     case FORMAT_P: snprintf(out, NUMBER_ROOM, "%.2g", value); break;
     case FORMAT_NUMBER:
-        snprintf(out, NUMBER_ROOM, fabs(value) >= 1000 && fabs(value) < 1e15 ? "%.0f" : "%.4g", value);
+        snprintf(out, NUMBER_ROOM, fabs(value) >= 1000 && fabs(value) < 1e15 ? "%.0f" : "%.4g",
+                 value);
         break;
     }
 }
@@ -194,8 +200,9 @@ static Shown show(const Table *table, int row, int column) {
 static char *line_new(const Table *table, int row, int column, const char *plus_minus) {
     const Shown s = show(table, row, column);
     return s.word ? xstrdup(s.word)
-                  : xformat_new("%s%s%s%s%s%s%s", s.mean, s.sd[0] ? " " : "", s.sd[0] ? plus_minus : "",
-                                s.sd[0] ? " " : "", s.sd, s.share[0] ? " " : "", s.share);
+                  : xformat_new("%s%s%s%s%s%s%s", s.mean, s.sd[0] ? " " : "",
+                                s.sd[0] ? plus_minus : "", s.sd[0] ? " " : "", s.sd,
+                                s.share[0] ? " " : "", s.share);
 }
 
 // ---- terminal text ----
@@ -226,7 +233,8 @@ static void put_padded(FILE *out, const char *text, int width, bool is_left) {
     }
 }
 
-static void write_panel(FILE *out, const Table *table, int first, int last, int names, const int *widths) {
+static void write_panel(FILE *out, const Table *table, int first, int last, int names,
+                        const int *widths) {
     put_padded(out, table->corner, names, true);
     for (int c = first; c < last; c++) {
         fputs("  ", out);
@@ -245,8 +253,10 @@ static void write_panel(FILE *out, const Table *table, int first, int last, int 
     }
 }
 
-// Where the panel that starts at column `first` ends: what fits, at least one column, at most `most`.
-static int panel_end(const Table *table, int first, int most, int names, const int *widths, int width) {
+// Where the panel that starts at column `first` ends: what fits, at least one column, at most
+// `most`.
+static int panel_end(const Table *table, int first, int most, int names, const int *widths,
+                     int width) {
     int last = first, used = names;
     while (last < table->column_count && last - first < most &&
            (last == first || used + 2 + widths[last] <= width)) {
@@ -319,8 +329,9 @@ static void put_csv(FILE *out, const char *text) {
 
 static void put_csv_heading(FILE *out, const Table *table, int column, const char *what) {
     const Format format = table->formats[column];
-    char *text = xformat_new("%s%s%s", table->columns[column],
-                             format == FORMAT_PERCENT || format == FORMAT_POINTS ? " (%)" : "", what);
+    char *text =
+        xformat_new("%s%s%s", table->columns[column],
+                    format == FORMAT_PERCENT || format == FORMAT_POINTS ? " (%)" : "", what);
     fputc(',', out);
     put_csv(out, text);
     free(text);
@@ -424,8 +435,16 @@ static void put_latex(FILE *out, const char *text) {
         case '>': fputs("$>$", out); break;
         case '|': fputs("$|$", out); break;
         case '"': fputs("''", out); break;
-        case '\n': case '\r': case '\t': fputc(' ', out); break;
-        case '{': case '}': case '$': case '&': case '#': case '%': case '_':
+        case '\n':
+        case '\r':
+        case '\t': fputc(' ', out); break;
+        case '{':
+        case '}':
+        case '$':
+        case '&':
+        case '#':
+        case '%':
+        case '_':
             fputc('\\', out);
             fputc(*text, out);
             break;

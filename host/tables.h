@@ -1,8 +1,8 @@
-// tables: tables of results as data, and their five forms: terminal text, CSV, Markdown, LaTeX, HTML.
+// tables: tables of results as data, and their forms: terminal text, CSV, Markdown, LaTeX, HTML.
 //
-// A cell is the mean over runs of one value, with its sample standard deviation when there are two or
-// more. What no run has is "missing", what is not defined is "n/a", what does not apply is "-"; none of
-// these is ever shown as a number. A mean of fewer runs than there are says "(2/3)".
+// A cell is the mean over runs of one value, with its sample standard deviation when there are two
+// or more. What no run has is "missing", what is not defined is "n/a", what does not apply is "-";
+// none of these is ever shown as a number. A mean of fewer runs than there are says "(2/3)".
 // Left out: spanning cells, footnotes per cell, highlighting of the best.
 #ifndef JOMED_HOST_TABLES_H
 #define JOMED_HOST_TABLES_H
@@ -63,8 +63,8 @@ void table_write_csv(FILE *out, const Table *table); // RFC 4180, lines end with
 void table_write_markdown(FILE *out, const Table *table);
 void table_write_latex(FILE *out, const Table *table); // a table environment; needs no package
 void table_write_html(FILE *out, const Table *table);  // a figure element
-// Text with what HTML reserves escaped, for content and quoted attributes; control characters become
-// U+FFFD. text is UTF-8.
+// Text with what HTML reserves escaped, for content and quoted attributes; control characters
+// become U+FFFD. text is UTF-8.
 void html_write_text(FILE *out, const char *text);
 
 #endif

@@ -1,5 +1,5 @@
-// Tests of results.json, of the tables computed from it (numbers worked out by hand beside the data), of
-// the report page and of the verb report.
+// Tests of results.json, of the tables computed from it (numbers worked out by hand beside the
+// data), of the report page and of the verb report.
 #define _POSIX_C_SOURCE 200809L
 #include "host/report.h"
 
@@ -26,8 +26,9 @@ static void *copy(const void *from, size_t size) {
     return to;
 }
 
-static SystemResult *add_system(RunResult *run, const char *name, int passages, const int predicted[],
-                                const int answers[ANSWER_COUNT][Q], const double yes[Q]) {
+static SystemResult *add_system(RunResult *run, const char *name, int passages,
+                                const int predicted[], const int answers[ANSWER_COUNT][Q],
+                                const double yes[Q]) {
     SystemResult *system = run_result_append(run);
     *system = (SystemResult){.name = xstrdup(name), .P = passages};
     for (int a = 0; a < ANSWER_COUNT; a++) {
@@ -47,20 +48,23 @@ static SystemResult *add_system(RunResult *run, const char *name, int passages, 
 static RunResult *toy_run(int seed, bool is_better) {
     static const int gold[Q] = {0, 1, 1, 0};
     static const bool split[Q] = {false, true, false, true};
-    static const int closed[ANSWER_COUNT][Q] = {{0, 0, 1, 1}, {0, 0, 1, 1}, {0, 0, 1, 1}, {0, 0, 1, 1}};
+    static const int closed[ANSWER_COUNT][Q] = {
+        {0, 0, 1, 1}, {0, 0, 1, 1}, {0, 0, 1, 1}, {0, 0, 1, 1}};
     static const int rag_predicted[Q * P] = {0, 0, 0, 1, 0, 0, 1, 0};
-    static const int rag[ANSWER_COUNT][Q] = {{0, 0, 0, 0}, {0, 1, 0, 1}, {0, 0, 0, 1}, {0, 1, 0, 0}};
+    static const int rag[ANSWER_COUNT][Q] = {
+        {0, 0, 0, 0}, {0, 1, 0, 1}, {0, 0, 0, 1}, {0, 1, 0, 0}};
     static const double rag_yes[Q] = {0.1, 0.4, 0.2, 0.3};
     static const double each[Q * P * C] = {0.9, 0.1, 0.6, 0.4, 0.7, 0.3, 0.45, 0.55,
-                                           0.8, 0.2, 0.6, 0.4, 0.1, 0.9, 0.6, 0.4};
-    static const float scores[2 * Q * P] = {0.9f, 0.05f, 0.2f, 0.05f, 0.5f, 0.05f, 0.1f, 0.05f,
-                                            0.95f, 0.1f, 0.95f, 0.8f, 0.95f, 0.6f, 0.95f, 0.7f};
+                                           0.8, 0.2, 0.6, 0.4, 0.1, 0.9, 0.6,  0.4};
+    static const float scores[2 * Q * P] = {0.9f,  0.05f, 0.2f,  0.05f, 0.5f,  0.05f, 0.1f,  0.05f,
+                                            0.95f, 0.1f,  0.95f, 0.8f,  0.95f, 0.6f,  0.95f, 0.7f};
     static const int lengths[Q * P] = {3, 5, 2, 9, 1, 1, 7, 4};
     static const int joint_predicted[Q * P] = {0, 0, 1, 1, 1, 0, 0, 0};
     const int joint[ANSWER_COUNT][Q] = {
         {0, 1, is_better, 0}, {0, 1, 0, 0}, {0, 1, 1, 0}, {0, 1, 0, 0}};
     RunResult *run = xcalloc(1, sizeof *run);
-    *run = (RunResult){.task = xstrdup("toy"), .commit = xstrdup("abc"), .seed = seed, .k = 1, .Q = Q, .C = C};
+    *run = (RunResult){
+        .task = xstrdup("toy"), .commit = xstrdup("abc"), .seed = seed, .k = 1, .Q = Q, .C = C};
     run->classes = xcalloc(C, sizeof *run->classes);
     run->classes[0] = xstrdup("no");
     run->classes[1] = xstrdup("yes");
@@ -79,11 +83,14 @@ static RunResult *toy_run(int seed, bool is_better) {
     facts_add(&run->facts, NAN, "never measured");
     run->pictures = xcalloc(1, sizeof *run->pictures);
     run->picture_count = 1;
-    run->pictures[0] = (Picture){.query = xstrdup("iVBORw0KGgo="), .gold = xstrdup("no"), .count = 1,
+    run->pictures[0] = (Picture){.query = xstrdup("iVBORw0KGgo="),
+                                 .gold = xstrdup("no"),
+                                 .count = 1,
                                  .systems = xcalloc(1, sizeof(ShownSystem))};
-    run->pictures[0].systems[0] = (ShownSystem){xstrdup("joint"), xcalloc(1, sizeof(ShownPassage)), 1};
-    run->pictures[0].systems[0].passages[0] =
-        (ShownPassage){xstrdup("\"><script>alert(1)</script>"), xstrdup("a <b> caption"), xstrdup("yes")};
+    run->pictures[0].systems[0] =
+        (ShownSystem){xstrdup("joint"), xcalloc(1, sizeof(ShownPassage)), 1};
+    run->pictures[0].systems[0].passages[0] = (ShownPassage){
+        xstrdup("\"><script>alert(1)</script>"), xstrdup("a <b> caption"), xstrdup("yes")};
     return run;
 }
 
@@ -125,8 +132,10 @@ TEST(report_results_round_trip) {
     char *dir = written(toy_run(7, true), "once"), *path = file_join_new(dir, "results.json");
     RunResult *back;
     error_die(path, run_result_read_new(&back, path));
-    EXPECT(back->seed == 7 && back->k == 1 && back->Q == Q && back->C == C && back->system_count == 3,
-           "seed=%d k=%d Q=%d C=%d systems=%d", back->seed, back->k, back->Q, back->C, back->system_count);
+    EXPECT(back->seed == 7 && back->k == 1 && back->Q == Q && back->C == C &&
+               back->system_count == 3,
+           "seed=%d k=%d Q=%d C=%d systems=%d", back->seed, back->k, back->Q, back->C,
+           back->system_count);
     const SystemResult *system = run_result_find(back, BASELINE);
     EXPECT(system && system->utility && system->utility->weight[3] == 1, "no utility");
     EXPECT(fabs(facts_get(&back->facts, "seconds") - 12) == 0, "no fact");
@@ -184,16 +193,23 @@ TEST(report_results_corrupt) {
     }
     if (CASE("wrong in content")) {
         static const char *const edits[][2] = {
-            {"\"version\":1", "\"version\":2"}, {"\"k\":1", "\"k\":0"},
-            {"\"k\":1", "\"k\":-5"}, {"\"gold\":[0", "\"gold\":[2"},
-            {"\"gold\":[0,", "\"gold\":["}, {"\"passages_per_query\":2", "\"passages_per_query\":3"},
-            {"\"passages_per_query\":1", "\"passages_per_query\":0"}, {"\"joint\"", "\"closed book\""},
-            {"\"scale\":[1.0", "\"scale\":[0.0"}, {"\"caption_length\":[3", "\"caption_length\":[-3"},
-            {"\"scores\":[0.9", "\"scores\":[null"}, {"[\"no\",\"yes\"]", "[]"}};
+            {"\"version\":1", "\"version\":2"},
+            {"\"k\":1", "\"k\":0"},
+            {"\"k\":1", "\"k\":-5"},
+            {"\"gold\":[0", "\"gold\":[2"},
+            {"\"gold\":[0,", "\"gold\":["},
+            {"\"passages_per_query\":2", "\"passages_per_query\":3"},
+            {"\"passages_per_query\":1", "\"passages_per_query\":0"},
+            {"\"joint\"", "\"closed book\""},
+            {"\"scale\":[1.0", "\"scale\":[0.0"},
+            {"\"caption_length\":[3", "\"caption_length\":[-3"},
+            {"\"scores\":[0.9", "\"scores\":[null"},
+            {"[\"no\",\"yes\"]", "[]"}};
         for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
             char *at = strstr(bytes, edits[i][0]);
             CHECK(at, "no %s in %s", edits[i][0], bytes);
-            char *text = xformat_new("%.*s%s%s", (int)(at - bytes), bytes, edits[i][1], at + strlen(edits[i][0]));
+            char *text = xformat_new("%.*s%s%s", (int)(at - bytes), bytes, edits[i][1],
+                                     at + strlen(edits[i][0]));
             EXPECT(!survives(text, strlen(text), false), "read with %s", edits[i][1]);
             free(text);
         }
@@ -203,14 +219,15 @@ TEST(report_results_corrupt) {
 }
 
 // ---- tables against numbers worked out by hand ----
-static void expect_cell(const Table *table, const char *row, const char *column, double mean, double sd) {
+static void expect_cell(const Table *table, const char *row, const char *column, double mean,
+                        double sd) {
     const int r = table_row(table, row), c = table_column(table, column);
     CHECK(r >= 0 && c >= 0, "no '%s', '%s' in '%s'", row, column, table->name);
     const Cell *cell = table_cell(table, r, c);
-    EXPECT(cell->kind == CELL_MEAN && fabs(cell->mean - mean) < 1e-12, "%s: %s, %s is %g, wanted %g", table->name,
-           row, column, cell->mean, mean);
-    EXPECT(isnan(sd) ? isnan(cell->sd) : fabs(cell->sd - sd) < 1e-12, "%s: %s, %s has sd %g, wanted %g",
-           table->name, row, column, cell->sd, sd);
+    EXPECT(cell->kind == CELL_MEAN && fabs(cell->mean - mean) < 1e-12,
+           "%s: %s, %s is %g, wanted %g", table->name, row, column, cell->mean, mean);
+    EXPECT(isnan(sd) ? isnan(cell->sd) : fabs(cell->sd - sd) < 1e-12,
+           "%s: %s, %s has sd %g, wanted %g", table->name, row, column, cell->sd, sd);
 }
 
 TEST(report_tables) {
@@ -219,12 +236,12 @@ TEST(report_tables) {
     const Table *table = table_list_find(&tables, "main");
     if (CASE("main")) {
         expect_cell(table, "closed book", "mixture", 0.5, 0);
-        expect_cell(table, BASELINE, "mixture", 0.5, 0);        // 0 0 0 0
-        expect_cell(table, BASELINE, "logit fusion", 0.5, 0);   // 0 1 0 1
-        expect_cell(table, BASELINE, "image head", 0.25, 0);    // 0 0 0 1
-        expect_cell(table, BASELINE, "text head", 0.75, 0);     // 0 1 0 0
-        expect_cell(table, BASELINE, "oracle", 0.75, 0);        // all but query 2
-        expect_cell(table, BASELINE, "mixture, inc.", 0.5, 0);  // of queries 1 and 3, the latter
+        expect_cell(table, BASELINE, "mixture", 0.5, 0);       // 0 0 0 0
+        expect_cell(table, BASELINE, "logit fusion", 0.5, 0);  // 0 1 0 1
+        expect_cell(table, BASELINE, "image head", 0.25, 0);   // 0 0 0 1
+        expect_cell(table, BASELINE, "text head", 0.75, 0);    // 0 1 0 0
+        expect_cell(table, BASELINE, "oracle", 0.75, 0);       // all but query 2
+        expect_cell(table, BASELINE, "mixture, inc.", 0.5, 0); // of queries 1 and 3, the latter
         expect_cell(table, BASELINE, "oracle, inc.", 1, 0);
         expect_cell(table, "joint", "mixture", 0.875, sqrt(0.03125)); // 3/4 and 4/4
         expect_cell(table, "joint", "mixture, inc.", 1, 0);
@@ -238,8 +255,8 @@ TEST(report_tables) {
         expect_cell(table, BASELINE, "macro F1", 1.0 / 3, 0);     // 2/3 and 0
         expect_cell(table, BASELINE, "macro precision", 0.25, 0); // 2/4 and 0/0
         expect_cell(table, BASELINE, "macro recall", 0.5, 0);
-        expect_cell(table, BASELINE, "MedMNIST AUC", 0.75, 0);    // .4 and .2 against .1 and .3
-        expect_cell(table, BASELINE, "MedMNIST ACC", 0.5, 0);     // none above one half
+        expect_cell(table, BASELINE, "MedMNIST AUC", 0.75, 0); // .4 and .2 against .1 and .3
+        expect_cell(table, BASELINE, "MedMNIST ACC", 0.5, 0);  // none above one half
     }
     if (CASE("oracle")) {
         table = table_list_find(&tables, "oracle");
@@ -248,6 +265,14 @@ TEST(report_tables) {
         expect_cell(table, BASELINE, "floor, inc.", 0.5, 0);
         expect_cell(table, "joint", "floor", 0.875, 0);
     }
+    table_list_free(&tables);
+    run_list_free(runs);
+}
+
+TEST(report_tables_analysis) {
+    RunList *runs = runs_of_test(true);
+    TableList tables = summary_tables_new(runs, BASELINE, "joint");
+    const Table *table;
     if (CASE("inconsistency")) {
         table = table_list_find(&tables, "inconsistency");
         expect_cell(table, BASELINE, "inconsistent", 0.5, 0);
@@ -258,7 +283,7 @@ TEST(report_tables) {
     }
     if (CASE("rerankers")) {
         table = table_list_find(&tables, "rerankers");
-        expect_cell(table, "retriever score", BASELINE, 0.75, 0);       // image, text, text, text
+        expect_cell(table, "retriever score", BASELINE, 0.75, 0);        // image, text, text, text
         expect_cell(table, "reader max probability", BASELINE, 0.25, 0); // the image's, always
         expect_cell(table, "reader margin", BASELINE, 0.25, 0);
         expect_cell(table, "agreement", BASELINE, 0.75, 0); // ties of queries 1 and 3 by score
@@ -270,7 +295,8 @@ TEST(report_tables) {
         table = table_list_find(&tables, "facts");
         const Cell *cell = table_cell(table, table_row(table, "never measured"), 0);
         EXPECT(cell->n == 0 && cell->missing == 1, "n=%d missing=%d", cell->n, cell->missing);
-        expect_cell(table_list_find(&tables, "system-facts"), "share of something", BASELINE, 0.25, 0);
+        expect_cell(table_list_find(&tables, "system-facts"), "share of something", BASELINE, 0.25,
+                    0);
     }
     if (CASE("confusion")) {
         table = table_list_find(&tables, "confusion-joint");
@@ -285,8 +311,8 @@ TEST(report_tables) {
 TEST(report_gain) {
     RunList *runs = runs_of_test(true);
     const Gain gain = gain_of(runs, "joint", BASELINE, SUBSET_ALL, true);
-    EXPECT(gain.runs == 2 && gain.queries == 8 && gain.won == 3 && gain.lost == 0, "runs=%d queries=%d %d %d",
-           gain.runs, gain.queries, gain.won, gain.lost);
+    EXPECT(gain.runs == 2 && gain.queries == 8 && gain.won == 3 && gain.lost == 0,
+           "runs=%d queries=%d %d %d", gain.runs, gain.queries, gain.won, gain.lost);
     // Runs weigh the same: (1/4 + 2/4) / 2. Macro F1: 11/15 and 1, each against 1/3.
     const double got[] = {gain.accuracy.mean, gain.f1.mean, gain.mcnemar};
     const double want[] = {0.375, (11.0 / 15 + 1) / 2 - 1.0 / 3, 0.25};
@@ -294,9 +320,11 @@ TEST(report_gain) {
     EXPECT(gain.accuracy.low >= 0 && gain.accuracy.low <= 0.375 && gain.accuracy.high >= 0.375,
            "interval %g to %g", gain.accuracy.low, gain.accuracy.high);
     const Gain inc = gain_of(runs, "joint", BASELINE, SUBSET_INCONSISTENT, false);
-    EXPECT(inc.queries == 4 && inc.won == 2 && isnan(inc.f1.mean), "queries=%d won=%d", inc.queries, inc.won);
+    EXPECT(inc.queries == 4 && inc.won == 2 && isnan(inc.f1.mean), "queries=%d won=%d", inc.queries,
+           inc.won);
     const Gain none = gain_of(runs, "unheard of", BASELINE, SUBSET_ALL, true);
-    EXPECT(none.runs == 0 && isnan(none.accuracy.mean) && isnan(none.mcnemar), "runs=%d", none.runs);
+    EXPECT(none.runs == 0 && isnan(none.accuracy.mean) && isnan(none.mcnemar), "runs=%d",
+           none.runs);
     run_list_free(runs);
 }
 
@@ -331,9 +359,11 @@ static const char *unbalanced(const char *html) {
         }
         bool is_alone = end[-1] == '/';
         for (int i = 0; i < 4; i++) {
-            is_alone = is_alone || (strncmp(name, alone[i], (size_t)length) == 0 && !alone[i][length]);
+            is_alone =
+                is_alone || (strncmp(name, alone[i], (size_t)length) == 0 && !alone[i][length]);
         }
-        if (closes && (depth == 0 || strncmp(open[--depth], name, (size_t)length) != 0 || open[depth][length])) {
+        if (closes && (depth == 0 || strncmp(open[--depth], name, (size_t)length) != 0 ||
+                       open[depth][length])) {
             return at;
         }
         if (!closes && !is_alone) {
@@ -350,7 +380,8 @@ TEST(report_page) {
     RunList *runs = runs_of_test(true);
     char *page = page_new(runs, "a <verdict>");
     if (CASE("needs nothing else")) {
-        static const char *const foreign[] = {"http:", "https:", "//", "<script", "<link", "<iframe", "@import", "url("};
+        static const char *const foreign[] = {"http:", "https:",  "//",      "<script",
+                                              "<link", "<iframe", "@import", "url("};
         for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++) {
             EXPECT(!strstr(page, foreign[i]), "'%s': %.60s", foreign[i], strstr(page, foreign[i]));
         }
@@ -369,11 +400,13 @@ TEST(report_page) {
         EXPECT(strstr(page, "(2/3)"), "no share%s", "");
     }
     if (CASE("escapes")) {
-        EXPECT(strstr(page, "a &lt;verdict&gt;") && strstr(page, "a &lt;b&gt; caption"), "raw text%s", "");
+        EXPECT(strstr(page, "a &lt;verdict&gt;") && strstr(page, "a &lt;b&gt; caption"),
+               "raw text%s", "");
         EXPECT(strstr(page, "aria-label=\"no retrieved image\""), "bad picture shown%s", "");
     }
     if (CASE("no numbers that are none")) {
-        EXPECT(!strstr(page, ">nan") && !strstr(page, "\"nan") && !strstr(page, ">inf") && !strstr(page, "-nan"),
+        EXPECT(!strstr(page, ">nan") && !strstr(page, "\"nan") && !strstr(page, ">inf") &&
+                   !strstr(page, "-nan"),
                "NaN on the page%s", "");
     }
     free(page);
@@ -383,8 +416,12 @@ TEST(report_page) {
 TEST(report_page_hostile_names) {
     RunResult *run = toy_run(1, false);
     static const char evil[] = "</title><script>alert('x')</script>\"&\x02";
-    char **const texts[] = {&run->task, &run->commit, &run->classes[0], &run->systems[2].name,
-                            &run->facts.items[0].name, &run->pictures[0].gold,
+    char **const texts[] = {&run->task,
+                            &run->commit,
+                            &run->classes[0],
+                            &run->systems[2].name,
+                            &run->facts.items[0].name,
+                            &run->pictures[0].gold,
                             &run->pictures[0].systems[0].system};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         free(*texts[i]);
@@ -402,18 +439,20 @@ TEST(report_page_hostile_names) {
 // ---- losses ----
 TEST(report_losses) {
     char *path = file_join_new(check_tmpdir(), "losses.jsonl");
-    static const char lines[] = "{\"stage\":\"a\",\"step\":0,\"loss\":3.5,\"lr\":0}\n"
-                                "{\"stage\": \"b\", \"current_steps\": 7, \"loss\": null, \"lr\": 0.1}\n"
-                                "{\"stage\":\"a\",\"step\":1,\"loss\":2.5,\"lr\":0}\n"
-                                "{\"evaluation\": 1}\n"
-                                "{\"stage\":\"a\",\"st";
+    static const char lines[] =
+        "{\"stage\":\"a\",\"step\":0,\"loss\":3.5,\"lr\":0}\n"
+        "{\"stage\": \"b\", \"current_steps\": 7, \"loss\": null, \"lr\": 0.1}\n"
+        "{\"stage\":\"a\",\"step\":1,\"loss\":2.5,\"lr\":0}\n"
+        "{\"evaluation\": 1}\n"
+        "{\"stage\":\"a\",\"st";
     put_bytes(path, lines, sizeof lines - 1);
     log_set_level(LOG_ERROR);
     LossLog log;
     error_die(path, loss_log_read_new(&log, path));
     const LossStage *a = loss_log_find(&log, "a"), *b = loss_log_find(&log, "b");
     EXPECT(log.count == 2 && a && b && a->n == 2 && b->n == 1, "%d stages", log.count);
-    EXPECT(a->step[1] == 1 && a->loss[1] == 2.5 && b->step[0] == 7 && isnan(b->loss[0]), "b: %g", b->loss[0]);
+    EXPECT(a->step[1] == 1 && a->loss[1] == 2.5 && b->step[0] == 7 && isnan(b->loss[0]), "b: %g",
+           b->loss[0]);
     loss_log_free(&log);
     char *absent = file_join_new(check_tmpdir(), "absent.jsonl");
     EXPECT(loss_log_read_new(&log, absent).code == EXIT_NO_INPUT, "absent%s", "");
@@ -423,7 +462,9 @@ TEST(report_losses) {
 // The curves of a long stage keep its largest loss, and gaps break the line.
 TEST(report_plot_losses) {
     enum { N = 5000 };
-    LossStage stage = {.stage = (char *)"s", .n = N, .step = xmalloc(N, sizeof(double)),
+    LossStage stage = {.stage = (char *)"s",
+                       .n = N,
+                       .step = xmalloc(N, sizeof(double)),
                        .loss = xmalloc(N, sizeof(double))};
     for (int i = 0; i < N; i++) {
         stage.step[i] = i;
@@ -437,10 +478,11 @@ TEST(report_plot_losses) {
     fclose(out);
     // The axis goes from 0 to 10 over the 154 pixels from 180 up to 26: 9 lies at 41.4.
     EXPECT(strstr(svg, " 41.4"), "the spike is lost in %.400s", svg);
-    EXPECT(strstr(svg, "class=\"smooth s1\"") && !strstr(svg, "nan") && strstr(svg, "s &lt; t"), "%.400s", svg);
+    EXPECT(strstr(svg, "class=\"smooth s1\"") && !strstr(svg, "nan") && strstr(svg, "s &lt; t"),
+           "%.400s", svg);
     EXPECT(!unbalanced(svg), "at: %.100s", unbalanced(svg));
-    EXPECT(plot_window(30) == 1 && plot_window(100) == 5 && plot_window(1000) == 41, "%d %d %d", plot_window(30),
-           plot_window(100), plot_window(1000));
+    EXPECT(plot_window(30) == 1 && plot_window(100) == 5 && plot_window(1000) == 41, "%d %d %d",
+           plot_window(30), plot_window(100), plot_window(1000));
     free(svg), free(stage.step), free(stage.loss);
 }
 
@@ -449,21 +491,24 @@ TEST(report_plot_losses) {
 static void expect_verb(int code, const char *want, const char *arguments) {
     char *output;
     const int got = check_run(&output, "%s report %s", check_program(), arguments);
-    EXPECT(got == code && strstr(output, want), "report %s: code %d, wanted %d and '%s':\n%s", arguments, got, code,
-           want, output);
+    EXPECT(got == code && strstr(output, want), "report %s: code %d, wanted %d and '%s':\n%s",
+           arguments, got, code, want, output);
     free(output);
 }
 
 TEST(report_verb) {
     const char *tmp = check_tmpdir();
-    char *first = written(toy_run(1, false), "runs/seed-1"), *second = written(toy_run(2, true), "runs/seed-2");
+    char *first = written(toy_run(1, false), "runs/seed-1"),
+         *second = written(toy_run(2, true), "runs/seed-2");
     char *below = xformat_new("run.dir=%s/runs", tmp);
     char *missing = xformat_new("'run.dirs=[%s, %s/none]' report.dir=%s/out", first, tmp, tmp);
     char *twice = xformat_new("'run.dirs=[%s, %s]' report.dir=%s/out", first, first, tmp);
     char *nothing = xformat_new("'run.dirs=[%s/none]' report.dir=%s/out", tmp, tmp);
-    char *empty = xformat_new("run.dir=%s", tmp), *alone = xformat_new("run.dir=%s report.dir=%s/out", second, tmp);
+    char *empty = xformat_new("run.dir=%s", tmp),
+         *alone = xformat_new("run.dir=%s report.dir=%s/out", second, tmp);
     expect_verb(EXIT_OK, "report.html", below);
-    static const char *const files[] = {"report.html", "tables/main.csv", "tables/gain.tex", "tables/metrics.md"};
+    static const char *const files[] = {"report.html", "tables/main.csv", "tables/gain.tex",
+                                        "tables/metrics.md"};
     for (int i = 0; i < 4; i++) {
         char *path = xformat_new("%s/runs/%s", tmp, files[i]);
         EXPECT(file_exists(path), "%s", path);

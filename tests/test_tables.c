@@ -1,5 +1,5 @@
-// Tests of host/tables: what a cell shows, escaping in every form, folding, and a small table whose five
-// forms are written out here by hand.
+// Tests of host/tables: what a cell shows, escaping in every form, folding, and a small table whose
+// five forms are written out here by hand.
 #define _POSIX_C_SOURCE 200809L
 #include "host/tables.h"
 
@@ -67,7 +67,8 @@ TEST(tables_golden) {
     }
     if (CASE("csv")) {
         expect_text("csv", table, table_write_csv,
-                    "system,accuracy (%),accuracy (%) sd,accuracy (%) n,p_value,p_value sd,p_value n,n,n sd,n n\n"
+                    "system,accuracy (%),accuracy (%) sd,accuracy (%) n,p_value,p_value sd,p_value "
+                    "n,n,n sd,n n\n"
                     "\"a,b\",55,7.07107,2,1.25e-07,n/a,1,n/a,n/a,0\n"
                     "second,25,n/a,1,missing,n/a,0,-,-,-\n");
     }
@@ -81,23 +82,27 @@ TEST(tables_golden) {
                     "\nA note.\n");
     }
     if (CASE("latex")) {
-        expect_text("latex", table, table_write_latex,
-                    "\\begin{table}\n\\centering\n\\caption{Title \\& more. A note.}\n\\label{tab:small}\n"
-                    "\\begin{tabular}{lrrr}\n\\hline\n"
-                    "system & accuracy & p\\_value & n \\\\\n\\hline\n"
-                    "a,b & $55.0 \\pm 7.1$ (2/3) & $1.2 \\times 10^{-7}$ & n/a \\\\\n"
-                    "second & $25.0$ & missing & -- \\\\\n"
-                    "\\hline\n\\end{tabular}\n\\end{table}\n");
+        expect_text(
+            "latex", table, table_write_latex,
+            "\\begin{table}\n\\centering\n\\caption{Title \\& more. A note.}\n\\label{tab:small}\n"
+            "\\begin{tabular}{lrrr}\n\\hline\n"
+            "system & accuracy & p\\_value & n \\\\\n\\hline\n"
+            "a,b & $55.0 \\pm 7.1$ (2/3) & $1.2 \\times 10^{-7}$ & n/a \\\\\n"
+            "second & $25.0$ & missing & -- \\\\\n"
+            "\\hline\n\\end{tabular}\n\\end{table}\n");
     }
     if (CASE("html")) {
-        expect_text("html", table, table_write_html,
-                    "<figure class=\"table\" id=\"table-small\"><figcaption>Title &amp; more</figcaption>"
-                    "<div class=\"scroll\"><table><thead><tr><th>system</th><th>accuracy</th><th>p_value</th>"
-                    "<th>n</th></tr></thead>\n"
-                    "<tbody><tr><th>a,b</th><td>55.0<small> ± 7.1</small><small> (2/3)</small></td>"
-                    "<td>1.2e-07</td><td class=\"none\">n/a</td></tr>\n"
-                    "<tr><th>second</th><td>25.0</td><td class=\"none\">missing</td><td class=\"none\">-</td></tr>\n"
-                    "</tbody></table></div><p class=\"note\">A note.</p></figure>\n");
+        expect_text(
+            "html", table, table_write_html,
+            "<figure class=\"table\" id=\"table-small\"><figcaption>Title &amp; more</figcaption>"
+            "<div "
+            "class=\"scroll\"><table><thead><tr><th>system</th><th>accuracy</th><th>p_value</th>"
+            "<th>n</th></tr></thead>\n"
+            "<tbody><tr><th>a,b</th><td>55.0<small> ± 7.1</small><small> (2/3)</small></td>"
+            "<td>1.2e-07</td><td class=\"none\">n/a</td></tr>\n"
+            "<tr><th>second</th><td>25.0</td><td class=\"none\">missing</td><td "
+            "class=\"none\">-</td></tr>\n"
+            "</tbody></table></div><p class=\"note\">A note.</p></figure>\n");
     }
     table_free(table);
 }
@@ -113,8 +118,8 @@ TEST(tables_mean_of_runs) {
     const Cell *cell = table_cell(table, 0, 0);
     const double got[] = {cell->mean, cell->sd}, want[] = {2.5, sqrt(4.5)};
     expect_within("mean and sd", got, want, 2, 1e-15);
-    EXPECT(cell->n == 2 && cell->missing == 1 && cell->runs == 4, "n=%d missing=%d runs=%d", cell->n,
-           cell->missing, cell->runs);
+    EXPECT(cell->n == 2 && cell->missing == 1 && cell->runs == 4, "n=%d missing=%d runs=%d",
+           cell->n, cell->missing, cell->runs);
     table_free(table);
 }
 
@@ -166,8 +171,9 @@ TEST(tables_escaping) {
     free(html);
     table_free(table);
     table = hostile_new("\\{}$&#%_^~<|\"");
-    expect_has(table, table_write_latex,
-               "\\textbackslash{}\\{\\}\\$\\&\\#\\%\\_\\textasciicircum{}\\textasciitilde{}$<$$|$''");
+    expect_has(
+        table, table_write_latex,
+        "\\textbackslash{}\\{\\}\\$\\&\\#\\%\\_\\textasciicircum{}\\textasciitilde{}$<$$|$''");
     table_free(table);
     table = hostile_new("a|b*c_d\n<e>");
     expect_has(table, table_write_markdown, "| a\\|b\\*c\\_d \\<e\\> |");
