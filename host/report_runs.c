@@ -26,6 +26,7 @@ void report_runs(RunsReport *report, char *const *dirs, int count) {
         report->worst = code == EXIT_OK || code == EXIT_NO_INPUT ? report->worst : code;
     }
     if (runs->present == 0) {
+        run_list_free(runs);
         die(report->worst ? report->worst : EXIT_NO_INPUT,
             "report: none of %d runs has results, such as '%s/results.json'; run them first", count,
             dirs[0]);
