@@ -205,8 +205,8 @@ void expect_sum(const char *what, const double *got, const double *f64, const do
                 size_t n) {
     double worst = 0, largest = 0;
     for (size_t i = 0; i < n; i++) {
-        worst = fmax(worst, fabs(plain[i] - f64[i]));
-        largest = fmax(largest, fabs(f64[i]));
+        worst = check_worst(worst, fabs(plain[i] - f64[i]));
+        largest = check_worst(largest, fabs(f64[i]));
     }
     EXPECT(isfinite(worst) && isfinite(largest), "%s: the reference itself is not finite", what);
     expect_within(what, got, f64, n, 2 * worst + 1e-7 * largest);

@@ -69,6 +69,9 @@ void expect_sum(const char *what, const double *got, const double *f64, const do
 void expect_gradient(const char *what, const double *grad, double *x, size_t n,
                      double (*loss)(void *ctx), void *ctx, int probes);
 
+// The larger of two distances, and NaN if either is NaN (fmax would pass it over).
+static inline double check_worst(double a, double b) { return a >= b || a != a ? a : b; }
+
 // ---- references ----
 // A reference loop is written once, every step through check_step: in double it is the oracle, in f32
 // the plain loop of class "sum" (a double holds any one f32 operation exactly enough to round it).

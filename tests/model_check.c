@@ -86,7 +86,7 @@ static double noise_of(Probe *probe, const double *direction) {
         squares += (k - POINTS / 2) * (k - POINTS / 2);
     }
     for (int k = 0; k < POINTS; k++) {
-        worst = fmax(worst, fabs(y[k] - mean - slope / squares * (k - POINTS / 2)));
+        worst = check_worst(worst, fabs(y[k] - mean - slope / squares * (k - POINTS / 2)));
     }
     return worst;
 }
@@ -179,7 +179,7 @@ void expect_model_gradients(const ModelUnderTest *model) {
     for (int i = 0; i < list->count; i++) {
         const Tensor *tensor = list->tensor[i];
         if (tensor->is_trainable) {
-            scale = fmax(scale, length_of(grad + tensor->offset, tensor->count));
+            scale = check_worst(scale, length_of(grad + tensor->offset, tensor->count));
         }
     }
     for (int i = 0; i < list->count; i++) {

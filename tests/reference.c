@@ -82,11 +82,10 @@ void reference_load(const Reference *reference, TensorList *list, bool is_partia
     EXPECT(used == stored || is_partial, "%zu of %zu stored weights are used", used, stored);
 }
 
-// Adds the worst of got against f64[i] to *worst; NaN stays.
+// *worst becomes the largest |got - truth|, if that is larger; NaN stays.
 static void compare(double *worst, const float *got, const double *truth, size_t count) {
     for (size_t i = 0; i < count; i++) {
-        const double off = fabs(got[i] - truth[i]);
-        *worst = off <= *worst ? *worst : off;
+        *worst = check_worst(*worst, fabs(got[i] - truth[i]));
     }
 }
 

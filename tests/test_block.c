@@ -171,7 +171,7 @@ TEST(block_accumulates) {
     device_copy_out(check_device(), twice, fixture.list.grad, n * sizeof(float));
     double worst = 0, largest = 0;
     for (size_t i = 0; i < n; i++) {
-        worst = fmax(worst, fabs(twice[i] - 2.0 * once[i]));
+        worst = check_worst(worst, fabs(twice[i] - 2.0 * once[i]));
         largest = fmax(largest, fabs(once[i]));
     }
     // A chain that starts from the stored value rounds each of at most N sums at up to twice its size.

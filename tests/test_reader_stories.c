@@ -80,8 +80,8 @@ static void expect_logits(const json_t *gold, const float *logits, double bound)
         const float *ours = logits + (size_t)atoi(position) * VOCABULARY;
         double worst = 0;
         for (int v = 0; v < VOCABULARY; v++) {
-            const double off = fabs(ours[v] - json_number_value(json_array_get(row, (size_t)v)));
-            worst = off <= worst ? worst : off;
+            const double gold_v = json_number_value(json_array_get(row, (size_t)v));
+            worst = check_worst(worst, fabs(ours[v] - gold_v));
         }
         EXPECT(worst <= bound, "logits at %s are off by %g, allowed %g", position, worst, bound);
         rows++;
