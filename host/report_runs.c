@@ -32,6 +32,10 @@ void report_runs(RunsReport *report, char *const *dirs, int count) {
             dirs[0]);
     }
     TableList tables = summary_tables_new(runs, report->baseline, report->system);
+    if (!table_list_find(&tables, "gain")) {
+        LOG(WARN, "report: no run has the system '%s'; gains are left out; set report.baseline",
+            report->baseline);
+    }
     print_table(&tables, "main");
     print_table(&tables, "gain");
     char *verdict = NULL;

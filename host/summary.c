@@ -34,21 +34,21 @@ double system_accuracy(const RunResult *run, const SystemResult *system, Answer 
 
 static bool is_closed_book(const SystemResult *system) { return system->P == 1; }
 
-// Right with some passage among the n best of each head; n >= k: with any.
+// Right with some passage among the n best of each head; n >= k: with any. Closed book counts as one
+// head with one passage.
 static double oracle_at(const RunResult *run, const SystemResult *system, int n, Subset subset) {
-    const int k = system->P / 2, most = n < k ? n : k;
+    const int k = is_closed_book(system) ? 1 : system->P / 2, most = n < k ? n : k;
+    const int kept = system->P / k * most; // passages per query
     bool *use = subset_new(run, system, subset);
-    int *first = xmalloc((size_t)run->Q * system->P, sizeof *first), P = 0;
+    int *first = xmalloc((size_t)run->Q * kept, sizeof *first), *to = first;
     for (int q = 0; q < run->Q; q++) {
-        P = 0;
         for (int p = 0; p < system->P; p++) {
-            if (is_closed_book(system) || p % k < most) {
-                first[q * (is_closed_book(system) ? 1 : 2 * most) + P++] =
-                    system->predicted[q * system->P + p];
+            if (p % k < most) {
+                *to++ = system->predicted[q * system->P + p];
             }
         }
     }
-    const double out = analysis_oracle(first, run->gold, use, run->Q, P, P);
+    const double out = analysis_oracle(first, run->gold, use, run->Q, kept, kept);
     free(first);
     free(use);
     return out;

@@ -308,6 +308,30 @@ TEST(report_tables_analysis) {
     run_list_free(runs);
 }
 
+// Two passages per head: oracle@1 takes the best of each head, passages 0 and 2, not the first two.
+TEST(report_oracle_at) {
+    int gold[] = {1, 1}, answers[] = {0, 0}, predicted[] = {0, 1, 0, 0, 0, 0, 0, 1};
+    bool split[] = {true, true};
+    int32_t passages[8] = {0};
+    double probability[] = {0.5, 0.5, 0.5, 0.5};
+    char *classes[] = {(char *)"no", (char *)"yes"};
+    SystemResult system = {.name = (char *)"s", .P = 4, .predicted = predicted, .passages = passages,
+                           .answers = {answers, answers, answers, answers},
+                           .probability = probability};
+    RunResult run = {.task = (char *)"toy", .commit = (char *)"", .seed = 1, .k = 2, .Q = 2, .C = 2,
+                     .classes = classes, .gold = gold, .inconsistent = split, .systems = &system,
+                     .system_count = 1};
+    LoadedRun item = {.dir = (char *)"run", .result = &run};
+    const RunList runs = {&item, 1, 1};
+    TableList tables = summary_tables_new(&runs, "s", "s");
+    const Table *table = table_list_find(&tables, "oracle");
+    expect_cell(table, "s", "oracle@1", 0, NAN);
+    expect_cell(table, "s", "oracle@2", 1, NAN);
+    expect_cell(table, "s", "floor", 0.25, NAN);
+    expect_cell(table_list_find(&tables, "main"), "s", "oracle", 1, NAN);
+    table_list_free(&tables);
+}
+
 TEST(report_gain) {
     RunList *runs = runs_of_test(true);
     const Gain gain = gain_of(runs, "joint", BASELINE, SUBSET_ALL, true);
