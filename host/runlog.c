@@ -158,6 +158,25 @@ static int start_mode(const Config *config) {
     return config->run.start;
 }
 
+// Files that a killed process was in the middle of writing: NAME.tmp-PID. The lock is ours, so no
+// writer is left.
+static void remove_leftovers(const RunLog *run) {
+    char **names = NULL;
+    int count = 0;
+    if (file_list_new(&names, &count, run->dir).code != EXIT_OK) {
+        return;
+    }
+    for (int i = 0; i < count; i++) {
+        const char *mark = strstr(names[i], ".tmp-");
+        if (mark && mark[5] && mark[5 + strspn(mark + 5, "0123456789")] == '\0') {
+            char *path = runlog_path_new(run, names[i]);
+            unlink(path);
+            free(path);
+        }
+    }
+    file_list_free(names, count);
+}
+
 // What run.start means for this directory, which is locked already.
 static void prepare_directory(RunLog *run, const Config *config) {
     const bool is_run = has_file(run, "STATUS"); // the first file a run writes
@@ -180,6 +199,9 @@ static void prepare_directory(RunLog *run, const Config *config) {
             error_die(path, file_remove_tree(path));
             free(path);
         }
+    }
+    if (is_run) {
+        remove_leftovers(run);
     }
     run->is_resumed = is_run && mode == KEY_START_RESUME;
     run->is_done = run->is_resumed && strcmp(status, "done") == 0;

@@ -332,7 +332,7 @@ int check_run(char **output, const char *fmt, ...) {
     va_start(args, fmt);
     vsnprintf(command, sizeof command, fmt, args);
     va_end(args);
-    char *whole = xformat_new("( %s ) 2>&1", command);
+    char *whole = xformat_new("exec 2>&1; ( %s )", command);
     fflush(NULL);
     FILE *pipe = popen(whole, "r");
     CHECK(pipe, "popen: %s", strerror(errno));
