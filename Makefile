@@ -86,7 +86,7 @@ demo: all
 	$(BUILD)/bin/jomed demo
 
 bench: all
-	OMP_WAIT_POLICY=passive $(BUILD)/bin/bench
+	$(BUILD)/bin/bench
 
 # Static checks; needs no build.
 check:

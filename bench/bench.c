@@ -156,6 +156,7 @@ static void parse_arguments(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+    device_threads_sleep(argv);
     parse_arguments(argc, argv);
 #define X(op) bench_register(#op, bench_##op);
     OPS(X)

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "config.h"
+#include "kernels/device.h"
 #include "verbs.h"
 #include "version.h"
 
@@ -136,6 +137,7 @@ static int run_program(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+    device_threads_sleep(argv);
     fill_descriptors();
     signal(SIGPIPE, SIG_IGN); // a closed stdout must not end a training; write errors are checked
     return after_printing(run_program(argc, argv));

@@ -461,6 +461,7 @@ static void parse_arguments(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+    device_threads_sleep(argv);
     program = argv[0];
     parse_arguments(argc, argv);
     setvbuf(stdout, NULL, _IOLBF, 0);

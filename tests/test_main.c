@@ -67,3 +67,29 @@ TEST(main_odd_environment) {
     EXPECT(strstr(output, "can be written"), "%s", output);
     free(output);
 }
+
+// GNU's OpenMP runtime says for how many turns its threads spin; what the user sets stays.
+TEST(main_threads_sleep) {
+    const struct {
+        const char *variables;
+        bool spins;
+    } cases[] = {{"-u OMP_WAIT_POLICY -u GOMP_SPINCOUNT", false}, {"OMP_WAIT_POLICY=active", true}};
+    for (int i = 0; i < 2; i++) {
+        if (CASE("%s", cases[i].variables)) {
+            char *output;
+            const int code = check_run(&output, "env %s OMP_DISPLAY_ENV=verbose %s --version",
+                                       cases[i].variables, check_program());
+            EXPECT(code == EXIT_OK, "code %d: %s", code, output);
+            const char *last = NULL, *key = "GOMP_SPINCOUNT = '"; // last: the program started over
+            for (const char *at = output; (at = strstr(at, key)) != NULL; last = at) {
+                at += strlen(key);
+            }
+            if (last) {
+                EXPECT((strtod(last, NULL) > 0) == cases[i].spins, "%s", output);
+            } else {
+                check_skip("this OpenMP runtime does not say whether its threads spin");
+            }
+            free(output);
+        }
+    }
+}

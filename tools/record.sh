@@ -41,7 +41,7 @@ demo)
     exit "${code:-0}"
     ;;
 bench)
-    OMP_WAIT_POLICY=passive "$bin"/bench json="$work"/rows
+    "$bin"/bench json="$work"/rows
     { printf '{"origin":"%s"}\n' "$(origin)" && cat "$work"/rows; } >bench/results/bench.json
     ;;
 test)
