@@ -25,7 +25,8 @@ static double one_step(System *system, Pretrainer *trainer, Sampler *sampler, in
         rows[i] = sampler_item(sampler, step * B + i);
         texts[i] = system->corpus->records[rows[i]].text;
     }
-    prepare_images(pixels, system->dev, &system->tower_processor, system->corpus, rows, B);
+    prepare_images(pixels, system->dev, &system->tower_processor,
+                   system->retriever->config.image.image_size, system->corpus, rows, B);
     free(rows);
     return pretrainer_step(trainer, pixels, texts, B, lr);
 }

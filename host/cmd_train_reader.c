@@ -48,16 +48,8 @@ static Found find_passages(System *system) {
 }
 
 static ReaderImage picture_of(System *system, Dataset *ds, int row) {
-    Image image;
-    ReaderImage out;
-    if (!dataset_image(ds, row, &image)) {
-        die(EXIT_BAD_DATA, "%s: the image of '%s' is bad; set data.on_bad_image=blank",
-            ds->records[row].path, ds->records[row].id);
-    }
-    error_die(ds->records[row].path, reader_image_new(&out, system->dev, &system->reader_processor,
-                                                      &system->reader->config.vision, &image));
-    image_free(&image);
-    return out;
+    return reader_image_of_row(system->dev, &system->reader_processor, &system->reader->config.vision,
+                               ds, row);
 }
 
 // Record `item` of the training split: query item / P with its passage item % P, or closed book.

@@ -153,10 +153,8 @@ void demo_pretrain_towers(Demo *demo) {
 // Pixels of a case as the reader sees it; freed with free_example.
 static ReaderImage case_image(const Demo *demo, const DemoCase *which) {
     const Image image = borrow_pixels(which);
-    ReaderImage out;
-    error_die("demo", reader_image_new(&out, demo->dev, &demo->reader_processor,
-                                       &demo->base->config.vision, &image));
-    return out;
+    return reader_image_new(demo->dev, &demo->reader_processor, &demo->base->config.vision, &image,
+                            "demo");
 }
 
 static void free_example(ReaderExample *example) {

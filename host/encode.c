@@ -89,7 +89,7 @@ void encode_texts(float *out, Device *dev, DType t, TextTower *tower, const Toke
 }
 
 // ---- images ----
-void prepare_images(float *out, Device *dev, const ProcessorConfig *processor, Dataset *ds,
+void prepare_images(float *out, Device *dev, const ProcessorConfig *processor, int S, Dataset *ds,
                     const int *rows, int n) {
     for (int i = 0; i < n; i++) {
         const int row = rows ? rows[i] : i;
@@ -101,7 +101,11 @@ void prepare_images(float *out, Device *dev, const ProcessorConfig *processor, D
         int width, height;
         error_die(ds->records[row].path,
                   processor_size(processor, image.width, image.height, &width, &height));
-        processor_run(processor, dev, &image, out + (size_t)i * 3 * width * height);
+        if (width != S || height != S) {
+            die(EXIT_CONFIG, "retriever.processor: gives %dx%d pixels, but the tower wants %dx%d; "
+                "name the processor of retriever.preset", width, height, S, S);
+        }
+        processor_run(processor, dev, &image, out + (size_t)i * 3 * S * S);
         image_free(&image);
     }
 }
@@ -114,15 +118,11 @@ void encode_images(float *out, Device *dev, DType t, ImageTower *tower,
     float *host = xmalloc(CHUNK * pixels_each, sizeof *host);
     for (int first = 0; first < n; first += CHUNK) {
         const int B = n - first < CHUNK ? n - first : CHUNK;
-        if (rows) {
-            prepare_images(host, dev, processor, ds, rows + first, B);
-        } else {
-            int numbers[CHUNK];
-            for (int i = 0; i < B; i++) {
-                numbers[i] = first + i;
-            }
-            prepare_images(host, dev, processor, ds, numbers, B);
+        int chunk[CHUNK];
+        for (int i = 0; i < B; i++) {
+            chunk[i] = rows ? rows[first + i] : first + i;
         }
+        prepare_images(host, dev, processor, S, ds, chunk, B);
         Run run = run_new(dev, t, &arena, false);
         for (int pass = 0; pass < 2; pass++) {
             Arena plan = arena_plan();

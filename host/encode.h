@@ -20,9 +20,10 @@ PackedTexts pack_texts_new(const Tokenizer *tokenizer, const char *const *texts,
 void packed_texts_free(PackedTexts *packed);
 TextBatch packed_texts_batch(const PackedTexts *packed); // borrows
 
-// Pixels of the images of rows[0..n-1] (rows NULL: rows 0..n-1) as the tower wants them: (n,3,S,S) f32.
-// A bad image becomes grey (zeros after scaling is not promised) only where the data set's policy says so.
-void prepare_images(float *out, Device *dev, const ProcessorConfig *processor, Dataset *ds,
+// Pixels of the images of rows[0..n-1] (rows NULL: rows 0..n-1) as a tower of S x S pixels wants them:
+// out (n,3,S,S) f32. Dies with EXIT_CONFIG when the processor gives another size, with EXIT_BAD_DATA
+// at a bad image, unless the data set's policy makes it a grey one.
+void prepare_images(float *out, Device *dev, const ProcessorConfig *processor, int S, Dataset *ds,
                     const int *rows, int n);
 
 // out: (n,E) f32 on the host, unit rows. t: storage type of the tower.

@@ -94,12 +94,12 @@ X(retriever., max_tokens, INT, "256", BETWEEN(4, 1048576), "longest caption, in 
 X(retriever., dtype, CHOICE, "f32", ONE_OF(DTYPE_CHOICES), "storage type of the towers") \
 X(retriever., head, CHOICE, "text", ONE_OF(HEAD_CHOICES), "which query head is trained: text or image index") \
 X(retriever., image_size, INT, "0", BETWEEN(0, 4096), "pixels; 0: what the preset says") \
-X(retriever., k, INT, "50", BETWEEN(1, 4096), "passages per training query, K") \
+X(retriever., k, INT, "50", BETWEEN(1, 1024), "passages per training query, K") \
 X(retriever., share, FLOAT, "0.15", BETWEEN(0, 1), "weight a of the trained query in the mixed query") \
 X(retriever., temperature, FLOAT, "0.02", BETWEEN(1e-6, 1e3), "T_s: scores are divided by it") \
 X(retriever., evidence_temperature, FLOAT, "1", BETWEEN(1e-6, 1e6), "T_g: the reader's evidence is divided by it") \
 X(retriever., refresh, INT, "10", BETWEEN(1, 1000000), "steps between refreshes of the search head") \
-X(retriever., steps, INT, "400", BETWEEN(0, 2147483647), "training steps") \
+X(retriever., steps, INT, "400", BETWEEN(0, 99999999), "training steps") \
 X(retriever., batch, INT, "8", BETWEEN(1, 1048576), "queries per step, over all processes") \
 X(retriever., lr, FLOAT, "1e-4", BETWEEN(0, 10), "learning rate") \
 X(retriever., warmup, INT, "20", BETWEEN(0, 2147483647), "steps of linear warm-up; the first has rate 0") \
@@ -116,7 +116,7 @@ X(reader., adapter, TEXT, "", ANY, "PEFT directory with a LoRA adapter") \
 X(reader., processor, TEXT, "tiny", ANY, "how pictures become pixels for the reader") \
 X(reader., recompute, BOOL, "false", ANY, "compute activations again in the backward instead of keeping them") \
 X(reader., dtype, CHOICE, "f32", ONE_OF(DTYPE_CHOICES), "storage type of the frozen weights") \
-X(reader., steps, INT, "150", BETWEEN(0, 2147483647), "training steps") \
+X(reader., steps, INT, "150", BETWEEN(0, 99999999), "training steps") \
 X(reader., batch, INT, "64", BETWEEN(1, 1048576), "prompts per step, over all processes") \
 X(reader., lr, FLOAT, "1e-4", BETWEEN(0, 10), "learning rate") \
 X(reader., warmup, INT, "15", BETWEEN(0, 2147483647), "steps of linear warm-up; the first has rate 0") \
@@ -131,7 +131,7 @@ X(reader., closed_book_share, FLOAT, "0.15", BETWEEN(0, 1), "share of prompts wi
 X(reader., all_weights, BOOL, "false", ANY, "train every weight instead of an adapter") \
 END(reader) \
 BEGIN(pretrain) \
-X(pretrain., steps, INT, "300", BETWEEN(0, 2147483647), "contrastive steps of the towers") \
+X(pretrain., steps, INT, "300", BETWEEN(0, 99999999), "contrastive steps of the towers") \
 X(pretrain., batch, INT, "128", BETWEEN(2, 1048576), "pairs per step, over all processes") \
 X(pretrain., lr, FLOAT, "1e-3", BETWEEN(0, 10), "learning rate") \
 X(pretrain., warmup, INT, "20", BETWEEN(0, 2147483647), "steps of linear warm-up") \
@@ -156,14 +156,14 @@ BEGIN(demo) \
 X(demo., seeds, INTS, "[1, 2, 3]", BETWEEN(0, 2147483647), "one run of all stages each") \
 X(demo., corpus, INT, "2304", BETWEEN(256, 1000000), "passages drawn") \
 X(demo., queries, INT, "400", BETWEEN(16, 1000000), "queries drawn to train on, and as many to test") \
-X(demo., reader_steps, INT, "300", BETWEEN(0, 2147483647), "steps that make the reader, before its adapter") \
-X(demo., refit_steps, INT, "100", BETWEEN(0, 2147483647), "steps of the adapter on what the trained heads retrieve") \
+X(demo., reader_steps, INT, "300", BETWEEN(0, 99999999), "steps that make the reader, before its adapter") \
+X(demo., refit_steps, INT, "100", BETWEEN(0, 99999999), "steps of the adapter on what the trained heads retrieve") \
 END(demo) \
 BEGIN(evaluate) \
-X(evaluate., k, INT, "2", BETWEEN(1, 4096), "passages per head") \
+X(evaluate., k, INT, "2", BETWEEN(1, 1024), "passages per head") \
 X(evaluate., split, CHOICE, "test", ONE_OF(SPLIT_CHOICES), "which rows of the task") \
 X(evaluate., rerankers, TEXTS, "[]", ANY, "analyses that reorder the retrieved passages") \
-X(evaluate., oracle_at, INTS, "[]", BETWEEN(1, 4096), "passages per head at which the oracle is reported") \
+X(evaluate., oracle_at, INTS, "[]", BETWEEN(1, 1024), "passages per head at which the oracle is reported") \
 END(evaluate) \
 BEGIN(report) \
 X(report., dir, TEXT, "", ANY, "where report.html and tables/ go; empty: run.dir") \

@@ -1,6 +1,8 @@
 // optim: see optim.h.
 #include "optim.h"
 
+#include <math.h>
+
 OptimConfig optim_default(void) {
     return (OptimConfig){.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .weight_decay = 0.01f};
 }
@@ -30,6 +32,12 @@ void optim_step(Optim *optim, double lr) {
     const bool clips = config->clip > 0 && !config->is_clip_before_backward;
     device_ops(dev)->global_norm(dev, optim->norm, list->grad, list->trainable_count,
                                  clips ? config->clip : 0);
+    if (!isfinite(optim_norm(optim))) { // one bad batch must not spoil what all others taught
+        optim->skipped++;
+        tensors_zero_grad(list);
+        return;
+    }
+    optim->skipped = 0;
     optim->step++;
     for (int i = 0; i < list->count; i++) {
         const Tensor *tensor = list->tensor[i];
@@ -48,7 +56,7 @@ void optim_step(Optim *optim, double lr) {
 }
 
 float optim_norm(const Optim *optim) {
-    float norm;
+    float norm = 0;
     device_copy_out(optim->list->dev, &norm, optim->norm, sizeof norm);
     return norm;
 }

@@ -1,4 +1,5 @@
 // optim: AdamW over the trainable tensors of one list, with clipping of the global norm.
+// Sources: Loshchilov and Hutter 2019; torch.optim.AdamW and clip_grad_norm_.
 #ifndef JOMED_HOST_OPTIM_H
 #define JOMED_HOST_OPTIM_H
 
@@ -18,14 +19,16 @@ typedef struct {
     TensorList *list;
     Arena arena;
     float *m, *v;  // (list->trainable_count) f32 on the device
-    float *norm;   // (2) on the device: length of the gradient, clip factor
+    float *norm;   // (2) on the device: length of the gradient before clipping, clip factor
     int step;      // updates done
+    int skipped;   // steps in a row that ended without an update
 } Optim;
 Optim optim_new(TensorList *list, const OptimConfig *config);
 void optim_free(Optim *optim);
-// One update of every trainable tensor from its gradient, then zeroes the gradients.
+// One update of every trainable tensor from its gradient, then zeroes the gradients. A gradient that is
+// not finite only counts in `skipped`: weights and moments stay as they were. Waits for the device.
 void optim_step(Optim *optim, double lr);
-// Length of the gradient before clipping, of the last step; waits for the device.
+// Length of the gradient before clipping, of the last step.
 float optim_norm(const Optim *optim);
 
 #endif

@@ -64,23 +64,22 @@ typedef struct {
     int count, room;
 } Ids;
 
-static void push(Ids *ids, int32_t id) {
-    if (ids->count == ids->room) {
+// Makes room for `more` further ids and returns where they go.
+static int32_t *grow(Ids *ids, int more) {
+    while (ids->room - ids->count < more) {
         ids->room = ids->room ? 2 * ids->room : 256;
         ids->ids = xrealloc(ids->ids, (size_t)ids->room, sizeof *ids->ids);
     }
-    ids->ids[ids->count++] = id;
+    ids->count += more;
+    return ids->ids + ids->count - more;
 }
+
+static void push(Ids *ids, int32_t id) { *grow(ids, 1) = id; }
 
 static void push_text(const PromptMaker *maker, Ids *ids, const char *text) {
     const size_t size = strlen(text);
     const int count = tokenizer_encode(maker->tokenizer, text, size, NULL, 0);
-    while (ids->room < ids->count + count) {
-        ids->room = ids->room ? 2 * ids->room : 256;
-        ids->ids = xrealloc(ids->ids, (size_t)ids->room, sizeof *ids->ids);
-    }
-    tokenizer_encode(maker->tokenizer, text, size, ids->ids + ids->count, count);
-    ids->count += count;
+    tokenizer_encode(maker->tokenizer, text, size, grow(ids, count), count);
 }
 
 static void push_image(const PromptMaker *maker, Ids *ids, const ReaderImage *image) {
@@ -151,13 +150,13 @@ int prompt_add(PromptMaker *maker, ReaderBatch *batch, const PromptInput *input,
     images[image_count++] = input->query_image;
     push_text(maker, &tail, input->question);
     push_tail(maker, &tail);
+    const int around = ids.count + tail.count + answer_count, room = maker->max_tokens - around;
+    if (room < 0) {
+        die(EXIT_CONFIG, "prompt.max_tokens: %d tokens do not hold images and question (%d); raise it",
+            maker->max_tokens, around);
+    }
     if (input->passage_image.rows > 0) {
         Ids caption = caption_ids(maker, input->caption);
-        const int room = maker->max_tokens - ids.count - tail.count - answer_count;
-        if (room < 0) {
-            die(EXIT_CONFIG, "prompt.max_tokens: %d tokens do not hold images and question (%d); "
-                "raise it", maker->max_tokens, ids.count + tail.count + answer_count);
-        }
         maker->cut_captions += caption.count > room;
         for (int i = 0; i < caption.count && i < room; i++) {
             push(&ids, caption.ids[i]);

@@ -4,8 +4,10 @@
 //   [query image] {question}                                                    closed book
 //
 // The forms differ in what stands around: `tiny` nothing (one blank between words), `qwen2vl` ChatML with
-// the default system text, `pixtral` <s>[INST]...[/INST]. spec/jomed.md 3.1, spec/models.md 6.7, 7.6.
-// Captions too long for max_tokens are cut at the end, and only they; cuts are counted.
+// the default system text, `pixtral` <s>[INST]...[/INST]. An image is the tokens its family puts around and
+// between its features. Captions too long for max_tokens are cut at the end, and only they; cuts are
+// counted. Left out: several passages in one prompt, several turns. Sources: the chat templates published
+// with Qwen2-VL-7B-Instruct and pixtral-12b; the message order is that of JOMED's code.
 #ifndef JOMED_HOST_PROMPT_H
 #define JOMED_HOST_PROMPT_H
 
@@ -38,7 +40,8 @@ typedef struct {
 
 // Appends the prompt to the batch; the row that predicts the first answer token is wanted. answer: ids
 // that follow the prompt (teacher forcing), of which all rows that predict one are wanted, or NULL.
-// Returns the number of wanted rows.
+// Text is only text: a caption that spells a special token gives its bytes. Returns the number of wanted
+// rows. Dies with EXIT_CONFIG when max_tokens does not hold what stands around the caption.
 int prompt_add(PromptMaker *maker, ReaderBatch *batch, const PromptInput *input,
                const int32_t *answer, int answer_count);
 

@@ -8,6 +8,7 @@
 
 // Raised whenever a change of the arithmetic would make stored scores differ from computed ones.
 #define NUMERICS_VERSION 1
+#define PROMPTS_PER_PASS 64 // enough rows to fill the products, little memory
 #define FEATURE_LIMIT ((size_t)1 << 30) // bytes of kept vision features
 
 // ---- labels ----
@@ -45,19 +46,31 @@ void label_set_free(LabelSet *labels) {
 }
 
 // ---- images ----
-Error reader_image_new(ReaderImage *out, Device *dev, const ProcessorConfig *processor,
-                       const VisionConfig *vision, const Image *image) {
+ReaderImage reader_image_new(Device *dev, const ProcessorConfig *processor,
+                             const VisionConfig *vision, const Image *image, const char *name) {
     int width, height;
-    const Error error = processor_size(processor, image->width, image->height, &width, &height);
-    if (error.code) {
-        return error;
+    error_die(name, processor_size(processor, image->width, image->height, &width, &height));
+    const int unit = vision->P * vision->merge;
+    if (width % unit != 0 || height % unit != 0) {
+        die(EXIT_CONFIG, "reader.processor: gives %dx%d pixels, but the reader wants multiples of %d; "
+            "name the processor of reader.preset", width, height, unit);
     }
-    CHECK(width % vision->P == 0 && height % vision->P == 0, "%dx%d, patch %d", width, height,
-          vision->P);
     float *pixels = xmalloc((size_t)3 * width * height, sizeof *pixels);
     processor_run(processor, dev, image, pixels);
-    *out = (ReaderImage){.rows = height / vision->P, .columns = width / vision->P, .pixels = pixels};
-    return error;
+    return (ReaderImage){.rows = height / vision->P, .columns = width / vision->P, .pixels = pixels};
+}
+
+ReaderImage reader_image_of_row(Device *dev, const ProcessorConfig *processor,
+                                const VisionConfig *vision, Dataset *ds, int row) {
+    const Record *record = &ds->records[row];
+    Image image;
+    if (!dataset_image(ds, row, &image)) {
+        die(EXIT_BAD_DATA, "%s: the image of row %d ('%s') is bad; set data.on_bad_image=blank",
+            record->path, row, record->id);
+    }
+    const ReaderImage out = reader_image_new(dev, processor, vision, &image, record->path);
+    image_free(&image);
+    return out;
 }
 
 uint64_t tensors_hash(const TensorList *list) {
@@ -75,14 +88,36 @@ uint64_t tensors_hash(const TensorList *list) {
 }
 
 // ---- scorer ----
+static uint64_t block_hash(const BlockConfig *b, uint64_t seed) {
+    const double words[] = {b->C, b->H, b->Hkv, b->D, b->F, b->norm, b->eps, b->is_post_norm,
+                            b->is_causal, b->has_alibi, b->has_rope, b->pairing, b->is_gated, b->act,
+                            b->lora.rank, b->lora.alpha};
+    return xxh64(words, sizeof words, seed);
+}
+
+// Hash of all that decides what a reader says: its tensors, and the numbers of its equations that no
+// tensor shows (alpha of the adapters, theta of the positions).
+static uint64_t reader_hash(const Reader *reader) {
+    const ReaderConfig *r = &reader->config;
+    const VisionConfig *v = &r->vision;
+    const double words[] = {r->family, r->V, r->theta, r->sections[0], r->sections[1], r->sections[2],
+                            r->image_id, r->is_tied, v->P, v->merge, v->frames, v->theta};
+    uint64_t hash = xxh64(words, sizeof words, tensors_hash(&reader->tensors));
+    hash = block_hash(&r->block, hash);
+    return block_hash(&v->block, hash);
+}
+
 Scorer scorer_new(Device *dev, Reader *reader, PromptMaker *prompts,
                   const ProcessorConfig *processor, const LabelSet *labels, ScoreStore *store) {
     CHECK(store->C == labels->C, "store of %d labels, %d labels", store->C, labels->C);
+    // Labels of several tokens take a prompt each: the pass stays as large as it is for one.
+    const int each = labels->max_tokens == 1 ? 1 : labels->C;
     Scorer scorer = {.dev = dev, .reader = reader, .prompts = prompts, .processor = processor,
                      .labels = labels, .store = store,
                      .features = feature_cache_new(dev, FEATURE_LIMIT),
-                     .batch = reader_batch_new(), .prompts_per_pass = 64};
-    const uint64_t words[] = {NUMERICS_VERSION, tensors_hash(&reader->tensors), prompt_hash(prompts),
+                     .batch = reader_batch_new(),
+                     .pairs_per_pass = each < PROMPTS_PER_PASS ? PROMPTS_PER_PASS / each : 1};
+    const uint64_t words[] = {NUMERICS_VERSION, reader_hash(reader), prompt_hash(prompts),
                               labels->hash, processor_hash(processor)};
     scorer.context = xxh64(words, sizeof words, 0);
     return scorer;
@@ -94,25 +129,27 @@ void scorer_free(Scorer *scorer) {
     reader_batch_free(&scorer->batch);
 }
 
+// What the picture of a row depends on: the bytes of its file, and what the policy makes of them. That
+// a picture is bad, and so a grey square, is known only once it was asked for.
+static uint64_t image_key(Dataset *ds, int row) {
+    const uint64_t hash = dataset_image_hash(ds, row);
+    const ImagePolicy *policy = &ds->policy;
+    const uint64_t words[] = {ds->is_bad[row] ? 0 : hash, policy->refuse_warnings,
+                              (uint64_t)policy->limits.max_side, policy->limits.max_pixels,
+                              (uint64_t)policy->limits.max_scans};
+    return xxh64(words, sizeof words, 0);
+}
+
 // The features of a record's image, computed on the first use.
 static ReaderImage image_features(Scorer *scorer, Dataset *ds, int row, int pinned) {
-    const uint64_t key = dataset_image_hash(ds, row);
-    const Feature *feature = key ? feature_cache_get(&scorer->features, key) : NULL;
+    const Feature *feature = feature_cache_get(&scorer->features, image_key(ds, row));
     if (!feature) {
-        Image image;
-        if (!dataset_image(ds, row, &image)) {
-            die(EXIT_BAD_DATA, "%s: the image of row %d is bad; set data.on_bad_image=blank",
-                ds->records[row].path, row);
-        }
         const VisionConfig *vision = &scorer->reader->config.vision;
-        ReaderImage picture;
-        error_die(ds->records[row].path,
-                  reader_image_new(&picture, scorer->dev, scorer->processor, vision, &image));
-        image_free(&image);
+        ReaderImage picture = reader_image_of_row(scorer->dev, scorer->processor, vision, ds, row);
         const DType t = scorer->reader->tensors.t;
         const size_t count = (size_t)vision_tokens(vision, &picture) * vision->C_out;
-        feature = feature_cache_put(&scorer->features, key,
-                                    count * dtype_size(t), picture.rows, picture.columns, pinned);
+        feature = feature_cache_put(&scorer->features, image_key(ds, row), count * dtype_size(t),
+                                    picture.rows, picture.columns, pinned);
         Run run = run_new(scorer->dev, t, &scorer->arena, false);
         Arena plan = arena_plan();
         Run planning = run_planning(&run, &plan);
@@ -127,13 +164,20 @@ static ReaderImage image_features(Scorer *scorer, Dataset *ds, int row, int pinn
 
 // Picks of one pass: which row of the logits and which token each of them reads.
 typedef struct {
-    int32_t *row, *token;
+    int32_t *row, *token; // (room)
     int count;
 } Picks;
 
+static Picks picks_new(const LabelSet *labels, int pairs) {
+    int each = 0;
+    for (int c = 0; c < labels->C; c++) {
+        each += labels->counts[c];
+    }
+    const size_t room = (size_t)pairs * each;
+    return (Picks){.row = xmalloc(room, sizeof(int32_t)), .token = xmalloc(room, sizeof(int32_t))};
+}
+
 static void pick(Picks *picks, int row, int32_t token) {
-    picks->row = xrealloc(picks->row, (size_t)picks->count + 1, sizeof(int32_t));
-    picks->token = xrealloc(picks->token, (size_t)picks->count + 1, sizeof(int32_t));
     picks->row[picks->count] = row;
     picks->token[picks->count++] = token;
 }
@@ -189,109 +233,143 @@ static void run_batch(Scorer *scorer, const Picks *picks, float *raw, float *log
     scorer->forwards += (uint64_t)scorer->batch.B;
 }
 
-// Scores the pairs of one pass, which the store does not know, and puts them there.
-// out_raw, out_logprob: (n,C).
-static void score_pass(Scorer *scorer, float *out_raw, float *out_logprob, const ScoreKey *keys,
-                       Dataset *queries, Dataset *corpus, const Pair *pairs, int n) {
+static ScoreKey pair_key(const Scorer *scorer, Dataset *queries, Dataset *corpus, Pair pair) {
+    const Record *query = &queries->records[pair.query];
+    const uint64_t q = xxh64(query->question, strlen(query->question), image_key(queries, pair.query));
+    uint64_t p = 0; // closed book
+    if (pair.passage >= 0) {
+        const Record *passage = &corpus->records[pair.passage];
+        p = xxh64(passage->text, strlen(passage->text), image_key(corpus, pair.passage)) | 1;
+    }
+    return score_key(scorer->context, q, p);
+}
+
+// ---- passes ----
+// Pairs that the store does not know, each once, and the places of the answer that wait for them.
+typedef struct {
+    Pair *pairs;          // (pairs_per_pass)
+    ScoreKey *keys;
+    float *raw, *logprob; // (pairs_per_pass,C)
+    int count;
+    int *place, *slot;    // (waiting): row of the answer, and the pair it wants
+    int waiting, room;
+} Pass;
+
+static void pass_init(Pass *pass, const Scorer *scorer) {
+    const size_t most = (size_t)scorer->pairs_per_pass, values = most * scorer->labels->C;
+    *pass = (Pass){.pairs = xmalloc(most, sizeof *pass->pairs), .keys = xmalloc(most, sizeof *pass->keys),
+                   .raw = xmalloc(values, sizeof(float)), .logprob = xmalloc(values, sizeof(float))};
+}
+
+static void pass_free(Pass *pass) {
+    free(pass->pairs);
+    free(pass->keys);
+    free(pass->raw);
+    free(pass->logprob);
+    free(pass->place);
+    free(pass->slot);
+}
+
+static void pass_add(Pass *pass, Pair pair, ScoreKey key, int place) {
+    int slot = 0; // both heads may have found the same passage
+    while (slot < pass->count && memcmp(&pass->keys[slot], &key, sizeof key) != 0) {
+        slot++;
+    }
+    if (slot == pass->count) {
+        pass->pairs[slot] = pair;
+        pass->keys[slot] = key;
+        pass->count++;
+    }
+    if (pass->waiting == pass->room) {
+        pass->room = pass->room ? 2 * pass->room : 64;
+        pass->place = xrealloc(pass->place, (size_t)pass->room, sizeof *pass->place);
+        pass->slot = xrealloc(pass->slot, (size_t)pass->room, sizeof *pass->slot);
+    }
+    pass->place[pass->waiting] = place;
+    pass->slot[pass->waiting++] = slot;
+}
+
+// Sums the log-probabilities of the labels' tokens and hands everything to the store.
+static void keep_scores(Scorer *scorer, Pass *pass, const float *raw, const float *logprob,
+                        const int32_t *greedy, const int *first_row) {
     const LabelSet *labels = scorer->labels;
-    Picks picks = {0};
-    int *first_row = xmalloc((size_t)n, sizeof *first_row);
-    reader_batch_clear(&scorer->batch);
-    for (int i = 0; i < n; i++) {
-        const Record *query = &queries->records[pairs[i].query];
-        PromptInput input = {.question = query->question, .caption = ""};
-        // Two images a pair: those of this pass must outlive the building of its batch.
-        input.query_image = image_features(scorer, queries, pairs[i].query, 2 * i + 1);
-        if (pairs[i].passage >= 0) {
-            input.passage_image = image_features(scorer, corpus, pairs[i].passage, 2 * i + 2);
-            input.caption = corpus->records[pairs[i].passage].text;
+    for (int i = 0, s = 0; i < pass->count; i++) {
+        float *out_raw = pass->raw + (size_t)i * labels->C;
+        float *out_logprob = pass->logprob + (size_t)i * labels->C;
+        for (int c = 0; c < labels->C; c++) {
+            out_raw[c] = raw[s];
+            out_logprob[c] = 0;
+            for (int k = 0; k < labels->counts[c]; k++) {
+                out_logprob[c] += logprob[s++];
+            }
         }
+        const Error error = score_store_put(scorer->store, pass->keys[i], out_raw, out_logprob,
+                                            greedy[first_row[i]]);
+        error_die(scorer->store->path ? scorer->store->path : "score store", error);
+    }
+}
+
+// Scores the pairs of a pass, puts them into the store, and leaves the pass without pairs.
+static void run_pass(Scorer *scorer, Pass *pass, float *raw, float *logprob, Dataset *queries,
+                     Dataset *corpus) {
+    const size_t C = (size_t)scorer->labels->C;
+    Picks picks = picks_new(scorer->labels, pass->count);
+    int *first_row = xmalloc((size_t)pass->count, sizeof *first_row);
+    reader_batch_clear(&scorer->batch);
+    for (int i = 0; i < pass->count; i++) {
+        const Pair pair = pass->pairs[i];
+        PromptInput input = {.question = queries->records[pair.query].question, .caption = ""};
+        // Two images a pair: those of this pass must outlive the building of its batch.
+        input.query_image = image_features(scorer, queries, pair.query, 2 * i + 1);
+        if (pair.passage >= 0) {
+            input.passage_image = image_features(scorer, corpus, pair.passage, 2 * i + 2);
+            input.caption = corpus->records[pair.passage].text;
+        }
+        pass->keys[i] = pair_key(scorer, queries, corpus, pair); // a picture may have proved bad
         first_row[i] = scorer->batch.R;
         add_pair(scorer, &picks, &input);
     }
-    float *raw = xmalloc((size_t)picks.count, sizeof *raw);
-    float *logprob = xmalloc((size_t)picks.count, sizeof *logprob);
+    const size_t count = (size_t)picks.count;
+    float *all_raw = xmalloc(2 * count, sizeof *all_raw), *all_logprob = all_raw + count;
     int32_t *greedy = xmalloc((size_t)scorer->batch.R, sizeof *greedy);
-    run_batch(scorer, &picks, raw, logprob, greedy);
-    for (int i = 0, s = 0; i < n; i++) {
-        for (int c = 0; c < labels->C; c++) {
-            out_raw[i * labels->C + c] = raw[s];
-            float sum = 0;
-            for (int k = 0; k < labels->counts[c]; k++) {
-                sum += logprob[s++];
-            }
-            out_logprob[i * labels->C + c] = sum;
+    run_batch(scorer, &picks, all_raw, all_logprob, greedy);
+    keep_scores(scorer, pass, all_raw, all_logprob, greedy, first_row);
+    for (int i = 0; i < pass->waiting; i++) {
+        const size_t to = (size_t)pass->place[i] * C, from = (size_t)pass->slot[i] * C;
+        if (raw) {
+            memcpy(raw + to, pass->raw + from, C * sizeof *raw);
         }
-        const Error error = score_store_put(scorer->store, keys[i], out_raw + i * labels->C,
-                                            out_logprob + i * labels->C, greedy[first_row[i]]);
-        error_die(scorer->store->path ? scorer->store->path : "score store", error);
+        if (logprob) {
+            memcpy(logprob + to, pass->logprob + from, C * sizeof *logprob);
+        }
     }
-    free(raw);
-    free(logprob);
+    pass->count = pass->waiting = 0;
+    free(all_raw);
     free(greedy);
     free(picks.row);
     free(picks.token);
     free(first_row);
 }
 
-static ScoreKey pair_key(const Scorer *scorer, Dataset *queries, Dataset *corpus, Pair pair) {
-    const Record *query = &queries->records[pair.query];
-    const uint64_t q = xxh64(query->question, strlen(query->question),
-                             dataset_image_hash(queries, pair.query));
-    uint64_t p = 0; // closed book
-    if (pair.passage >= 0) {
-        const Record *passage = &corpus->records[pair.passage];
-        p = xxh64(passage->text, strlen(passage->text), dataset_image_hash(corpus, pair.passage)) | 1;
-    }
-    return score_key(scorer->context, q, p);
-}
-
 void scorer_scores(Scorer *scorer, float *raw, float *logprob, Dataset *queries, Dataset *corpus,
                    const Pair *pairs, int n) {
-    const int C = scorer->labels->C, most = scorer->prompts_per_pass;
-    float *pass_raw = xmalloc((size_t)most * C, sizeof(float));
-    float *pass_logprob = xmalloc((size_t)most * C, sizeof(float));
-    float *known_raw = xmalloc((size_t)C, sizeof(float)), *known_log = xmalloc((size_t)C, sizeof(float));
-    Pair *missing = xmalloc((size_t)most, sizeof *missing);
-    ScoreKey *keys = xmalloc((size_t)most, sizeof *keys);
-    int *place = xmalloc((size_t)most, sizeof *place), waiting = 0;
+    const size_t C = (size_t)scorer->labels->C;
+    Pass pass;
+    pass_init(&pass, scorer);
     scorer->pairs += (uint64_t)n;
-    for (int i = 0; i <= n; i++) {
-        if (waiting == most || (i == n && waiting > 0)) {
-            score_pass(scorer, pass_raw, pass_logprob, keys, queries, corpus, missing, waiting);
-            for (int k = 0; k < waiting; k++) {
-                const size_t to = (size_t)place[k] * C, from = (size_t)k * C;
-                if (raw) {
-                    memcpy(raw + to, pass_raw + from, (size_t)C * sizeof *raw);
-                }
-                if (logprob) {
-                    memcpy(logprob + to, pass_logprob + from, (size_t)C * sizeof *logprob);
-                }
-            }
-            waiting = 0;
-        }
-        if (i == n) {
-            break;
-        }
+    for (int i = 0; i < n; i++) {
         const ScoreKey key = pair_key(scorer, queries, corpus, pairs[i]);
-        if (score_store_get(scorer->store, key, known_raw, known_log, NULL)) {
-            if (raw) {
-                memcpy(raw + (size_t)i * C, known_raw, (size_t)C * sizeof *raw);
-            }
-            if (logprob) {
-                memcpy(logprob + (size_t)i * C, known_log, (size_t)C * sizeof *logprob);
-            }
-        } else {
-            missing[waiting] = pairs[i];
-            keys[waiting] = key;
-            place[waiting++] = i;
+        float *to_raw = raw ? raw + (size_t)i * C : NULL;
+        float *to_logprob = logprob ? logprob + (size_t)i * C : NULL;
+        if (!score_store_get(scorer->store, key, to_raw, to_logprob, NULL)) {
+            pass_add(&pass, pairs[i], key, i);
+        }
+        if (pass.count == scorer->pairs_per_pass) {
+            run_pass(scorer, &pass, raw, logprob, queries, corpus);
         }
     }
-    free(pass_raw);
-    free(pass_logprob);
-    free(known_raw);
-    free(known_log);
-    free(missing);
-    free(keys);
-    free(place);
+    if (pass.count > 0) {
+        run_pass(scorer, &pass, raw, logprob, queries, corpus);
+    }
+    pass_free(&pass);
 }

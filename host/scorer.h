@@ -34,7 +34,7 @@ typedef struct {
     Arena arena;
     ReaderBatch batch;
     uint64_t context;         // reader, tokenizer, prompt form, labels, processor, numerics version
-    int prompts_per_pass;
+    int pairs_per_pass;
     uint64_t pairs, forwards; // pairs asked for; prompts the reader really ran
 } Scorer;
 Scorer scorer_new(Device *dev, Reader *reader, PromptMaker *prompts,
@@ -46,13 +46,17 @@ typedef struct {
     int query, passage;
 } Pair;
 // raw, logprob: (n,C) f32 on the host, either may be NULL: raw logit of the first token, and summed
-// log-probability of the label's tokens.
+// log-probability of the label's tokens. A pair that stands there twice is computed once.
 void scorer_scores(Scorer *scorer, float *raw, float *logprob, Dataset *queries, Dataset *corpus,
                    const Pair *pairs, int n);
 
-// The image as the reader's vision tower wants it: pixels (3,h,w) to be freed by the caller.
-Error reader_image_new(ReaderImage *out, Device *dev, const ProcessorConfig *processor,
-                       const VisionConfig *vision, const Image *image);
+// The image as the reader's vision tower wants it: pixels (3,h,w) to be freed by the caller. name: the
+// file in messages. Dies with EXIT_CONFIG when the processor does not fit the tower.
+ReaderImage reader_image_new(Device *dev, const ProcessorConfig *processor,
+                             const VisionConfig *vision, const Image *image, const char *name);
+// The same for a row of a data set; dies with EXIT_BAD_DATA at a bad image that may not be blank.
+ReaderImage reader_image_of_row(Device *dev, const ProcessorConfig *processor,
+                                const VisionConfig *vision, Dataset *ds, int row);
 // Hash of all tensors of a list, values and names: two readers with equal hashes score alike.
 uint64_t tensors_hash(const TensorList *list);
 

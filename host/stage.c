@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-#define MOST_BAD_LOSSES 3
+#define MOST_BAD_STEPS 3
 
 Stage stage_begin(const Config *config, RunLog *run, const char *name, uint64_t context, Optim *optim,
                   TensorList *const *lists, int list_count, int64_t steps) {
@@ -47,15 +47,15 @@ void stage_step(Stage *stage, int64_t step, double loss, double lr, double epoch
                 const RunValue *extra, int extra_count) {
     const int64_t done = step + 1;
     runlog_step(stage->run, done, loss, lr, epoch, extra, extra_count);
-    stage->bad_losses = isfinite(loss) ? 0 : stage->bad_losses + 1;
-    if (stage->bad_losses >= MOST_BAD_LOSSES) {
-        die(EXIT_DIVERGED, "%s: the loss was not finite %d steps in a row, at step %lld; the last "
+    stage->bad_steps = isfinite(loss) && !stage->state.optim->skipped ? 0 : stage->bad_steps + 1;
+    if (stage->bad_steps >= MOST_BAD_STEPS) {
+        die(EXIT_DIVERGED, "%s: loss or gradient was not finite %d steps in a row, at step %lld; the last "
             "checkpoint is of step %lld; lower the learning rate and resume", stage->run->dir,
-            MOST_BAD_LOSSES, (long long)done, (long long)stage->saved);
+            MOST_BAD_STEPS, (long long)done, (long long)stage->saved);
     }
     stage->request = runlog_poll(stage->run);
     const bool is_time = done % stage->config->checkpoint.every == 0 && done < stage->steps;
-    if ((stage->request != RUN_GO_ON || is_time) && !stage->bad_losses) {
+    if ((stage->request != RUN_GO_ON || is_time) && !stage->bad_steps) {
         save(stage, done); // weights that gave a bad loss must not take the place of good ones
     }
     stage->state.step = done;

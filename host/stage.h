@@ -20,7 +20,7 @@ typedef struct {
     int64_t first, steps; // steps done by an earlier attempt; steps in all
     int64_t saved;        // step of the newest checkpoint
     RunRequest request;
-    int bad_losses;       // in a row
+    int bad_steps;        // in a row: the loss, or the gradient, was not finite
     bool is_unsaved;      // the newest checkpoint could not be written (checkpoint.on_error=warn)
 } Stage;
 
@@ -30,8 +30,8 @@ Stage stage_begin(const Config *config, RunLog *run, const char *name, uint64_t 
                   TensorList *const *lists, int list_count, int64_t steps);
 // False after the last step, and after a request to stop.
 bool stage_goes_on(const Stage *stage, int64_t step);
-// Logs the finished step `step` (0-based), saves when it is time, looks for requests. A step whose loss
-// is not finite is never saved; after three in a row it dies with EXIT_DIVERGED.
+// Logs the finished step `step` (0-based), saves when it is time, looks for requests. A step whose loss or
+// gradient is not finite is never saved; after three in a row it dies with EXIT_DIVERGED.
 void stage_step(Stage *stage, int64_t step, double loss, double lr, double epoch,
                 const RunValue *extra, int extra_count);
 // True when all steps are done: results may be written before stage_end.

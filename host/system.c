@@ -165,6 +165,10 @@ void system_open_reader(System *system, ReaderUse use) {
         preset.image_id = tokenizer_id(system->tokenizer,
                                        preset.family == READER_PIXTRAL ? "[IMG]" : "<|image_pad|>");
     }
+    if (use == READER_TRAINS_ALL && config->reader.adapter[0]) {
+        die(EXIT_CONFIG, "reader.adapter: an adapter cannot stay beside weights that all learn; "
+            "leave it out, or set reader.all_weights=false");
+    }
     const bool has_adapter = use == READER_TRAINS_ADAPTER || config->reader.adapter[0];
     if (has_adapter) {
         reader_set_lora(&preset, config->reader.lora_rank, (float)config->reader.lora_alpha, true);

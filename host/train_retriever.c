@@ -19,7 +19,12 @@ RetrieverTrainer retriever_trainer_new(Device *dev, const RetrieverTrainConfig *
                                        const ProcessorConfig *processor, Dataset *queries,
                                        Dataset *corpus, Scorer *scorer, Sampler *sampler,
                                        const float *fixed) {
-    const int E = index->dim, places = config->refresh * config->batch;
+    const int E = index->dim, most = config->refresh < config->steps ? config->refresh : config->steps;
+    const size_t places = (size_t)most * config->batch; // queries of a block, (steps until a refresh)
+    if (places * config->K > INT32_MAX) {
+        die(EXIT_CONFIG, "retriever.refresh: %zu queries of %d passages between two refreshes; lower it",
+            places, config->K);
+    }
     RetrieverTrainer trainer = {.config = *config, .dev = dev, .live = live, .search = search,
                                 .index = index, .rows_f32 = rows_f32, .processor = processor,
                                 .queries = queries, .corpus = corpus, .scorer = scorer,
@@ -35,8 +40,8 @@ RetrieverTrainer retriever_trainer_new(Device *dev, const RetrieverTrainConfig *
     for (int i = 0; i < queries->n; i++) {
         trainer.query_group[i] = queries->records[i].group_id;
     }
-    trainer.candidates = xmalloc((size_t)places * config->K, sizeof(int32_t));
-    trainer.block_queries = xmalloc((size_t)places, sizeof(int));
+    trainer.candidates = xmalloc(places * config->K, sizeof(int32_t));
+    trainer.block_queries = xmalloc(places, sizeof(int));
     trainer.seen = xcalloc((size_t)queries->n, sizeof *trainer.seen);
     return trainer;
 }
@@ -273,7 +278,7 @@ RetrieverStep retriever_trainer_step(RetrieverTrainer *trainer, double lr) {
     const uint64_t hits = trainer->scorer->store->hits, misses = trainer->scorer->store->misses;
     gold_scores(trainer, work.g, work.predicted, work.queries, work.candidates);
     float *pixels = xmalloc((size_t)B * 3 * S * S, sizeof *pixels);
-    prepare_images(pixels, trainer->dev, trainer->processor, trainer->queries, work.queries, B);
+    prepare_images(pixels, trainer->dev, trainer->processor, S, trainer->queries, work.queries, B);
     Run run = run_new(trainer->dev, trainer->live->tensors.t, &trainer->arena, true);
     Arena plan = arena_plan();
     Run planning = run_planning(&run, &plan);
