@@ -98,7 +98,7 @@ TEST(config_problems) {
         {"seed: {a: 1}\n", "seed: wants one value, got keys below it"},
         {"classes: yes\n", "classes: wants a list, [a, b]"},
         {"classes: [a, null]\n", "classes: item 2 has no value"},
-        {"evaluate.oracle_at: [1, 0]\n", "0 is outside 1 .. 4096"},
+        {"evaluate.oracle_at: [1, 0]\n", "0 is outside 1 .. 1024"},
         {"run.start: maybe\n", "run.start: wants new|resume|overwrite, got 'maybe'"},
         {"run.start: ne\n", "got 'ne'"},
         {"exact.all: yes\n", "exact.all: wants true or false, got 'yes'"},
