@@ -94,7 +94,8 @@ void baseline_neighbours(int *answers, double *probability, const float *train_e
         int length = 0;
         for (int i = 0; i < n; i++) {
             if (train_labels[i] >= 0) {
-                const double cosine = dot(query, train_embeddings + (size_t)i * E, E) * own * scale[i];
+                const double cosine = dot(query, train_embeddings + (size_t)i * E, E) * own *
+                                      scale[i];
                 length = insert(list, length, k, (Neighbour){cosine, train_labels[i]});
             }
         }

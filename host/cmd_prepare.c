@@ -11,12 +11,12 @@ int cmd_prepare(const Config *config) {
             source[0] ? "the directory to write" : "the data set to read");
     }
     const PrepareFacts facts = prepare_run(config);
-    printf("%s: %d rows: %d passages, queries %d train, %d val, %d test; %d rows in neither\n", source,
-           facts.rows, facts.passages, facts.queries[SPLIT_TRAIN], facts.queries[SPLIT_VAL],
+    printf("%s: %d rows: %d passages, queries %d train, %d val, %d test; %d rows in neither\n",
+           source, facts.rows, facts.passages, facts.queries[SPLIT_TRAIN], facts.queries[SPLIT_VAL],
            facts.queries[SPLIT_TEST], facts.dropped);
     printf("the source's own test pictures: %d, of which its training split has %d\n",
            facts.test_images, facts.overlap);
     printf("read them with data.root=%s data.corpus=%s/corpus.jsonl data.task=%s/task.jsonl\n",
-           config->prepare.format == KEY_FORMAT_MEDMNIST ? dir : source, dir, dir);
+           prepare_root(config), dir, dir);
     return EXIT_OK;
 }

@@ -78,6 +78,7 @@ X(prepare., format, CHOICE, "medmnist", ONE_OF(FORMAT_CHOICES), "what prepare.so
 X(prepare., source, TEXT, "", ANY, "MedMNIST .npz file, or directory of VQA-RAD (trainset.json, testset.json, images)") \
 X(prepare., dir, TEXT, "", ANY, "where corpus.jsonl, task.jsonl and images go") \
 X(prepare., caption, TEXT, "an image that shows {class}", ANY, "caption of a passage; {class} is its class") \
+X(prepare., max_side, INT, "0", BETWEEN(0, 32768), "pixels; larger pictures are scaled down to it and written below prepare.dir; 0: as they are") \
 X(prepare., max_rows, INT, "0", BETWEEN(0, 2147483647), "rows taken of each split; 0: all") \
 END(prepare) \
 BEGIN(limits) \

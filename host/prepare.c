@@ -1,5 +1,5 @@
-// prepare: see prepare.h. Both formats are first read into one Dataset whose splits are the source's
-// own; then one loop writes passages, queries and pictures.
+// prepare: see prepare.h. Both formats are first read into one Dataset whose splits are the
+// source's own; then one loop writes passages, queries and pictures.
 #define _XOPEN_SOURCE 700 // realpath
 #include "prepare.h"
 
@@ -16,7 +16,7 @@
 
 #define MARKER "prepare.json"
 #define MARKER_VERSION 1
-#define WRITERS 16 // threads that wait for the disk
+#define WRITERS 16                     // threads that wait for the disk
 #define JSON_LIMIT ((size_t)256 << 20) // bytes of trainset.json or testset.json
 
 static const char *const split_names[SPLIT_COUNT] = {"test", "val", "train"};
@@ -62,7 +62,8 @@ static void count_overlap(PrepareFacts *facts, const Dataset *all) {
     uint64_t *train = pictures_new(all, SPLIT_TRAIN, &train_count);
     uint64_t *test = pictures_new(all, SPLIT_TEST, &facts->test_images);
     for (int i = 0; i < facts->test_images; i++) {
-        facts->overlap += bsearch(&test[i], train, (size_t)train_count, sizeof *train, by_hash) != NULL;
+        facts->overlap +=
+            bsearch(&test[i], train, (size_t)train_count, sizeof *train, by_hash) != NULL;
     }
     free(train);
     free(test);
@@ -70,6 +71,14 @@ static void count_overlap(PrepareFacts *facts, const Dataset *all) {
         LOG(WARN, "prepare: %d of the source's %d test pictures are in its training split too",
             facts->overlap, facts->test_images);
     }
+}
+
+static bool writes_images(const Config *config) {
+    return config->prepare.format == KEY_FORMAT_MEDMNIST || config->prepare.max_side > 0;
+}
+
+const char *prepare_root(const Config *config) {
+    return writes_images(config) ? config->prepare.dir : config->prepare.source;
 }
 
 // ---- reading MedMNIST ----
@@ -144,8 +153,9 @@ static void add_vqa_row(Dataset *all, const char *path, size_t i, const json_t *
     for (int m = 0; m < 4; m++) {
         text[m] = member_new(row, names[m]);
         if (!text[m]) {
-            die(EXIT_BAD_DATA, "%s: row %zu: member '%s' is not a text or an integer; "
-                               "is the file VQA-RAD's?", path, i, names[m]);
+            die(EXIT_BAD_DATA,
+                "%s: row %zu: member '%s' is not a text or an integer; is the file VQA-RAD's?",
+                path, i, names[m]);
         }
     }
     Record record = record_empty();
@@ -189,7 +199,8 @@ static void read_vqa_rad(Dataset *all, const Config *config) {
     for (int c = 0; c < config->classes.count; c++) {
         if (config->classes.count != 2 || (strcmp(config->classes.items[c], "no") != 0 &&
                                            strcmp(config->classes.items[c], "yes") != 0)) {
-            die(EXIT_CONFIG, "classes: those of vqa-rad are [no, yes]; write these or leave them out");
+            die(EXIT_CONFIG,
+                "classes: those of vqa-rad are [no, yes]; write these or leave them out");
         }
     }
     dataset_set_classes(all, yes_no, 2);
@@ -202,19 +213,19 @@ static void read_vqa_rad(Dataset *all, const Config *config) {
 
 // ---- the directory ----
 static void write_marker(const Config *config, const PrepareFacts *facts, bool is_complete) {
-    const bool is_copied = config->prepare.format == KEY_FORMAT_MEDMNIST;
     json_t *root = json_pack(
-        "{s:i s:s s:s s:s s:b s:i s:i s:i s:i s:{s:i s:i s:i} s:i s:i s:i}", "version", MARKER_VERSION,
-        "format", formats[config->prepare.format], "source", config->prepare.source, "data_root",
-        is_copied ? config->prepare.dir : config->prepare.source, "is_complete", is_complete, "rows",
-        facts->rows, "left_out", facts->left_out, "bad_images", facts->bad_images, "passages",
-        facts->passages, "queries", "train", facts->queries[SPLIT_TRAIN], "val",
-        facts->queries[SPLIT_VAL], "test", facts->queries[SPLIT_TEST], "dropped", facts->dropped,
-        "source_test_images", facts->test_images, "source_overlap", facts->overlap);
+        "{s:i s:s s:s s:s s:b s:i s:i s:i s:i s:{s:i s:i s:i} s:i s:i s:i}", "version",
+        MARKER_VERSION, "format", formats[config->prepare.format], "source", config->prepare.source,
+        "data_root", prepare_root(config), "is_complete", is_complete, "rows", facts->rows,
+        "left_out", facts->left_out, "bad_images", facts->bad_images, "passages", facts->passages,
+        "queries", "train", facts->queries[SPLIT_TRAIN], "val", facts->queries[SPLIT_VAL], "test",
+        facts->queries[SPLIT_TEST], "dropped", facts->dropped, "source_test_images",
+        facts->test_images, "source_overlap", facts->overlap);
     if (!root) {
         die(EXIT_CONFIG, "prepare.source: '%s' is not valid UTF-8", config->prepare.source);
     }
-    char *text = json_dumps(root, JSON_INDENT(2)), *path = file_join_new(config->prepare.dir, MARKER);
+    char *text = json_dumps(root, JSON_INDENT(2));
+    char *path = file_join_new(config->prepare.dir, MARKER);
     error_die(path, file_replace(path, text, strlen(text)));
     free(path);
     free(text);
@@ -237,7 +248,8 @@ static bool is_marker(const char *path) {
 
 // Dies when prepare.source lies in prepare.dir, from which an earlier prepare's images are removed.
 static void keep_apart(const Config *config) {
-    char *dir = realpath(config->prepare.dir, NULL), *source = realpath(config->prepare.source, NULL);
+    char *dir = realpath(config->prepare.dir, NULL);
+    char *source = realpath(config->prepare.source, NULL);
     const size_t length = dir ? strlen(dir) : 0;
     if (dir && source && strncmp(dir, source, length) == 0 &&
         (source[length] == '/' || source[length] == '\0')) {
@@ -261,8 +273,8 @@ static void open_directory(const Config *config) {
     error_die(dir, file_list_new(&names, &count, dir));
     file_list_free(names, count);
     if (count > 0 && !is_marker(marker)) {
-        die(EXIT_NO_OUTPUT, "prepare.dir: '%s' is not empty and was not written by prepare; name another",
-            dir);
+        die(EXIT_NO_OUTPUT,
+            "prepare.dir: '%s' is not empty and was not written by prepare; name another", dir);
     }
     // The marker first: what is half written after a kill can be told from another's files.
     write_marker(config, &(PrepareFacts){0}, false);
@@ -311,46 +323,110 @@ static void put_query(FileWriter *writer, const Record *record) {
     file_writer_print(writer, "}\n");
 }
 
-static char *image_name_new(const Record *record) { return xformat_new("images/%s.png", record->id); }
+static char *image_name_new(const Record *record) {
+    return record->path[0] ? xformat_new("%s.png", record->path)
+                           : xformat_new("images/%s.png", record->id);
+}
 
-static void put_image(const char *dir, const Record *record) {
+// The picture of a row, at most max_side large (0: as it is); false when it is bad.
+static bool scaled_image_new(Image *out, Dataset *all, int row, Device *dev, int max_side) {
+    Image image;
+    if (!dataset_image(all, row, &image)) {
+        return false;
+    }
+    const int longest = image.width > image.height ? image.width : image.height;
+    *out = image;
+    if (max_side > 0 && longest > max_side) {
+        const int width = (int)((int64_t)image.width * max_side / longest);
+        const int height = (int)((int64_t)image.height * max_side / longest);
+#pragma omp critical(prepare_resize) // a device serves one thread at a time
+        *out = image_resize_new(dev, &image, width > 1 ? width : 1, height > 1 ? height : 1,
+                                RESIZE_BICUBIC);
+        image_free(&image);
+    }
+    return true;
+}
+
+static void put_image(const char *dir, const Record *record, const Image *image) {
     size_t size;
     char *name = image_name_new(record), *path = file_join_new(dir, name);
-    uint8_t *png = png_encode_new(&record->image, &size);
+    uint8_t *png = png_encode_new(image, &size);
     error_die(path, file_replace(path, png, size));
     free(png);
     free(path);
     free(name);
 }
 
-// The embedded pictures of the rows taken. Almost all of the time is waiting for each file to be
-// safe on the disk, and files can wait side by side.
-static void write_images(const Config *config, const Dataset *all, const bool *is_taken) {
+// A row by the file of its picture.
+typedef struct {
+    const char *path;
+    int row;
+} PictureRow;
+
+static int by_path(const void *a, const void *b) {
+    const PictureRow *x = a, *y = b;
+    const int order = strcmp(x->path, y->path);
+    return order ? order : x->row - y->row;
+}
+
+// The rows taken, those of one picture side by side; embedded pictures have one row each.
+static PictureRow *picture_rows_new(const Dataset *all, const bool *is_taken, int *count) {
+    PictureRow *rows = xmalloc((size_t)all->n, sizeof *rows);
+    *count = 0;
+    for (int i = 0; i < all->n; i++) {
+        if (is_taken[i]) {
+            rows[(*count)++] = (PictureRow){all->records[i].path, i};
+        }
+    }
+    qsort(rows, (size_t)*count, sizeof *rows, by_path);
+    return rows;
+}
+
+// Writes the pictures of the rows taken, each once; rows whose picture turns out bad are taken no
+// more. Most of the time is waiting for each file to be safe on the disk, and files can wait side
+// by side.
+static void write_images(const Config *config, Dataset *all, bool *is_taken) {
     char *images = file_join_new(config->prepare.dir, "images");
     error_die(images, file_make_directories(images));
     free(images);
+    Device *dev = device_new(DEVICE_CPU, 0, 1);
+    int count, done = 0;
+    PictureRow *rows = picture_rows_new(all, is_taken, &count);
     const bool is_terminal = isatty(STDERR_FILENO);
-    int done = 0;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(WRITERS)
-    for (int i = 0; i < all->n; i++) {
-        if (is_taken[i]) {
-            put_image(config->prepare.dir, &all->records[i]);
-        }
+    for (int i = 0; i < count; i++) {
         const int now = __atomic_add_fetch(&done, 1, __ATOMIC_RELAXED);
         if (is_terminal && now % 100 == 0) {
-            log_live("prepare: picture %d of %d", now, all->n);
+            log_live("prepare: pictures of %d of %d rows", now, count);
+        }
+        if (i > 0 && rows[i].path[0] && strcmp(rows[i - 1].path, rows[i].path) == 0) {
+            continue;
+        }
+        Image image;
+        if (scaled_image_new(&image, all, rows[i].row, dev, config->prepare.max_side)) {
+            put_image(config->prepare.dir, &all->records[rows[i].row], &image);
+            image_free(&image);
+            continue;
+        }
+        is_taken[rows[i].row] = false;
+        for (int k = i + 1; k < count && strcmp(rows[k].path, rows[i].path) == 0; k++) {
+            is_taken[rows[k].row] = false;
         }
     }
+    free(rows);
+    device_free(dev);
 }
 
 // One row of the source into whatever it belongs to. record is a copy that may be changed.
 static void put_row(Output *out, const Config *config, PrepareFacts *facts, Record record) {
     char *path = NULL, *text;
-    if (record.image.data) {
-        record.path = path = image_name_new(&record);
+    if (config->prepare.format == KEY_FORMAT_MEDMNIST) {
         text = caption_new(config->prepare.caption, record.answer);
     } else {
         text = xformat_new("%s %s", record.question, record.answer);
+    }
+    if (writes_images(config)) {
+        record.path = path = image_name_new(&record);
     }
     if (record.split == SPLIT_TRAIN) {
         put_passage(&out->corpus, &record, text);
@@ -365,7 +441,7 @@ static void put_row(Output *out, const Config *config, PrepareFacts *facts, Reco
     free(path);
 }
 
-// Which rows are used: (n), to be freed. Counts the others.
+// Which rows are used: (n), to be freed. Counts those left out.
 static bool *choose_rows_new(const Config *config, const Dataset *all, PrepareFacts *facts) {
     bool *is_taken = xcalloc((size_t)all->n, sizeof *is_taken);
     int total[SPLIT_COUNT] = {0}, seen[SPLIT_COUNT] = {0};
@@ -377,8 +453,6 @@ static bool *choose_rows_new(const Config *config, const Dataset *all, PrepareFa
         const bool is_wanted = prepare_takes(seen[split]++, total[split], config->prepare.max_rows);
         is_taken[i] = is_wanted && all->records[i].image_hash != 0;
         facts->left_out += !is_wanted;
-        facts->bad_images += is_wanted && !is_taken[i];
-        facts->dropped += !is_taken[i];
     }
     return is_taken;
 }
@@ -388,13 +462,17 @@ static void write_rows(const Config *config, const Dataset *all, const bool *is_
     char *corpus = file_join_new(config->prepare.dir, "corpus.jsonl");
     char *task = file_join_new(config->prepare.dir, "task.jsonl");
     Output out;
+    int taken = 0;
     error_die(corpus, file_writer_open(&out.corpus, corpus));
     error_die(task, file_writer_open(&out.task, task));
     for (int i = 0; i < all->n; i++) {
         if (is_taken[i]) {
             put_row(&out, config, facts, all->records[i]);
         }
+        taken += is_taken[i];
     }
+    facts->bad_images = all->n - facts->left_out - taken;
+    facts->dropped += all->n - taken;
     error_die(corpus, file_writer_commit(&out.corpus));
     error_die(task, file_writer_commit(&out.task));
     free(corpus);
@@ -405,6 +483,7 @@ PrepareFacts prepare_run(const Config *config) {
     PrepareFacts facts = {0};
     Dataset *all = dataset_new();
     all->policy.on_bad_image = (BadImage)config->data.on_bad_image;
+    all->policy.max_bad = 1; // many rows share a picture; the facts say how many were dropped
     if (config->prepare.format == KEY_FORMAT_MEDMNIST) {
         read_medmnist(all, config);
     } else {
@@ -417,7 +496,7 @@ PrepareFacts prepare_run(const Config *config) {
     }
     open_directory(config);
     bool *is_taken = choose_rows_new(config, all, &facts);
-    if (config->prepare.format == KEY_FORMAT_MEDMNIST) {
+    if (writes_images(config)) {
         write_images(config, all, is_taken);
     }
     write_rows(config, all, is_taken, &facts);

@@ -2,7 +2,8 @@
 //
 //   DIR/corpus.jsonl   passages: one per row of the training split (dataset_files.h says the form)
 //   DIR/task.jsonl     queries of all splits
-//   DIR/images/        pictures as PNG, where the source holds pixels and not files
+//   DIR/images/        pictures as PNG, where the source holds pixels and not files, or where
+//                      prepare.max_side is set: then larger ones are scaled down to it (bicubic)
 //   DIR/prepare.json   what was read and written (the facts below); its is_complete is set last
 //
 // medmnist   prepare.source is an .npz; `classes` names its labels in order. A passage's text is
@@ -13,7 +14,7 @@
 //            passage's text is question and answer of any training row, open ones too. The splits
 //            are ours, by picture (prepare_split): all pictures of the original's test set are in
 //            its training set too. group is the picture's name, so that no query finds its own.
-//            Pictures are not copied: data.root = prepare.source.
+//            Without prepare.max_side pictures are not copied: data.root = prepare.source.
 //
 // A query never meets its own picture as a passage because dataset_link_groups joins equal pictures
 // and equal groups; a medmnist picture that two splits share is counted and joined likewise.
@@ -25,13 +26,14 @@
 #include "dataset.h"
 
 typedef struct {
-    int rows;                 // in the source, all splits
-    int left_out;             // of them, beyond prepare.max_rows
-    int bad_images;           // of them, whose picture cannot be had (data.on_bad_image not fail)
+    int rows;       // in the source, all splits
+    int left_out;   // of them, beyond prepare.max_rows
+    int bad_images; // of them, whose picture cannot be had (data.on_bad_image not fail)
     int passages;
     int queries[SPLIT_COUNT]; // written
     int dropped;              // rows that became neither passage nor query
-    int test_images, overlap; // distinct pictures of the source's own test split; also in its training
+    int test_images,
+        overlap; // distinct pictures of the source's own test split; also in its training
 } PrepareFacts;
 
 // Reads, writes, reports. Dies: EXIT_NO_INPUT without the source, EXIT_BAD_DATA when it is not what
@@ -39,10 +41,12 @@ typedef struct {
 // prepare did not write. What an earlier prepare wrote is replaced.
 PrepareFacts prepare_run(const Config *config);
 
+// What data.root must be to read what was written.
+const char *prepare_root(const Config *config);
 // Split of a picture: 70% train, 10% val, 20% test of the hash's range.
 Split prepare_split(uint64_t image_hash);
-// Is row i of n taken when at most `most` are wanted (0: all)? Exactly `most` are, spread evenly: the
-// rows of a file may be sorted by class.
+// Is row i of n taken when at most `most` are wanted (0: all)? Exactly `most` are, spread evenly:
+// the rows of a file may be sorted by class.
 bool prepare_takes(int i, int n, int most);
 
 #endif

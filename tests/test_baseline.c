@@ -58,12 +58,13 @@ typedef struct {
 
 static int nearer(const void *a, const void *b) {
     const Ranked *x = a, *y = b;
-    return x->cosine != y->cosine ? (x->cosine < y->cosine) - (x->cosine > y->cosine) : x->row - y->row;
+    return x->cosine != y->cosine ? (x->cosine < y->cosine) - (x->cosine > y->cosine)
+                                  : x->row - y->row;
 }
 
 // By sorting everything, and by asking of every class how near its nearest vote is.
-static int brute(double *share, const float *train, const int *labels, int n, const float *query, int E,
-                 int C, int k) {
+static int brute(double *share, const float *train, const int *labels, int n, const float *query,
+                 int E, int C, int k) {
     Ranked *all = xmalloc((size_t)n, sizeof *all);
     int m = 0, best = -1, best_first = 0;
     for (int i = 0; i < n; i++) {
@@ -140,8 +141,8 @@ TEST(baseline_neighbours_against_brute_force) {
     }
 }
 
-// Two votes each for classes 1 and 0: the nearest row is of class 1, although it is the last one and
-// the longest is of class 0.
+// Two votes each for classes 1 and 0: the nearest row is of class 1, although it is the last one
+// and the longest is of class 0.
 TEST(baseline_neighbours_ties) {
     const float train[] = {8, 6, 3, 4, 0, 9, 4, 3, 1, 0.25f};
     const int labels[] = {0, 0, 2, 1, 1};
@@ -172,7 +173,8 @@ TEST(baseline_in_results) {
     const SystemResult *system = back ? run_result_find(back, "neighbours") : NULL;
     EXPECT(system && system->P == 1, "not there");
     for (int a = 0; system && a < ANSWER_COUNT; a++) {
-        EXPECT(memcmp(system->answers[a], answers, sizeof answers) == 0, "%s", answer_name((Answer)a));
+        EXPECT(memcmp(system->answers[a], answers, sizeof answers) == 0, "%s",
+               answer_name((Answer)a));
     }
     for (int q = 0; system && q < 3; q++) {
         EXPECT(system->passages[q] == -1 && system->predicted[q] == answers[q], "query %d", q);
