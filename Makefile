@@ -13,6 +13,7 @@ PKG      := $(shell command -v pkg-config 2>/dev/null)
 REQUIRED := yaml-0.1 libpng zlib libjpeg jansson libutf8proc
 MISSING  := $(strip $(if $(PKG),$(foreach p,$(REQUIRED),$(if $(shell pkg-config --exists $(p) && echo y),,$(p))),pkg-config))
 NVCC     := $(shell command -v nvcc 2>/dev/null)
+STRACE   := $(shell command -v strace 2>/dev/null)
 has       = $(if $(wildcard $(1)),y,)
 OPENBLAS := $(call has,/usr/include/*/cblas-openblas.h /usr/include/*/openblas*/cblas.h)
 DNNL     := $(call has,/usr/include/dnnl.h /usr/include/*/dnnl.h)
@@ -75,7 +76,8 @@ FORCE:
 
 report-parts:
 	@$(if $(MISSING),echo "✗ required: $(MISSING) -> tools/bootstrap.sh deps"; exit 69,echo "✓ required libraries")
-	@$(if $(NVCC),echo "✓ nvcc: $(NVCC)",echo "✗ nvcc (CUDA kernels are not compiled) -> install the CUDA toolkit 13 and put nvcc on PATH")
+	@$(if $(NVCC),echo "✓ nvcc: $(NVCC) (there are no CUDA kernels yet)",echo "✗ nvcc (there are no CUDA kernels yet) -> CUDA toolkit 13, nvcc on PATH")
+	@$(if $(STRACE),echo "✓ strace (tests of failing system calls)",echo "✗ strace (tests of failing system calls) -> tools/bootstrap.sh test")
 	@$(if $(OPENBLAS),echo "✓ OpenBLAS (bench peer)",echo "✗ OpenBLAS (bench peer) -> apt-get install libopenblas-dev")
 	@$(if $(DNNL),echo "✓ oneDNN (bench peer)",echo "✗ oneDNN (bench peer) -> apt-get install libdnnl-dev")
 
