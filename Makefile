@@ -28,7 +28,8 @@ CFLAGS   += -std=c11 $(WARN) $(OPT) $(CPUFLAGS) -ffp-contract=off -fno-math-errn
 LDLIBS   += $(if $(PKG),$(shell pkg-config --libs $(REQUIRED) 2>/dev/null)) -lm -ldl
 LDFLAGS  += -fopenmp
 ifneq ($(SAN),)
-CFLAGS   += -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer -O1
+CFLAGS   += -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 \
+            -DIS_SLOW_BUILD
 LDFLAGS  += -fsanitize=$(SAN)
 BUILD    := build/san
 endif

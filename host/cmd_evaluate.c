@@ -139,6 +139,22 @@ static void write_predictions(const RunLog *run, const System *system, const Dat
     free(dir);
 }
 
+// One row of every table, and one file of predictions.
+static void add_system(RunLog *run, System *system, RunResult *result, Dataset *queries,
+                       float *fixed, Evaluation *e, DemoSystem kind) {
+    const bool is_joint = kind == DEMO_JOINT, has_retriever = is_joint || kind == DEMO_RAG;
+    const char *name = demo_system_name(kind);
+    UtilityModel *utility = has_retriever ? utility_new(system, is_joint) : NULL;
+    SystemResult *added = run_result_add(result, name, e, utility);
+    free(utility);
+    if (has_retriever) {
+        add_oracles(system, added, queries, fixed, is_joint);
+    }
+    write_predictions(run, system, queries, name, e);
+    const Answer answer = system->config->exact.fusion ? ANSWER_LOGITS : ANSWER_MIXTURE;
+    LOG(INFO, "%-24s accuracy %.1f", name, 100 * evaluation_accuracy(e, queries, answer, NULL));
+}
+
 int cmd_evaluate(const Config *config) {
     RunLog *run = runlog_open(config, 0);
     if (run->is_done) {
@@ -169,17 +185,7 @@ int cmd_evaluate(const Config *config) {
     run_result_fix_subset(result, e[2]);
     add_baselines(&system, result, queries, fixed);
     for (int i = 0; i < 4 && e[i]; i++) {
-        const char *name = demo_system_name(kinds[i]);
-        UtilityModel *utility = i >= 2 ? utility_new(&system, i == 3) : NULL;
-        SystemResult *added = run_result_add(result, name, e[i], utility);
-        free(utility);
-        if (i >= 2) {
-            add_oracles(&system, added, queries, fixed, i == 3);
-        }
-        write_predictions(run, &system, queries, name, e[i]);
-        LOG(INFO, "%-24s accuracy %.1f", name,
-            100 * evaluation_accuracy(e[i], queries,
-                                      config->exact.fusion ? ANSWER_LOGITS : ANSWER_MIXTURE, NULL));
+        add_system(run, &system, result, queries, fixed, e[i], kinds[i]);
     }
     const char *const names[] = {demo_system_name(DEMO_RAG), demo_system_name(DEMO_JOINT)};
     const Evaluation *const shown[] = {e[2], e[3]};

@@ -17,6 +17,11 @@
 #include "host/version.h"
 
 #define MAX_TESTS 1024
+#ifdef IS_SLOW_BUILD // under sanitizers
+#define SLOWNESS 6
+#else
+#define SLOWNESS 1
+#endif
 
 // ---- the list of tests ----
 #define X(op) void test_##op(void);
@@ -136,8 +141,8 @@ void check_skip(const char *fmt, ...) {
 }
 
 void check_time_limit(int seconds) {
-    shared->limit = seconds;
-    alarm((unsigned)seconds);
+    shared->limit = seconds * SLOWNESS;
+    alarm((unsigned)shared->limit);
 }
 
 bool check_is_large(void) { return is_large; }
@@ -376,7 +381,7 @@ static void run_child(const Test *test) {
 static void run_test(const Test *test) {
     current = test;
     shared->resume_at = 0;
-    shared->limit = 60;
+    shared->limit = 60 * SLOWNESS;
     for (;;) {
         fflush(NULL);
         shared->is_open = false;

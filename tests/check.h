@@ -37,7 +37,7 @@ void check_register(const char *name, void (*body)(void));
 #define CASE(...) check_case(__VA_ARGS__)
 bool check_case(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void check_skip(const char *fmt, ...) __attribute__((format(printf, 1, 2))); // this case; goes on
-void check_time_limit(int seconds); // for the rest of this test; default 60
+void check_time_limit(int seconds); // for the rest of this test; default 60; sanitizers: 6 x
 bool check_is_large(void);          // large=1 was given: also run the slow shapes
 uint64_t check_seed(void);
 Rng check_rng(uint32_t sample); // a stream of this test's seed
