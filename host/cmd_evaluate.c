@@ -141,7 +141,7 @@ static void write_predictions(const RunLog *run, const System *system, const Dat
 
 // One row of every table, and one file of predictions.
 static void add_system(RunLog *run, System *system, RunResult *result, Dataset *queries,
-                       float *fixed, Evaluation *e, DemoSystem kind) {
+                       const float *fixed, const Evaluation *e, DemoSystem kind) {
     const bool is_joint = kind == DEMO_JOINT, has_retriever = is_joint || kind == DEMO_RAG;
     const char *name = demo_system_name(kind);
     UtilityModel *utility = has_retriever ? utility_new(system, is_joint) : NULL;
