@@ -49,7 +49,7 @@ static void column_lse(float *lse, const float *scores, int B, int j0, int cols)
         for (int l = 0; l < LANES; l++) {
             column[l] = lane[l][j];
         }
-        lse[j0 + j] = (float)((double)max[j] + log((double)lanes_halve(column)));
+        lse[j0 + j] = (float)((double)max[j] + log_wide(lanes_halve(column)));
     }
 }
 

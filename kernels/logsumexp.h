@@ -3,9 +3,8 @@
 // The row is widened to f32 in chunks; each chunk's exponentials are taken by exp_f32 in one
 // vectorisable loop and then added to 16 lanes, so that the result is exactly
 //   max + log(sum16(exp_f32(x - max)))
-// whatever the chunk, the storage type or the instruction set. The one logarithm per row is taken in
-// double and rounded once: double log of the C library is not guaranteed to be correctly rounded,
-// but an error in its last bits survives the rounding to f32 about once in 2^28 rows.
+// whatever the chunk, the storage type or the instruction set. The logarithm and the sum with max are
+// taken in f64 and rounded once.
 // Private to kernels/: contracts are those of cross_entropy, label_logprob and infonce.
 #ifndef JOMED_KERNELS_LOGSUMEXP_H
 #define JOMED_KERNELS_LOGSUMEXP_H
@@ -48,17 +47,9 @@ static inline float row_logsumexp(DType t, const void *row, int n, float max) {
         for (int j = 0; j < size; j++) {
             e[j] = exp_f32(x[j] - shift);
         }
-        int j = 0;
-        for (; j + LANES <= size; j += LANES) {
-            for (int l = 0; l < LANES; l++) {
-                lane[l] += e[j + l];
-            }
-        }
-        for (int l = 0; j + l < size; l++) {
-            lane[l] += e[j + l];
-        }
+        lanes_sum(lane, e, size);
     }
-    return (float)((double)shift + log((double)lanes_halve(lane)));
+    return (float)((double)shift + log_wide(lanes_halve(lane)));
 }
 
 #endif

@@ -287,42 +287,6 @@ TEST(base_dtype_names) {
     EXPECT(dtype_parse("f64") == -1 && dtype_parse("") == -1 && dtype_parse("F32") == -1, "unknown");
 }
 
-// ---- lanes ----
-TEST(base_exp) {
-    double worst = 0;
-    for (double x = -87.3; x < 88.7; x += 0.000137) {
-        const double want = exp((double)(float)x);
-        int exponent;
-        frexp(want, &exponent);
-        worst = check_worst(worst, fabs(exp_f32((float)x) - want) / ldexp(1, exponent - 24));
-    }
-    EXPECT(worst <= 1.1, "%.3f ulp", worst);
-    EXPECT(exp_f32(0) == 1 && exp_f32(-INFINITY) == 0 && exp_f32(-88) == 0, "ends");
-    EXPECT(exp_f32(89) == INFINITY && exp_f32(INFINITY) == INFINITY && isnan(exp_f32(NAN)), "ends");
-}
-
-// Sums in pieces are sums in one, whatever the length.
-TEST(base_lanes) {
-    Rng rng = check_rng(0);
-    float x[200], y[200];
-    for (int i = 0; i < 200; i++) {
-        x[i] = (float)rng_normal(&rng), y[i] = (float)rng_normal(&rng);
-    }
-    for (int n = 0; n <= 200; n++) {
-        float sum[LANES] = {0}, dot[LANES] = {0}, plain[LANES] = {0}, plain_dot[LANES] = {0};
-        const int first = n / 2 / LANES * LANES;
-        lanes_sum(sum, x, first), lanes_sum(sum, x + first, n - first);
-        lanes_dot(dot, x, y, first), lanes_dot(dot, x + first, y + first, n - first);
-        for (int i = 0; i < n; i++) {
-            plain[i % LANES] += x[i];
-            plain_dot[i % LANES] = fmaf(x[i], y[i], plain_dot[i % LANES]);
-        }
-        const float want = lanes_halve(plain), want_dot = lanes_halve(plain_dot);
-        EXPECT(sum16(x, n) == want && lanes_halve(sum) == want, "sum of %d", n);
-        EXPECT(dot16(x, y, n) == want_dot && lanes_halve(dot) == want_dot, "dot of %d", n);
-    }
-}
-
 // ---- arenas ----
 static void layout(Arena *arena, char *taken[3]) {
     taken[0] = arena_take(arena, 3, 100);

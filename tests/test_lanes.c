@@ -50,6 +50,28 @@ TEST(lanes_order) {
     EXPECT(differs > 3, "only %d sums depend on the order", differs);
 }
 
+// Sums in pieces are sums in one, whatever the length.
+TEST(lanes_pieces) {
+    Rng rng = check_rng(0);
+    float x[200], y[200];
+    for (int i = 0; i < 200; i++) {
+        x[i] = (float)rng_normal(&rng), y[i] = (float)rng_normal(&rng);
+    }
+    for (int n = 0; n <= 200; n++) {
+        float sum[LANES] = {0}, dot[LANES] = {0}, plain[LANES] = {0}, plain_dot[LANES] = {0};
+        const int first = n / 2 / LANES * LANES;
+        lanes_sum(sum, x, first), lanes_sum(sum, x + first, n - first);
+        lanes_dot(dot, x, y, first), lanes_dot(dot, x + first, y + first, n - first);
+        for (int i = 0; i < n; i++) {
+            plain[i % LANES] += x[i];
+            plain_dot[i % LANES] = fmaf(x[i], y[i], plain_dot[i % LANES]);
+        }
+        const float want = lanes_halve(plain), want_dot = lanes_halve(plain_dot);
+        EXPECT(sum16(x, n) == want && lanes_halve(sum) == want, "sum of %d", n);
+        EXPECT(dot16(x, y, n) == want_dot && lanes_halve(dot) == want_dot, "dot of %d", n);
+    }
+}
+
 static float from_bits(uint32_t bits) {
     float x;
     memcpy(&x, &bits, 4);
@@ -115,6 +137,8 @@ TEST(lanes_log) {
             const double want = log((double)x);
             EXPECT(want == 0 ? got == 0 : ulps(got, want) <= LOG_ULPS,
                    "log(%.9g) = %.9g, want %.9g", x, got, want);
+            EXPECT(fabs(log_wide(x) - want) <= 1e-15 * fabs(want), "log(%.9g) in f64 is off by %g",
+                   x, log_wide(x) - want);
         }
     }
     if (CASE("around one")) {
