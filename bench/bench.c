@@ -66,8 +66,8 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-// Work done by the calling thread alone is timed by that thread's own clock, which other programs do
-// not advance; else by the clock on the wall.
+// Work done by the calling thread alone is timed by that thread's own clock, which other programs
+// do not advance; else by the clock on the wall.
 double bench_now(int thread_count) {
     struct timespec now;
     if (thread_count > 1 || clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now) != 0) {
@@ -106,7 +106,8 @@ void bench_time(const char *shape, double flops, double bytes, bench_fn *run, vo
     qsort(ours, (size_t)n, sizeof *ours, by_value);
     qsort(theirs, (size_t)n, sizeof *theirs, by_value);
     const double median = ours[n / 2], low = ours[n / 20], high = ours[n - 1 - n / 20];
-    printf("%-20s %-34s %10.1f us [%.1f, %.1f]", current, shape, median * 1e6, low * 1e6, high * 1e6);
+    printf("%-20s %-34s %10.1f us [%.1f, %.1f]", current, shape, median * 1e6, low * 1e6,
+           high * 1e6);
     if (flops > 0) {
         printf(" %8.2f GFLOP/s %3.0f%%", flops / median * 1e-9,
                100 * flops / median / bench_peak_flops(bench_threads()));
@@ -121,8 +122,8 @@ void bench_time(const char *shape, double flops, double bytes, bench_fn *run, vo
     fflush(stdout);
     if (json) {
         fprintf(json,
-                "{\"bench\":\"%s\",\"shape\":\"%s\",\"threads\":%d,\"samples\":%d,\"median_us\":%.3f,"
-                "\"p5_us\":%.3f,\"p95_us\":%.3f,\"flops\":%.0f,\"bytes\":%.0f",
+                "{\"bench\":\"%s\",\"shape\":\"%s\",\"threads\":%d,\"samples\":%d,"
+                "\"median_us\":%.3f,\"p5_us\":%.3f,\"p95_us\":%.3f,\"flops\":%.0f,\"bytes\":%.0f",
                 current, shape, bench_threads(), n, median * 1e6, low * 1e6, high * 1e6, flops,
                 bytes);
         if (flops > 0) {

@@ -1,9 +1,9 @@
 // bench: the timing harness. build/bin/bench [pattern] [threads=N] [seconds=S] [json=FILE]
 //
-// A bench of an op is BENCH_OP(topk) { ... }; any other is BENCH(name) { ... }. It checks that the result is
-// right before it times it, then calls bench_time once per shape. Each row printed says shape, median,
-// 5th and 95th percentile, GFLOP/s and its share of the peak, GB/s and, where there is a peer, the
-// ratio to it, measured in the same run with the two interleaved.
+// A bench of an op is BENCH_OP(topk) { ... }; any other is BENCH(name) { ... }. It checks that the
+// result is right before it times it, then calls bench_time once per shape. Each row printed says
+// shape, median, 5th and 95th percentile, GFLOP/s and its share of the peak, GB/s and, where there
+// is a peer, the ratio to it, measured in the same run with the two interleaved.
 #ifndef JOMED_BENCH_BENCH_H
 #define JOMED_BENCH_BENCH_H
 
@@ -32,7 +32,8 @@ double bench_seconds(void); // time budget of one row
 
 typedef void bench_fn(void *ctx);
 // Times run(ctx) for about bench_seconds(), after a warm-up. flops and bytes are the least work one
-// call must do (0: not printed). peer (or NULL) is timed interleaved with it; its name heads the ratio.
+// call must do (0: not printed). peer (or NULL) is timed interleaved with it; its name heads the
+// ratio.
 void bench_time(const char *shape, double flops, double bytes, bench_fn *run, void *ctx,
                 const char *peer_name, bench_fn *peer, void *peer_ctx);
 // Seconds on a clock that suits work by that many CPU threads.

@@ -45,7 +45,8 @@ static void bench_all(bench_fn *run, int tensors) {
     static const char *const names[ACT_COUNT] = {"gelu", "gelu_tanh", "quick_gelu", "silu"};
     static const size_t sizes[] = {(size_t)32 * 1024, (size_t)4 * 1024 * 1024};
     for (int k = 0; k < ACT_COUNT * 4; k++) {
-        Job job = {.act = (Activation)(k / 4), .n = sizes[k / 2 % 2], .t = k % 2 ? DT_BF16 : DT_F32};
+        Job job = {.act = (Activation)(k / 4), .n = sizes[k / 2 % 2],
+                   .t = k % 2 ? DT_BF16 : DT_F32};
         void **all[] = {&job.a, &job.b, &job.c, &job.d, &job.e};
         for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
             *all[i] = bench_normal(job.t, job.n);

@@ -1,5 +1,5 @@
-// The moving of rows: tables, gathers, patches, means and unit rows. Least traffic: what is read and
-// written once, ids not counted.
+// The moving of rows: tables, gathers, patches, means and unit rows. Least traffic: what is read
+// and written once, ids not counted.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,7 +48,8 @@ static void job_free(Job *job) {
 
 static void run_embedding_fwd(void *ctx) {
     const Job *j = ctx;
-    bench_ops()->embedding_fwd(bench_device(), j->t, j->out, j->table, j->ids, j->N, j->C, j->V, false);
+    bench_ops()->embedding_fwd(bench_device(), j->t, j->out, j->table, j->ids, j->N, j->C, j->V,
+                               false);
 }
 static void run_embedding_bwd(void *ctx) {
     const Job *j = ctx;
@@ -101,7 +102,8 @@ static void bench_rows(bench_fn *run, double full, double f32) {
             device_copy_out(bench_device(), &last, job.ids + job.N - 1, sizeof last);
             check_written(&job, job.dtable, DT_F32, (size_t)last * job.C);
         } else {
-            check_written(&job, job.out, job.t, run == run_pool_fwd ? 0 : (size_t)job.N * job.C - 1);
+            check_written(&job, job.out, job.t,
+                          run == run_pool_fwd ? 0 : (size_t)job.N * job.C - 1);
         }
         char shape[64];
         snprintf(shape, sizeof shape, "%dx%d %s", job.N, job.C, dtype_name(job.t));
@@ -131,8 +133,8 @@ typedef struct {
 static void run_patches(void *ctx) {
     const Patches *j = ctx;
     const int across = j->side / j->P;
-    bench_ops()->patch_unfold(bench_device(), j->t, j->out, j->pixels, j->B, 3, across, across, j->P,
-                              j->frames, j->merge);
+    bench_ops()->patch_unfold(bench_device(), j->t, j->out, j->pixels, j->B, 3, across, across,
+                              j->P, j->frames, j->merge);
 }
 
 BENCH_OP(patch_unfold) {
@@ -150,10 +152,11 @@ BENCH_OP(patch_unfold) {
         device_copy_out(bench_device(), &ends[1], job.out, dtype_size(job.t));
         float first;
         dtype_store(job.t, &first, 0, ends[0]);
-        CHECK(dtype_load(job.t, &ends[1], 0) == dtype_load(job.t, &first, 0), "the first pixel moved");
+        CHECK(dtype_load(job.t, &ends[1], 0) == dtype_load(job.t, &first, 0),
+              "the first pixel moved");
         char shape[64];
-        snprintf(shape, sizeof shape, "%dx3x%d^2 P=%d x%d m=%d %s", job.B, job.side, job.P, job.frames,
-                 job.merge, dtype_name(job.t));
+        snprintf(shape, sizeof shape, "%dx3x%d^2 P=%d x%d m=%d %s", job.B, job.side, job.P,
+                 job.frames, job.merge, dtype_name(job.t));
         bench_time(shape, 0, (double)(n * 4 + bytes), run_patches, &job, NULL, NULL, NULL);
         device_release(bench_device(), job.pixels), device_release(bench_device(), job.out);
     }

@@ -17,7 +17,8 @@ static void forward(void *ctx) {
                              x->log_scale, x->B, x->E);
 }
 
-// Overwrites the scores, so that from the second call on it works on other numbers at the same cost.
+// Overwrites the scores, so that from the second call on it works on other numbers at the same
+// cost.
 static void backward(void *ctx) {
     Args *const x = ctx;
     bench_ops()->infonce_bwd(bench_device(), x->t, x->da, x->db, NULL, x->scores, x->lse, x->a,

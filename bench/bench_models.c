@@ -116,7 +116,8 @@ static void reader_pass(void *ctx) {
     arena_release(prompts->run.arena, mark);
 }
 
-// B prompts of two images and twelve words, one wanted row each; given: the images' features, or NULL.
+// B prompts of two images and twelve words, one wanted row each; given: the images' features, or
+// NULL.
 static void fill_prompts(Prompts *prompts, int B, const float *pixels, const void *given) {
     const int T = 20, image_id = prompts->reader->config.image_id;
     const ReaderImage image = {.rows = 4, .columns = 4, .pixels = pixels, .features = given};

@@ -31,7 +31,8 @@ static void check_exact(bench_fn *run, DType t, DType from, float want) {
     dtype_store(from, got, 0, 0.75f), device_copy_in(bench_device(), job.b, got, 4);
     run(&job);
     device_copy_out(bench_device(), got, job.out, 4);
-    CHECK(dtype_load(t, got, 0) == want, "%g, want %g", (double)dtype_load(t, got, 0), (double)want);
+    CHECK(dtype_load(t, got, 0) == want, "%g, want %g", (double)dtype_load(t, got, 0),
+          (double)want);
     device_release(bench_device(), job.out), device_release(bench_device(), job.a);
     device_release(bench_device(), job.b);
 }
@@ -47,7 +48,8 @@ static void bench_pair(bench_fn *run, DType t, DType from, int inputs, float wan
         char shape[64];
         snprintf(shape, sizeof shape, "n=%zu %s%s%s", n, dtype_name(from), t == from ? "" : " to ",
                  t == from ? "" : dtype_name(t));
-        bench_time(shape, 0, (double)n * (double)(dtype_size(t) + (size_t)inputs * dtype_size(from)), run,
+        bench_time(shape, 0,
+                   (double)n * (double)(dtype_size(t) + (size_t)inputs * dtype_size(from)), run,
                    &job, NULL, NULL, NULL);
         device_release(bench_device(), job.out), device_release(bench_device(), job.a);
         device_release(bench_device(), job.b);

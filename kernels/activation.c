@@ -1,9 +1,9 @@
 // activation: the CPU definition; see activation.h.
 //
-// Every activation is x G(x) with a gate G between 0 and 1: the normal distribution function for gelu,
-// the logistic function of some v(x) for the others. The slope is G + x G', and one exponential gives
-// both. For x < 0 the gate is small and must be exact relatively, not absolutely: exp(v) multiplies
-// the rounding error of v by |v|, so v is kept in two floats, v + v_low.
+// Every activation is x G(x) with a gate G between 0 and 1: the normal distribution function for
+// gelu, the logistic function of some v(x) for the others. The slope is G + x G', and one
+// exponential gives both. For x < 0 the gate is small and must be exact relatively, not absolutely:
+// exp(v) multiplies the rounding error of v by |v|, so v is kept in two floats, v + v_low.
 //
 // The functions do not branch, so that loops over them become vector code.
 #include "activation.h"
@@ -46,7 +46,8 @@ static inline Act quick_gelu(float x) {
 
 // v = z (K1 + K3 z^2), twice the argument of the tanh, because (1 + tanh(u)) / 2 = logistic(2u).
 static inline Act gelu_tanh(float x) {
-    const double EXACT1 = 1.5957691216057308, EXACT3 = 0.044715 * 1.5957691216057308; // 2 sqrt(2/pi)
+    const double EXACT1 = 1.5957691216057308; // 2 sqrt(2/pi)
+    const double EXACT3 = 0.044715 * EXACT1;
     const float K1 = (float)EXACT1, K1_LOW = (float)(EXACT1 - (double)(float)EXACT1);
     const float K3 = (float)EXACT3, K3_LOW = (float)(EXACT3 - (double)(float)EXACT3);
     const float z = cut(x, 12.0f);
@@ -86,8 +87,8 @@ static inline Act gelu(float x) {
 }
 
 // ---- one chunk ----
-// value[i] = act(x[i]), slope[i] = act'(x[i]); value may be x. The forward throws the slopes away: they
-// cost it a few percent, a second set of loops would cost the reader more.
+// value[i] = act(x[i]), slope[i] = act'(x[i]); value may be x. The forward throws the slopes away:
+// they cost it a few percent, a second set of loops would cost the reader more.
 static void act_chunk(float *value, float *slope, const float *x, int n, Activation act) {
     switch (act) {
     case ACT_GELU:
@@ -127,7 +128,8 @@ static void act_chunk(float *value, float *slope, const float *x, int n, Activat
 }
 
 // ---- the ops ----
-void activation_fwd_cpu(Device *dev, DType t, void *out, const void *inp, size_t n, Activation act) {
+void activation_fwd_cpu(Device *dev, DType t, void *out, const void *inp, size_t n,
+                        Activation act) {
 #pragma omp parallel for schedule(static) num_threads(threads_for(dev, n))
     for (size_t at = 0; at < n; at += CHUNK) {
         float x_buffer[CHUNK], y_buffer[CHUNK], slope[CHUNK];

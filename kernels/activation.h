@@ -4,9 +4,9 @@
 //   quick_gelu  x sigmoid(1.702 x)                    OpenAI CLIP, Qwen2-VL vision
 //   silu        x sigmoid(x)
 // Bits do not depend on the C library (lanes.h). act(-inf) is NaN, as in PyTorch.
-// Agreement: ulp: before the rounding to t, within 8 ulp of f32 and 4e-36 (less may be flushed to 0).
-// With act(x) = x G(x), the slope act' = G + x G' has a zero near x = -1, where its terms cancel: its
-// 8 ulp are of |G| + |x G'|.
+// Agreement: ulp: before the rounding to t, within 8 ulp of f32 and 4e-36 (less may be flushed to
+// 0). With act(x) = x G(x), the slope act' = G + x G' has a zero near x = -1, where its terms
+// cancel: its 8 ulp are of |G| + |x G'|.
 #ifndef JOMED_KERNELS_ACTIVATION_H
 #define JOMED_KERNELS_ACTIVATION_H
 

@@ -1,8 +1,8 @@
 // adamw: one update of Adam with decoupled weight decay; see adamw.h.
 //
-// Element-wise, so threads and vectors change nothing. The bias corrections and the decay factor are
-// formed once in double; (1 - beta) uses the f32 beta, so that the weights of old and new sum to one
-// and the correction at step 1 cancels exactly.
+// Element-wise, so threads and vectors change nothing. The bias corrections and the decay factor
+// are formed once in double; (1 - beta) uses the f32 beta, so that the weights of old and new sum
+// to one and the correction at step 1 cancels exactly.
 #include "adamw.h"
 
 #include <math.h>

@@ -84,18 +84,18 @@ void attention_bwd_naive(Device *dev, DType t, void *dq, void *dk, void *dv, flo
                     for (int j = 0; j < visible(shape, span, i); j++) {
                         float dot = 0, dp = 0, p, ds;
                         for (int d = 0; d < D; d++) {
-                            dot =
-                                fmaf(qi[d], at(t, k, span.k0 + j, shape->k_stride, hkv, D, d), dot);
-                            dp =
-                                fmaf(doi[d], at(t, v, span.k0 + j, shape->v_stride, hkv, D, d), dp);
+                            const float kd = at(t, k, span.k0 + j, shape->k_stride, hkv, D, d);
+                            const float vd = at(t, v, span.k0 + j, shape->v_stride, hkv, D, d);
+                            dot = fmaf(qi[d], kd, dot);
+                            dp = fmaf(doi[d], vd, dp);
                         }
                         const float s = score(dot, shape->scale, slope_of(shape, h),
                                               (float)(i + span.Tk - span.Tq), j);
                         pair_backward(&p, &ds, s, lse[stat], dp, delta[stat], shape->scale);
                         for (int d = 0; d < D; d++) {
                             const size_t e = (size_t)j * D + d;
-                            dqi[d] =
-                                fmaf(ds, at(t, k, span.k0 + j, shape->k_stride, hkv, D, d), dqi[d]);
+                            const float kd = at(t, k, span.k0 + j, shape->k_stride, hkv, D, d);
+                            dqi[d] = fmaf(ds, kd, dqi[d]);
                             dks[e] = fmaf(ds, qi[d], dks[e]);
                             dvs[e] = fmaf(p, doi[d], dvs[e]);
                         }

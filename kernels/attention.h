@@ -38,7 +38,7 @@ extern "C" {
 #endif
 
 // out: (Nq, H*D) t by out_stride   lse: (H,Nq) f32   q: (Nq, H*D) t   k, v: (Nk, Hkv*D) t
-// lse[h,i] = log sum_j exp(score_ij). No aliasing.
+// lse[h,i] = log sum_j exp(score_ij).
 typedef void attention_fwd_fn(Device *dev, DType t, void *out, float *lse, const void *q,
                               const void *k, const void *v, const AttentionShape *shape);
 

@@ -85,8 +85,8 @@ static void product_until(const MatmulKernel *kernel, float *c, size_t ldc, View
     }
 }
 
-// C (rows,columns) += A B over `depth` steps; row r takes part in those with limit[step] > r, and as
-// limits ascend, it begins late.
+// C (rows,columns) += A B over `depth` steps; row r takes part in those with limit[step] > r, and
+// as limits ascend, it begins late.
 static void product_from(const MatmulKernel *kernel, float *c, size_t ldc, View a, Panels b,
                          int rows, int columns, int depth, const int *limit) {
     int common = 0; // the first step that all rows up to r take part in

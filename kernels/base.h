@@ -50,8 +50,8 @@ _Noreturn void check_failed(const char *file, int line, const char *condition, c
     } while (0)
 
 // ---- errors of parsers and readers ----
-// code 0 means success; offset is the byte (or, where the contract says so, the line) of the fault, or
-// ERROR_NOWHERE. The text does not name the file: error_die does.
+// code 0 means success; offset is the byte (or, where the contract says so, the line) of the fault,
+// or ERROR_NOWHERE. The text does not name the file: error_die does.
 #define ERROR_NOWHERE SIZE_MAX
 typedef struct {
     ExitCode code;

@@ -1,5 +1,5 @@
-// cast: the CPU definition; see cast.h. Every bf16 and every f16 is an f32, so that going through f32
-// rounds once.
+// cast: the CPU definition; see cast.h. Every bf16 and every f16 is an f32, so that going through
+// f32 rounds once.
 #include "cast.h"
 
 #include "chunk.h"

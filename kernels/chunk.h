@@ -9,8 +9,8 @@
 //         chunk_store(t, out, row + c, y, length);                        // f32: nothing to do
 //     }
 //
-// y may be x (an op in place), so loops over both are marked `#pragma omp simd`: element i depends on
-// element i only, but the compiler cannot know.
+// y may be x (an op in place), so loops over both are marked `#pragma omp simd`: element i depends
+// on element i only, but the compiler cannot know.
 #ifndef JOMED_KERNELS_CHUNK_H
 #define JOMED_KERNELS_CHUNK_H
 

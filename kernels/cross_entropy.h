@@ -11,11 +11,12 @@ extern "C" {
 
 // lse[r] = log sum_v exp(logits[r,v])      loss[r] = lse[r] - logits[r, target[r]]
 // logits: (R,V) t, only the rows that have a target (gather the hidden rows before the LM head)
-// loss, lse: (R) f32   target: (R). Maximum subtracted, sum in lane order. Agreement: sum.
+// loss, lse: (R) f32   target: (R), 0..V-1. Maximum subtracted, sum in lane order. Agreement: sum.
 typedef void cross_entropy_fwd_fn(Device *dev, DType t, float *loss, float *lse, const void *logits,
                                   const int32_t *target, int R, int V);
 // dlogits[r,v] = dloss[r] * (exp(logits[r,v] - lse[r]) - [v == target[r]])
-// dlogits may alias logits. dloss: (R) f32, carries weights and normalisation.
+// dlogits, logits: (R,V) t; dlogits may alias logits. dloss: (R) f32, carries weights and
+// normalisation. Agreement: sum.
 typedef void cross_entropy_bwd_fn(Device *dev, DType t, void *dlogits, const float *dloss,
                                   const void *logits, const float *lse, const int32_t *target,
                                   int R, int V);

@@ -1,8 +1,9 @@
 // device: where tensors live and ops run. Opaque, because it hides vendor headers.
 //
 // A device has memory, three streams and a table of ops. Ops are ordered on the stream that is
-// current (compute, unless device_use says otherwise); copies between streams are ordered by events.
-// The CPU device runs everything at once and in order, so its streams and events are trivially true.
+// current (compute, unless device_use says otherwise); copies between streams are ordered by
+// events. The CPU device runs everything at once and in order, so its streams and events are
+// trivially true.
 #ifndef JOMED_KERNELS_DEVICE_H
 #define JOMED_KERNELS_DEVICE_H
 
@@ -19,12 +20,12 @@ typedef enum { STREAM_COMPUTE, STREAM_COPY, STREAM_COMM, STREAM_COUNT } StreamId
 extern "C" {
 #endif
 
-// First line of every main: OpenMP threads that wait shall sleep, not spin. Spinning, the default, is
-// the fastest where every thread has a core of its own; with one busy neighbour a step of a small
-// model takes ten to a hundred times as long. The OpenMP runtime reads its environment while the
-// program is loaded, so this sets OMP_WAIT_POLICY=passive and starts the program over: same process,
-// same arguments. Returns when there is nothing to do: the variable (or GOMP_SPINCOUNT) is set, to
-// whatever the user likes, or the program cannot be started over, which only costs time.
+// First line of every main: OpenMP threads that wait shall sleep, not spin. Spinning, the default,
+// is the fastest where every thread has a core of its own; with one busy neighbour a step of a
+// small model takes ten to a hundred times as long. The OpenMP runtime reads its environment while
+// the program is loaded, so this sets OMP_WAIT_POLICY=passive and starts the program over: same
+// process, same arguments. Returns when there is nothing to do: the variable (or GOMP_SPINCOUNT) is
+// set, to whatever the user likes, or the program cannot be started over, which only costs time.
 void device_threads_sleep(char **argv);
 
 // Opens device `index` of a kind; threads is for the CPU (0: as many as OpenMP says). Dies with
@@ -48,7 +49,8 @@ void device_copy(Device *dev, void *to, const void *from, size_t bytes); // devi
 void device_zero(Device *dev, void *memory, size_t bytes);
 
 // Streams. Ops and copies that follow go to `stream`. An event marks the work given to the current
-// stream so far; the current stream can be made to wait for it, the host too (device_sync: for all).
+// stream so far; the current stream can be made to wait for it, the host too (device_sync: for
+// all).
 void device_use(Device *dev, StreamId stream);
 typedef struct {
     uint64_t ticket;

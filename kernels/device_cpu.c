@@ -1,4 +1,5 @@
-// device_cpu: the CPU as a device. Memory is aligned heap memory, work is done when the call returns.
+// device_cpu: the CPU as a device. Memory is aligned heap memory, work is done when the call
+// returns.
 #define _POSIX_C_SOURCE 200809L
 #include "device.h"
 

@@ -1,7 +1,7 @@
 // dtype: the storage types of tensors and the exact conversions between them.
 //
-// bf16 and f16 are structs, so that arithmetic on raw bits does not compile. Rounding is to nearest,
-// ties to even, NaN stays NaN (quiet); f16 keeps subnormals.
+// bf16 and f16 are structs, so that arithmetic on raw bits does not compile. Rounding is to
+// nearest, ties to even, NaN stays NaN (quiet); f16 keeps subnormals.
 #ifndef JOMED_KERNELS_DTYPE_H
 #define JOMED_KERNELS_DTYPE_H
 

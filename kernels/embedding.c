@@ -61,7 +61,8 @@ void rows_gather_cpu(Device *dev, DType t, void *out, const void *inp, const int
     const size_t bytes = (size_t)C * dtype_size(t);
 #pragma omp parallel for schedule(static) num_threads(threads_for(dev, (size_t)R * C))
     for (int r = 0; r < R; r++) {
-        memcpy((char *)out + (size_t)r * bytes, (const char *)inp + (size_t)index[r] * bytes, bytes);
+        memcpy((char *)out + (size_t)r * bytes, (const char *)inp + (size_t)index[r] * bytes,
+               bytes);
     }
 }
 
@@ -71,6 +72,7 @@ void rows_scatter_cpu(Device *dev, DType t, void *out, const void *inp, const in
     const size_t bytes = (size_t)C * dtype_size(t);
 #pragma omp parallel for schedule(static) num_threads(threads_for(dev, (size_t)R * C))
     for (int r = 0; r < R; r++) {
-        memcpy((char *)out + (size_t)index[r] * bytes, (const char *)inp + (size_t)r * bytes, bytes);
+        memcpy((char *)out + (size_t)index[r] * bytes, (const char *)inp + (size_t)r * bytes,
+               bytes);
     }
 }

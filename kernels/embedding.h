@@ -20,7 +20,7 @@ typedef void embedding_fwd_fn(Device *dev, DType t, void *out, const void *table
 // dtable[ids[n],:] += dout[n,:], n ascending, starting from the stored value. dtable: (V,C) f32.
 typedef void embedding_bwd_fn(Device *dev, DType t, float *dtable, const void *dout,
                               const int32_t *ids, int N, int C, int V);
-// out[r,:] = inp[index[r],:]. out: (R,C) t   inp: (N,C) t   index: (R). No aliasing. Exact.
+// out[r,:] = inp[index[r],:]. out: (R,C) t   inp: (N,C) t   index: (R). Exact.
 typedef void rows_gather_fn(Device *dev, DType t, void *out, const void *inp, const int32_t *index,
                             int R, int C, int N);
 // out[index[r],:] = inp[r,:]; other rows of out (N,C) stay. The index has no repeats. Exact.

@@ -3,8 +3,8 @@
 //   dS = (softmax over rows + softmax over columns - 2 I) / (2B)
 //   da = exp(log_scale) dS b      db = exp(log_scale) dS^T a      dlog_scale += sum dS * S
 //
-// The three products are matmul's, in f32 whatever the embeddings are: bf16 and f16 rows are widened
-// first, and gradients rounded last.
+// The three products are matmul's, in f32 whatever the embeddings are: bf16 and f16 rows are
+// widened first, and gradients rounded last.
 #include "infonce.h"
 
 #include "base.h"

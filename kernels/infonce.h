@@ -9,12 +9,12 @@
 extern "C" {
 #endif
 
-//   S = exp(log_scale) a b^T      loss[0] = mean_i CE(S[i,:], i)      loss[1] = mean_j CE(S[:,j], j)
+//   S = exp(log_scale) a b^T    loss[0] = mean_i CE(S[i,:], i)    loss[1] = mean_j CE(S[:,j], j)
 //   and the loss to minimise is (loss[0] + loss[1]) / 2.
 // a, b: (B,E) t, unit rows   log_scale: (1) f32 on the device, so that it may be learned
 // loss: (2) f32   scores: (B,B) f32, S on return   lse: (2,B) f32, row then column log-sum-exps.
-// Products are chains (over e, in the gradients over the batch), scaled after the sum; log-sum-exps,
-// losses and dlog_scale are sums over the batch in lane order. Agreement: sum.
+// Products are chains (over e, in the gradients over the batch), scaled after the sum;
+// log-sum-exps, losses and dlog_scale are sums over the batch in lane order. Agreement: sum.
 typedef void infonce_fwd_fn(Device *dev, DType t, float *loss, float *scores, float *lse,
                             const void *a, const void *b, const float *log_scale, int B, int E);
 // da, db = gradients of (loss[0] + loss[1]) / 2, assigned   dlog_scale (1) += sum dS * S, or NULL.

@@ -14,7 +14,7 @@ extern "C" {
 typedef void l2norm_fwd_fn(Device *dev, DType t, void *out, float *norm, const void *inp, int N,
                            int C);
 // dinp = (dout - (dout . out) out) / norm, and dout / norm where the norm was clamped.
-// dinp may alias dout.
+// dinp, dout, out: (N,C) t. dinp may alias dout. Lane order. Agreement: sum.
 typedef void l2norm_bwd_fn(Device *dev, DType t, void *dinp, const void *dout, const void *out,
                            const float *norm, int N, int C);
 

@@ -1,8 +1,8 @@
-// label_logprob: raw logits and log-probabilities of chosen tokens, and each row's greedy token; see
-// label_logprob.h.
+// label_logprob: raw logits and log-probabilities of chosen tokens, and each row's greedy token;
+// see label_logprob.h.
 //
-// One pass for the maximum, one for the sum of exponentials, and a search for the first element that
-// equals the maximum. Rows are shared out to threads; picks are a gather.
+// One pass for the maximum, one for the sum of exponentials, and a search for the first element
+// that equals the maximum. Rows are shared out to threads; picks are a gather.
 #include "label_logprob.h"
 
 #include "base.h"

@@ -1,10 +1,10 @@
-// lanes: the fixed order in which long sums are taken on the CPU, and the scalar functions whose bits
-// must not depend on a C library.
+// lanes: the fixed order in which long sums are taken on the CPU, and the scalar functions whose
+// bits must not depend on a C library.
 //
-// sum16 and dot16 keep 16 interleaved chains (element i goes to chain i mod 16, ascending), then add
-// them by halving: 16 -> 8 -> 4 -> 2 -> 1. That is one AVX-512 register, or two of AVX2, or a plain
-// loop: the same bits on all of them. exp_f32 and its kin are polynomials over fused multiply-adds
-// for the same reason: expf of the C library differs between CPUs.
+// sum16 and dot16 keep 16 interleaved chains (element i goes to chain i mod 16, ascending), then
+// add them by halving: 16 -> 8 -> 4 -> 2 -> 1. That is one AVX-512 register, or two of AVX2, or a
+// plain loop: the same bits on all of them. exp_f32 and its kin are polynomials over fused
+// multiply-adds for the same reason: expf of the C library differs between CPUs.
 #ifndef JOMED_KERNELS_LANES_H
 #define JOMED_KERNELS_LANES_H
 
@@ -23,8 +23,8 @@ static inline float lanes_halve(float lane[LANES]) {
     return lane[0];
 }
 
-// The chains go on over a further n elements: lane[i mod 16] += x[i]. A row taken in pieces gives the
-// same bits as in one, as long as every piece but the last is a multiple of LANES.
+// The chains go on over a further n elements: lane[i mod 16] += x[i]. A row taken in pieces gives
+// the same bits as in one, as long as every piece but the last is a multiple of LANES.
 static inline void lanes_sum(float lane[LANES], const float *x, int n) {
     int i = 0;
     for (; i + LANES <= n; i += LANES) {
@@ -64,14 +64,14 @@ static inline float dot16(const float *x, const float *y, int n) {
     return lanes_halve(lane);
 }
 
-// e^x. Error below 1.03 ulp for results in the normal range (measured over all of them); 0 below about
-// -87.3 (results that would be subnormal are flushed), +inf above 88.72; NaN stays NaN.
+// e^x. Error below 1.03 ulp for results in the normal range (measured over all of them); 0 below
+// about -87.3 (results that would be subnormal are flushed), +inf above 88.72; NaN stays NaN.
 //   x = n ln2 + r, |r| <= ln2/2;  e^r by a degree-6 Taylor-like polynomial (Cephes expf).
 static inline float exp_f32(float x) {
     const float LOG2E = 1.44269504088896341f, LEAST = -87.33654f, GREATEST = 88.72283f;
     const float LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f; // sum is ln 2, high part exact
-    // One choice per line, so that each becomes one vector instruction. NaN becomes LEAST here, so that
-    // the conversion to an integer below is defined.
+    // One choice per line, so that each becomes one vector instruction. NaN becomes LEAST here, so
+    // that the conversion to an integer below is defined.
     float clamped = x > LEAST ? x : LEAST;
     clamped = clamped < GREATEST ? clamped : GREATEST;
     const float n = rintf(clamped * LOG2E);
@@ -96,7 +96,8 @@ static inline float exp_f32(float x) {
     return x == x ? y : x;
 }
 
-// ln x of an f32 in f64, with a relative error below 1e-15. -inf at 0, NaN below, +inf and NaN stay.
+// ln x of an f32 in f64, with a relative error below 1e-15. -inf at 0, NaN below, +inf and NaN
+// stay.
 //   x = 2^n m, m in [sqrt(1/2), sqrt 2);  ln m = 2 atanh((m - 1) / (m + 1)) by its series.
 static inline double log_wide(float x) {
     if (!(x > 0.0f) || x == INFINITY) {

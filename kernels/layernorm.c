@@ -60,8 +60,9 @@ void layernorm_fwd_cpu(Device *dev, DType t, void *out, float *mean, float *rstd
 
 // ---- backward ----
 // Columns c .. c + length - 1 of dweight and dbias (either may be NULL), n ascending.
-static void param_gradients(DType t, float *dweight, float *dbias, const void *dout, const void *inp,
-                            const float *mean, const float *rstd, int N, int C, int c, int length) {
+static void param_gradients(DType t, float *dweight, float *dbias, const void *dout,
+                            const void *inp, const float *mean, const float *rstd, int N, int C,
+                            int c, int length) {
     for (int n = 0; n < N; n++) {
         float dy_buffer[CHUNK], x_buffer[CHUNK];
         const size_t at = (size_t)n * C + (size_t)c;

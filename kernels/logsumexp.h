@@ -3,8 +3,8 @@
 // The row is widened to f32 in chunks; each chunk's exponentials are taken by exp_f32 in one
 // vectorisable loop and then added to 16 lanes, so that the result is exactly
 //   max + log(sum16(exp_f32(x - max)))
-// whatever the chunk, the storage type or the instruction set. The logarithm and the sum with max are
-// taken in f64 and rounded once.
+// whatever the chunk, the storage type or the instruction set. The logarithm and the sum with max
+// are taken in f64 and rounded once.
 // Private to kernels/: contracts are those of cross_entropy, label_logprob and infonce.
 #ifndef JOMED_KERNELS_LOGSUMEXP_H
 #define JOMED_KERNELS_LOGSUMEXP_H

@@ -4,11 +4,13 @@
 //   log p_d = s_d / Ts - lse            log r_d = x_d - lse         x_d by mode:
 //   MARGINAL  s_d / Ts + g_d            JOMED, LEGACY_III  (g_d + s_d / prior) / Tg
 //   PDIST     g_d / Tg                  LEGACY_I           (s_d - F + minmax_d) / Tg
-// The log-softmaxes inside the target only add constants over d, which the outer softmax removes. So a
-// row needs two log-sum-exps and no scratch. K is small: everything is in f64 and rounded once.
+// The log-softmaxes inside the target only add constants over d, which the outer softmax removes.
+// So a row needs two log-sum-exps and no scratch. K is small: everything is in f64 and rounded
+// once.
 //
-// exp and log are the C library's in double. glibc's are not guaranteed to be correctly rounded, but
-// their error is below one unit of double, so it survives the rounding to f32 about once in 2^28.
+// exp and log are the C library's in double. glibc's are not guaranteed to be correctly rounded,
+// but their error is below one unit of double, so it survives the rounding to f32 about once in
+// 2^28.
 #include "marginal.h"
 
 #include <math.h>

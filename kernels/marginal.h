@@ -3,8 +3,8 @@
 //
 // Per query, over its K passages: p = softmax(s / Ts); g = gold score of the passage.
 //   MARGINAL  loss = -log sum_d p_d exp(g_d),           r prop. to p_d exp(g_d)
-//             (the evidence at weight 1, only the prior tempered; with Ts = Tg = T and g/T for g this
-//             is the tempered form). Gradient (p - r) / Ts.
+//             (the evidence at weight 1, only the prior tempered; with Ts = Tg = T and g/T for g
+//             this is the tempered form). Gradient (p - r) / Ts.
 //   JOMED     m = log_softmax(g) + log_softmax(s / prior), r = softmax(m / Tg), prior = Ts or 1
 //             (prior_t1). loss = KL(r || p), r without gradient. Gradient (p - r) / Ts.
 //   PDIST     r = softmax(g / Tg), no prior. loss = KL(r || p). Gradient (p - r) / Ts.
@@ -14,11 +14,11 @@
 //             minmax maps the row's smallest g to 0 and its largest to F (all equal: 0).
 //   LEGACY_II loss = mean_d s_d (-g_d) / stopgrad(s_d). Gradient -g_d / (K s_d).
 //   LEGACY_III JOMED, but weight 0 where all passages predict the same class.
-// A passage with g = -inf has r = 0. If every g is -inf the loss is +inf and the gradient zero (EMDR2:
-// token by token). LEGACY_I takes minmax over the finite g. LEGACY_II has no posterior of its own (that
-// of MARGINAL is reported) and gives gradient 0 where the formula has none (g = -inf or s = 0).
-// A passage that is not there (a query with fewer than K) has s = g = -inf: nothing but K changes
-// (not in LEGACY_II, whose plain mean it makes infinite).
+// A passage with g = -inf has r = 0. If every g is -inf the loss is +inf and the gradient zero
+// (EMDR2: token by token). LEGACY_I takes minmax over the finite g. LEGACY_II has no posterior of
+// its own (that of MARGINAL is reported) and gives gradient 0 where the formula has none (g = -inf
+// or s = 0). A passage that is not there (a query with fewer than K) has s = g = -inf: nothing but
+// K changes (not in LEGACY_II, whose plain mean it makes infinite).
 #ifndef JOMED_KERNELS_MARGINAL_H
 #define JOMED_KERNELS_MARGINAL_H
 
@@ -48,9 +48,11 @@ typedef struct {
 extern "C" {
 #endif
 
-// loss: (B,2) f32: [0] what is minimised, before weights and reduction, [1] -log sum_d p_d exp(g_d),
+// loss: (B,2) f32: [0] what is minimised, before weights and reduction,
+//   [1] -log sum_d p_d exp(g_d),
 //   in every mode, so that runs can be compared (for EMDR2 g_d = sum_t l_dt)
-// posterior: (B,K) f32, r (mean over tokens for EMDR2)   ds: (B,K) f32, = the gradient of the reduced
+// posterior: (B,K) f32, r (mean over tokens for EMDR2)   ds: (B,K) f32, = the gradient of the
+// reduced
 //   loss sum_b weight_b loss_b[0] * (is_element_mean ? 1000 / (B K) : 1 / B)
 // s: (B,K) f32   g: (B,K) f32, or (B,K,T) token log-likelihoods for EMDR2 with lengths (B) int32
 // weight: (B) f32 or NULL for ones (balancing, and LEGACY_III)

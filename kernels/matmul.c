@@ -144,8 +144,7 @@ static int even_piece(int n, int most, int unit) {
 // depth, j < width, in each; columns past the last are zero.
 static void pack_rows(const Product *p, float *out, int l0, int depth, int j0, int panels) {
     const int width = p->kernel->columns;
-    for (int l = 0; l < depth;
-         l++) { // along the rows as they lie: the next panel's part is adjacent
+    for (int l = 0; l < depth; l++) { // along the rows: the next panel's part is adjacent
         const void *b = dtype_at_const(p->t, p->b, (l0 + l) * p->b_inner + j0);
         for (int panel = 0; panel < panels; panel++) {
             const int j = panel * width, columns = min_int(width, p->columns - j0 - j);
@@ -400,15 +399,13 @@ size_t matmul_pack_bytes(const Device *dev, DType t, MatmulPack which, int N, in
 
 // The part of a product that its weight decides.
 static Product of_weight(DType t, const void *weight, MatmulPack which, int N, int K) {
-    return which == MATMUL_PACK_FWD
-               ? (Product){.t = t,
-                           .b = weight,
-                           .b_inner = 1,
-                           .b_column = K,
-                           .columns = N,
-                           .depth = K}
-               : (Product){
-                     .t = t, .b = weight, .b_inner = K, .b_column = 1, .columns = K, .depth = N};
+    const bool is_fwd = which == MATMUL_PACK_FWD;
+    return (Product){.t = t,
+                     .b = weight,
+                     .b_inner = is_fwd ? 1 : K,
+                     .b_column = is_fwd ? K : 1,
+                     .columns = is_fwd ? N : K,
+                     .depth = is_fwd ? K : N};
 }
 
 void matmul_pack_cpu(Device *dev, DType t, void *packed, const void *weight, MatmulPack which,

@@ -3,7 +3,7 @@
 // Every output element is ONE chain of fused multiply-adds over its reduction index, ascending, in
 // f32, rounded once to t. Blocking, packing, vector width and threads do not change it: the fast
 // kernel is bit-equal to the plain loop for every shape. bf16 and f16 are widened exactly first.
-// Agreement: sum (and exact between our own CPU versions). Source: none needed.
+// Agreement: sum (and exact between our own CPU versions).
 #ifndef JOMED_KERNELS_MATMUL_H
 #define JOMED_KERNELS_MATMUL_H
 
@@ -30,14 +30,14 @@ typedef void matmul_pack_fn(Device *dev, DType t, void *packed, const void *weig
 //   the chain starts from the first term. is_accumulated with a bias is a CHECK failure.
 // out: (M,N) t   inp: (M,K) t   weight: (N,K) t, row-major as in the files   bias: (N) t or NULL
 // packed: the weight by matmul_pack(MATMUL_PACK_FWD), or NULL; with packed the weight is not read
-//   and may be NULL, so that the files' form of a frozen weight need not be kept. No aliasing.
+//   and may be NULL, so that the files' form of a frozen weight need not be kept.
 typedef void matmul_fwd_fn(Device *dev, DType t, void *out, const void *inp, const void *weight,
                            const void *packed, const void *bias, int M, int N, int K,
                            bool is_accumulated);
 
 // dinp[m,k] = (is_accumulated ? dinp[m,k] : 0) + sum_n dout[m,n] weight[n,k]
 // dinp: (M,K) t   dout: (M,N) t   weight: (N,K) t
-// packed: by matmul_pack(MATMUL_PACK_BWD), or NULL; with packed weight may be NULL. No aliasing.
+// packed: by matmul_pack(MATMUL_PACK_BWD), or NULL; with packed weight may be NULL.
 typedef void matmul_bwd_input_fn(Device *dev, DType t, void *dinp, const void *dout,
                                  const void *weight, const void *packed, int M, int N, int K,
                                  bool is_accumulated);

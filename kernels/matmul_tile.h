@@ -58,3 +58,13 @@ static TARGET void TILE(slab)(float *out, const float *a, size_t a_inner, int de
         }
     }
 }
+
+// Ready for the next set; TARGET stays, for other functions of this one.
+#undef TILE
+#undef ROWS
+#undef WIDTH
+#undef VEC
+#undef LOAD
+#undef STORE
+#undef BROADCAST
+#undef FMA

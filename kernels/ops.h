@@ -1,8 +1,8 @@
 // ops: the one list of operations, and the table of functions every backend fills from it.
 //
-// Model code says  device_ops(dev)->layernorm_fwd(dev, DT_F32, ...).  The typedef <op>_fn in the op's
-// header is its contract; <op>_cpu, <op>_cuda and <op>_emu are its implementations. The list also
-// declares test_<op> and bench_<op> (tests/, bench/): an op without both does not link.
+// Model code says  device_ops(dev)->layernorm_fwd(dev, DT_F32, ...).  The typedef <op>_fn in the
+// op's header is its contract; <op>_cpu, <op>_cuda and <op>_emu are its implementations. The list
+// also declares test_<op> and bench_<op> (tests/, bench/): an op without both does not link.
 //
 // Conventions (every contract relies on them):
 //   * op(dev, t, outputs, inputs, sizes, scalars). `void *` tensors are of storage type t;
@@ -10,12 +10,16 @@
 //   * Row-major. Activations are packed rows (N,C); cu_seqlens (B+1) int32 delimits sequences.
 //   * Parameter gradients accumulate (+=), activation gradients are assigned (=).
 //   * f32 arithmetic, one rounding per output. Every size >= 1 is accepted.
-//   * The summation order is part of the contract. "Chain" means one chain of fused multiply-adds in
-//     ascending order. "Lanes" means sum16/dot16 of lanes.h: 16 interleaved chains, then halving.
-//     Results never depend on threads, on the rest of the batch, or on the instruction set.
+//   * Buffers do not overlap, unless the contract says that one may alias another (equal pointers).
+//   * The summation order is part of the contract. "Chain" means one chain of fused multiply-adds,
+//     ascending. "Lanes" means sum16/dot16 of lanes.h: 16 interleaved chains, then halving. Results
+//     never depend on threads, on the rest of the batch, or on the instruction set. (marginal and
+//     rope_table call f64 functions of the C library, which may differ in their last bit between
+//     CPUs: that survives the one rounding to f32 about once in 2^28.)
 //   * Agreement with f64: exact (copies, ids, rounding), ulp (element-wise), sum (reductions: error
 //     at most twice that of the plain f32 loop).
-//   * Scratch is the caller's: an argument named scratch, its size given by <op>_scratch_bytes.
+//   * Scratch is the caller's (an argument named scratch, its size given by <op>_scratch_bytes) or,
+//     for tiles, the thread's own, which grows to the largest ever needed (scratch.h).
 #ifndef JOMED_KERNELS_OPS_H
 #define JOMED_KERNELS_OPS_H
 

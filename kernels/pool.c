@@ -12,8 +12,8 @@ static void check_lengths(const int32_t *cu_seqlens, int B, int N) {
     }
 }
 
-void pool_fwd_cpu(Device *dev, DType t, void *out, const void *inp, const int32_t *cu_seqlens, int B,
-                  int N, int C) {
+void pool_fwd_cpu(Device *dev, DType t, void *out, const void *inp, const int32_t *cu_seqlens,
+                  int B, int N, int C) {
     check_lengths(cu_seqlens, B, N);
     const size_t chunks = chunk_count((size_t)C);
 #pragma omp parallel for schedule(static) num_threads(threads_for(dev, (size_t)N * C))

@@ -11,7 +11,8 @@ extern "C" {
 
 // out[i] = a[i] + b[i], i < n. out may alias either. Agreement: exact after one rounding.
 // Its backward needs no op: both gradients are dout.
-typedef void residual_fwd_fn(Device *dev, DType t, void *out, const void *a, const void *b, size_t n);
+typedef void residual_fwd_fn(Device *dev, DType t, void *out, const void *a, const void *b,
+                             size_t n);
 // out[i] = factor * inp[i]. out may alias inp. Agreement: exact after one rounding.
 typedef void scale_fwd_fn(Device *dev, DType t, void *out, const void *inp, float factor, size_t n);
 

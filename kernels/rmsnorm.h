@@ -10,8 +10,8 @@ extern "C" {
 #endif
 
 //   out[n,c] = weight[c] * round_t(inp[n,c] * rstd[n])      rstd = 1 / sqrt(mean_c(inp^2) + eps)
-// The product before the weight is rounded to t, as Qwen2 and Mistral do: with t = bf16 there are two
-// roundings, the one exception to "one rounding per output".
+// The product before the weight is rounded to t, as Qwen2 and Mistral do: with t = bf16 there are
+// two roundings, the one exception to "one rounding per output".
 // out, inp: (N,C) t   weight: (C) t   rstd: (N) f32, kept for _bwd. out may alias inp.
 // Sum over c in lane order. Agreement: sum.
 typedef void rmsnorm_fwd_fn(Device *dev, DType t, void *out, float *rstd, const void *inp,
@@ -20,6 +20,7 @@ typedef void rmsnorm_fwd_fn(Device *dev, DType t, void *out, float *rstd, const 
 //   with g = dout * weight and x^ = inp rstd:
 //   dinp = rstd (g - x^ mean_c(g x^))      dweight += sum_n dout x^
 // dweight: (C) f32 or NULL, chain over n that starts from the stored value. dinp may alias dout.
+// Agreement: sum.
 typedef void rmsnorm_bwd_fn(Device *dev, DType t, void *dinp, float *dweight, const void *dout,
                             const void *inp, const void *weight, const float *rstd, int N, int C);
 

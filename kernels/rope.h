@@ -1,13 +1,15 @@
 // rope: rotary position embeddings. Source: Su et al. 2021; Qwen2-VL 2024 for M-RoPE.
 //
 // Row n rotates pair j of every head by angle[n,j] = position[axis(j)][n] * freq(j), j < D/2.
-//   layout            axis(j)                             freq(j), theta^-x with x =
-//   ROPE_1D           0                                   2j/D
-//   ROPE_2D_HALVES    j < D/4 ? row : column              2(j mod D/4)/(D/2)       jina, Qwen2-VL vision
-//   ROPE_2D_ALTERNATE j < D/4 ? row : column              row: 4j/D, column: (4(j-D/4)+2)/D     Pixtral
-//   ROPE_M            t, h or w by the three sections     2j/D                     Qwen2-VL language
+//   layout             axis(j)                          freq(j) = theta^-x with x =   used by
+//   ROPE_1D            0                                2j/D
+//   ROPE_2D_HALVES     j < D/4 ? row : column           2(j mod D/4)/(D/2)            jina, Qwen2-VL
+//                                                                                     vision
+//   ROPE_2D_ALTERNATE  j < D/4 ? row : column           row: 4j/D,                    Pixtral
+//                                                       column: (4(j-D/4)+2)/D
+//   ROPE_M             t, h or w by the three sections  2j/D                          Qwen2-VL
+//                                                                                     language
 // 2-D layouts have positions[0] = row and [1] = column and need D % 4 == 0; M has t, h, w.
-// (D/4 stands for (D/2)/2 in integers.)
 // Pairing: interleaved = (2j, 2j+1), half = (j, j + D/2).   x' = x cos + rot(x) sin.
 // The rotation is taken in f32 and rounded once.
 #ifndef JOMED_KERNELS_ROPE_H
@@ -24,18 +26,19 @@ extern "C" {
 #endif
 
 // Fills the tables. cosine, sine: (N,D/2) f32   positions: (A,N) int32, A = 1, 2 or 3 by layout
-// sections: 3 ints with sum D/2 for ROPE_M, else NULL (host memory). Angles are taken in f64 and the
-// cosines rounded to f32. Agreement: ulp.
+// sections: 3 ints with sum D/2 for ROPE_M, else NULL (host memory). Angles are taken in f64 and
+// the cosines rounded to f32. Agreement: ulp.
 typedef void rope_table_fn(Device *dev, float *cosine, float *sine, const int32_t *positions, int N,
                            int D, RopeLayout layout, double theta, const int *sections);
 
-// Rotates the H heads of every row in place. x: (N, H*D) t by stride elements; a row whose table says
-// cos = 1, sin = 0 (position 0, such as a CLS row) keeps every bit. Agreement: sum (of two products).
-typedef void rope_fwd_fn(Device *dev, DType t, void *x, const float *cosine, const float *sine, int N,
-                         int H, int D, int stride, RopePairing pairing);
+// Rotates the H heads of every row in place. x: (N, H*D) t by stride elements; a row whose table
+// says cos = 1, sin = 0 (position 0, such as a CLS row) keeps every bit. Agreement: sum (of two
+// products).
+typedef void rope_fwd_fn(Device *dev, DType t, void *x, const float *cosine, const float *sine,
+                         int N, int H, int D, int stride, RopePairing pairing);
 // The backward, also in place: the same rotation with -sin.
-typedef void rope_bwd_fn(Device *dev, DType t, void *dx, const float *cosine, const float *sine, int N,
-                         int H, int D, int stride, RopePairing pairing);
+typedef void rope_bwd_fn(Device *dev, DType t, void *dx, const float *cosine, const float *sine,
+                         int N, int H, int D, int stride, RopePairing pairing);
 
 rope_table_fn rope_table_cpu, rope_table_cuda, rope_table_emu;
 rope_fwd_fn rope_fwd_cpu, rope_fwd_cuda, rope_fwd_emu;

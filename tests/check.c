@@ -92,7 +92,8 @@ static void close_case(void) {
         fprintf(stderr, "FAIL %s/%s\n  rerun: %s '%s/%s' seed=%llu threads=%d%s%s%s\n",
                 current->name, shared->case_name, program, current->name, shared->case_name,
                 (unsigned long long)seed, threads, is_large ? " large=1" : "",
-                backend == DEVICE_CPU ? "" : " backend=", backend == DEVICE_CPU ? "" : backend_name());
+                backend == DEVICE_CPU ? "" : " backend=",
+                backend == DEVICE_CPU ? "" : backend_name());
     } else if (shared->is_skipped) {
         shared->skipped++;
     } else {
@@ -149,7 +150,8 @@ bool check_is_large(void) { return is_large; }
 uint64_t check_seed(void) { return seed; }
 
 Rng check_rng(uint32_t sample) {
-    return rng_new(seed, RNG_TEST, (uint32_t)xxh64(current->name, strlen(current->name), 0), sample);
+    return rng_new(seed, RNG_TEST, (uint32_t)xxh64(current->name, strlen(current->name), 0),
+                   sample);
 }
 
 void check_fail(const char *file, int line, const char *condition, const char *fmt, ...) {

@@ -1,18 +1,19 @@
-// check: the test harness. One binary, one case at a time in a forked child, no test that cannot fail.
+// check: the test harness. One binary, one case at a time in a forked child, no test that cannot
+// fail.
 //
 //   build/bin/test [--list] [pattern] [backend=cpu|emu|cuda] [seed=N] [threads=N] [large=1]
 //                  [record=FILE]
 //
-// A test is a function: TEST(config_duplicate_key) { ... } for models and host, TEST_OP(topk) { ... }
-// for an op of the OPS list. It divides itself into cases:
+// A test is a function: TEST(config_duplicate_key) { ... } for models and host, TEST_OP(topk) { ...
+// } for an op of the OPS list. It divides itself into cases:
 //
 //     for (...) if (CASE("N=%d C=%d t=%s", N, C, dtype_name(t))) { ... }
 //
-// A pattern "word" selects the tests whose name contains it, "test/word" the cases of one test whose
-// name contains it; the line printed for a failure reruns exactly that case.
+// A pattern "word" selects the tests whose name contains it, "test/word" the cases of one test
+// whose name contains it; the line printed for a failure reruns exactly that case.
 // record=FILE writes one line per test that ran: name, cases passed, failed, skipped, date, commit.
-// A test without CASE counts as one case. A crash or a time-out fails the case it happened in, and the
-// test goes on with the next one. A skip is counted and says why; it is never a pass.
+// A test without CASE counts as one case. A crash or a time-out fails the case it happened in, and
+// the test goes on with the next one. A skip is counted and says why; it is never a pass.
 #ifndef JOMED_TESTS_CHECK_H
 #define JOMED_TESTS_CHECK_H
 
@@ -56,12 +57,12 @@ void check_fail(const char *file, int line, const char *condition, const char *f
 void expect_within(const char *what, const double *got, const double *want, size_t n, double bound);
 // Class "exact": equal values (-0 equals 0, NaN equals NaN).
 void expect_exact(const char *what, const double *got, const double *want, size_t n);
-// Class "ulp": within `ulps` units in the last place of type t at the wanted value (f32 errors below
-// `ulps32` f32 ulps are added for t = f32 only by passing them as ulps).
+// Class "ulp": within `ulps` units in the last place of type t at the wanted value (f32 errors
+// below `ulps32` f32 ulps are added for t = f32 only by passing them as ulps).
 void expect_ulp(const char *what, const double *got, const double *want, size_t n, DType t,
                 double ulps);
-// Class "sum": max |got - f64| <= 2 max |plain - f64| + 1e-7 max |f64|, where `plain` is the plain f32
-// loop rounded to t like the op.
+// Class "sum": max |got - f64| <= 2 max |plain - f64| + 1e-7 max |f64|, where `plain` is the plain
+// f32 loop rounded to t like the op.
 void expect_sum(const char *what, const double *got, const double *f64, const double *plain,
                 size_t n);
 // A gradient in double precision against central differences of loss(ctx) in double precision;
@@ -73,10 +74,13 @@ void expect_gradient(const char *what, const double *grad, double *x, size_t n,
 static inline double check_worst(double a, double b) { return a >= b || a != a ? a : b; }
 
 // ---- references ----
-// A reference loop is written once, every step through check_step: in double it is the oracle, in f32
-// the plain loop of class "sum" (a double holds any one f32 operation exactly enough to round it).
+// A reference loop is written once, every step through check_step: in double it is the oracle, in
+// f32 the plain loop of class "sum" (a double holds any one f32 operation exactly enough to round
+// it).
 typedef enum { IN_F64, IN_F32 } Precision;
-static inline double check_step(Precision p, double x) { return p == IN_F32 ? (double)(float)x : x; }
+static inline double check_step(Precision p, double x) {
+    return p == IN_F32 ? (double)(float)x : x;
+}
 double check_round(DType t, double x); // x rounded to f32 and then to t, as a store does
 
 // ---- device buffers with guard bands ----

@@ -54,13 +54,13 @@ static double ulp_of(DType t, double x) {
 }
 
 // want, factor * (an act or slope with error 8 ulp of `terms`), rounded to t.
-static void expect_close(const char *what, DType t, double x, double got, double want, double factor,
-                         double terms) {
+static void expect_close(const char *what, DType t, double x, double got, double want,
+                         double factor, double terms) {
     double bound = fabs(factor) * (8 * ulp_of(DT_F32, terms) + 4e-36);
     bound += ulp_of(DT_F32, want); // of the products with dout and up
     bound += t == DT_F32 ? 0 : 0.5 * ulp_of(t, fabs(want) + bound);
-    EXPECT(fabs(got - want) <= bound, "%s at %.9g is %.9g, want %.9g within %.3g", what, x, got, want,
-           bound);
+    EXPECT(fabs(got - want) <= bound, "%s at %.9g is %.9g, want %.9g within %.3g", what, x, got,
+           want, bound);
 }
 
 // Inputs: ordinary ones, wide ones, and the places where something changes.
@@ -129,7 +129,8 @@ static void expect_same(const char *what, Buf a, const Buf *b) {
 // ---- activation_fwd ----
 static Buf forward_new(Device *dev, const Problem *q, bool in_place) {
     Buf out = outcome_new(q, in_place ? &q->x : NULL);
-    device_ops(dev)->activation_fwd(dev, q->t, out.dev, in_place ? out.dev : q->x.dev, q->n, q->act);
+    device_ops(dev)->activation_fwd(dev, q->t, out.dev, in_place ? out.dev : q->x.dev, q->n,
+                                    q->act);
     buf_read(&out);
     return out;
 }
@@ -156,7 +157,8 @@ TEST_OP(activation_fwd) {
         if (CASE("%s of what is not a number", names[act])) {
             const double x[] = {NAN, INFINITY, -INFINITY}, want[] = {NAN, INFINITY, NAN};
             Buf inp = buf_from(DT_F32, x, 3), out = buf_fill(DT_F32, 3, 0);
-            check_ops()->activation_fwd(check_device(), DT_F32, out.dev, inp.dev, 3, (Activation)act);
+            check_ops()->activation_fwd(check_device(), DT_F32, out.dev, inp.dev, 3,
+                                        (Activation)act);
             expect_exact("act", buf_read(&out), want, 3);
             buf_free(&inp), buf_free(&out);
         }
@@ -166,8 +168,8 @@ TEST_OP(activation_fwd) {
 // ---- activation_bwd ----
 static Buf backward_new(Device *dev, const Problem *q, bool in_place) {
     Buf dx = outcome_new(q, in_place ? &q->dy : NULL);
-    device_ops(dev)->activation_bwd(dev, q->t, dx.dev, in_place ? dx.dev : q->dy.dev, q->x.dev, q->n,
-                                    q->act);
+    device_ops(dev)->activation_bwd(dev, q->t, dx.dev, in_place ? dx.dev : q->dy.dev, q->x.dev,
+                                    q->n, q->act);
     buf_read(&dx);
     return dx;
 }

@@ -6,8 +6,8 @@
 
 static const AdamWConfig usual = {1e-3f, 0.9f, 0.999f, 1e-8f, 0.01f, 1};
 
-// The textbook update in double. `size` collects the magnitudes that are added up in each element of
-// w and m, so that a bound in units of rounding can be stated although the terms may cancel.
+// The textbook update in double. `size` collects the magnitudes that are added up in each element
+// of w and m, so that a bound in units of rounding can be stated although the terms may cancel.
 typedef struct {
     double w, m, v, w_size, m_size;
 } Element;

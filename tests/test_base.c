@@ -10,7 +10,6 @@
 
 #include "kernels/arena.h"
 #include "kernels/dtype.h"
-#include "kernels/lanes.h"
 #include "tests/check.h"
 
 // ---- random numbers ----
@@ -61,7 +60,8 @@ TEST(base_rng_distributions) {
     const double root = sqrt(DRAWS);
     EXPECT(least >= 0 && most < 1, "uniform from %.17g to %.17g", least, most);
     EXPECT(fabs(sum / DRAWS - 0.5) < 5 * sqrt(1.0 / 12) / root, "mean %g", sum / DRAWS);
-    EXPECT(fabs(squares / DRAWS - 1.0 / 3) < 5 * sqrt(4.0 / 45) / root, "E u^2 %g", squares / DRAWS);
+    EXPECT(fabs(squares / DRAWS - 1.0 / 3) < 5 * sqrt(4.0 / 45) / root, "E u^2 %g",
+           squares / DRAWS);
     EXPECT(fabs(normal / DRAWS) < 5 / root, "mean %g", normal / DRAWS);
     EXPECT(fabs(normal_squares / DRAWS - 1) < 5 * sqrt(2) / root, "var %g", normal_squares / DRAWS);
 }
@@ -217,15 +217,18 @@ TEST(base_float16_narrow) {
         for (uint32_t bits = 0; bits < infinity; bits++) {
             const double low = value_of_bits(bits, f->exponent_bits);
             // Beyond the largest value the next one is where it would be without an end.
-            const double high = bits + 1 < infinity ? value_of_bits(bits + 1, f->exponent_bits)
-                                                    : 2 * low - value_of_bits(bits - 1, f->exponent_bits);
+            const uint32_t near = bits + 1 < infinity ? bits + 1 : bits - 1;
+            const double other = value_of_bits(near, f->exponent_bits);
+            const double high = near > bits ? other : 2 * low - other;
             const float middle = (float)(0.5 * low + 0.5 * high);
             const uint32_t even = bits & 1 ? bits + 1 : bits;
-            const float x[4] = {(float)low, nextafterf(middle, 0), middle, nextafterf(middle, INFINITY)};
+            const float x[4] = {(float)low, nextafterf(middle, 0), middle,
+                                nextafterf(middle, INFINITY)};
             const uint32_t want[4] = {bits, bits, even, bits + 1};
             for (int i = 0; i < 4; i++) {
                 EXPECT(f->narrow(x[i]) == want[i] && f->narrow(-x[i]) == (want[i] | 0x8000u),
-                       "%.9g gives %04x, want %04x", (double)x[i], f->narrow(x[i]), (unsigned)want[i]);
+                       "%.9g gives %04x, want %04x", (double)x[i], f->narrow(x[i]),
+                       (unsigned)want[i]);
             }
         }
         EXPECT(f->narrow(INFINITY) == infinity && f->narrow(FLT_MAX) == infinity, "overflow");
@@ -240,7 +243,8 @@ TEST(base_float16_narrow) {
 TEST(base_float16_portable) {
     for (uint32_t bits = 0; bits < 65536; bits++) {
         const f16 h = {(uint16_t)bits};
-        EXPECT(is_bit_equal(f16_to_float(h), f16_to_float_portable(h)), "widen %04x", (unsigned)bits);
+        EXPECT(is_bit_equal(f16_to_float(h), f16_to_float_portable(h)), "widen %04x",
+               (unsigned)bits);
     }
     const uint64_t step = check_is_large() ? 1 : 641; // all floats, or a few million of them
     for (uint64_t all = 0; all < (uint64_t)1 << 32; all += step) {
@@ -272,7 +276,8 @@ TEST(base_float16_arrays) {
                 EXPECT(((uint8_t *)packed)[bytes] == 0x5A, "narrow writes on");
                 dtype_widen(back, (DType)t, packed, n);
                 for (size_t i = 0; i < n; i++) {
-                    EXPECT(is_bit_equal(back[i], dtype_load((DType)t, single, i)), "widen [%zu]", i);
+                    EXPECT(is_bit_equal(back[i], dtype_load((DType)t, single, i)), "widen [%zu]",
+                           i);
                 }
                 EXPECT(back[n] == 7, "widen writes on");
             }
@@ -284,7 +289,8 @@ TEST(base_dtype_names) {
     for (int t = 0; t < DT_COUNT; t++) {
         EXPECT(dtype_parse(dtype_name((DType)t)) == t, "%s", dtype_name((DType)t));
     }
-    EXPECT(dtype_parse("f64") == -1 && dtype_parse("") == -1 && dtype_parse("F32") == -1, "unknown");
+    EXPECT(dtype_parse("f64") == -1 && dtype_parse("") == -1 && dtype_parse("F32") == -1,
+           "unknown");
 }
 
 // ---- arenas ----
@@ -306,7 +312,8 @@ TEST(base_arena) {
     Arena plan = arena_plan();
     layout(&plan, taken);
     EXPECT(!taken[0] && !taken[1] && !taken[2], "a plan hands out nothing");
-    EXPECT(plan.used == 512 + 256 && plan.peak == 512 + 8192, "used %zu, peak %zu", plan.used, plan.peak);
+    EXPECT(plan.used == 512 + 256 && plan.peak == 512 + 8192, "used %zu, peak %zu", plan.used,
+           plan.peak);
     const size_t before = device_bytes_in_use(check_device());
     Arena arena = arena_new(check_device(), "test", plan.peak);
     layout(&arena, taken);

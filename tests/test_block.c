@@ -1,4 +1,5 @@
-// test_block: the block in mixtures of choices that no tower has, with the gradient of its input too.
+// test_block: the block in mixtures of choices that no tower has, with the gradient of its input
+// too.
 #include "models/block.h"
 
 #include <math.h>
@@ -174,7 +175,8 @@ TEST(block_accumulates) {
         worst = check_worst(worst, fabs(twice[i] - 2.0 * once[i]));
         largest = fmax(largest, fabs(once[i]));
     }
-    // A chain that starts from the stored value rounds each of at most N sums at up to twice its size.
+    // A chain that starts from the stored value rounds each of at most N sums at up to twice its
+    // size.
     EXPECT(worst <= 2 * N * 0x1p-23 * largest && largest > 0, "off by %g of %g", worst, largest);
     free(once);
     free(twice);

@@ -68,7 +68,8 @@ static void forward_case(DType t, int R, int V, Rng *rng) {
     check_ops()->cross_entropy_fwd(check_device(), t, buf_f32(&loss), buf_f32(&lse), logits.dev,
                                    targets.dev, R, V);
     double *want = xmalloc(4 * (size_t)R, sizeof *want);
-    double *const want_loss = want + R, *const plain = want + 2 * R, *const plain_loss = want + 3 * R;
+    double *const want_loss = want + R, *const plain = want + 2 * R;
+    double *const plain_loss = want + 3 * R;
     for (int r = 0; r < R; r++) {
         const double *x = logits.host + (size_t)r * (size_t)V;
         want[r] = row_lse_f64(x, V);

@@ -102,8 +102,8 @@ TEST_OP(embedding_fwd) {
 }
 
 // ---- embedding_bwd ----
-static void reference_bwd(Precision p, double *dtable, const double *dout, const int32_t *ids, int N,
-                          int C) {
+static void reference_bwd(Precision p, double *dtable, const double *dout, const int32_t *ids,
+                          int N, int C) {
     for (int n = 0; n < N; n++) {
         for (int c = 0; c < C; c++) {
             double *d = &dtable[(size_t)ids[n] * C + c];
@@ -127,7 +127,8 @@ static void one_bwd(Shape s, DType t) {
             Device *dev = check_device_threads(k ? 3 : 1);
             // The second device takes the rows in two micro-batches.
             const int split = k ? (s.N + 1) / 2 : s.N;
-            device_ops(dev)->embedding_bwd(dev, t, buf_f32(&got[k]), dout.dev, ids.dev, split, s.C, s.V);
+            device_ops(dev)->embedding_bwd(dev, t, buf_f32(&got[k]), dout.dev, ids.dev, split, s.C,
+                                           s.V);
             if (split < s.N) {
                 device_ops(dev)->embedding_bwd(dev, t, buf_f32(&got[k]),
                                                dtype_at(t, dout.dev, (size_t)split * s.C),
@@ -156,8 +157,10 @@ TEST_OP(embedding_bwd) {
         Buf one = buf_fill(DT_F32, 5 * 600, 0), three = buf_fill(DT_F32, 5 * 600, 0);
         IntBuf ids = ids_new(130, 5);
         Device *dev1 = check_device_threads(1), *dev3 = check_device_threads(3);
-        device_ops(dev1)->embedding_bwd(dev1, DT_BF16, buf_f32(&one), dout.dev, ids.dev, 130, 600, 5);
-        device_ops(dev3)->embedding_bwd(dev3, DT_BF16, buf_f32(&three), dout.dev, ids.dev, 130, 600, 5);
+        device_ops(dev1)->embedding_bwd(dev1, DT_BF16, buf_f32(&one), dout.dev, ids.dev, 130, 600,
+                                        5);
+        device_ops(dev3)->embedding_bwd(dev3, DT_BF16, buf_f32(&three), dout.dev, ids.dev, 130, 600,
+                                        5);
         expect_exact("three threads", buf_read(&three), buf_read(&one), one.n);
         buf_free(&dout), buf_free(&one), buf_free(&three), ibuf_free(&ids);
     }

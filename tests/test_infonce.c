@@ -1,5 +1,5 @@
-// Tests of infonce: against double and plain float loops, finite differences of the loss with respect
-// to embeddings and temperature, and the chains of the products bit for bit.
+// Tests of infonce: against double and plain float loops, finite differences of the loss with
+// respect to embeddings and temperature, and the chains of the products bit for bit.
 #include <math.h>
 #include <stdlib.h>
 
@@ -203,15 +203,16 @@ static void forward_case(DType t, int B, int E, Rng *rng) {
     for (int i = 0; i < B; i++) {
         const double want[] = {pair_lse(S + i * B, B, 1), pair_lse(S + i, B, B)};
         const double got[] = {run.lse.host[i], run.lse.host[B + i]};
-        // log amplifies nothing here: B roundings of the sum, one of the exponent, one of the result.
+        // log amplifies nothing here: B roundings of the sum, one of the exponent, one of the
+        // result.
         expect_within("lse of row and column", got, want, 2, (4 + B / 16.0 + 20) * ldexp(1, -22));
     }
     free(pairs.S);
     run_free(&run);
 }
 
-// Losses and temperature gradient are single numbers. How large the error of a plain loop is shows only
-// over many problems: one of them may be right by luck.
+// Losses and temperature gradient are single numbers. How large the error of a plain loop is shows
+// only over many problems: one of them may be right by luck.
 static void scalars_case(DType t, int B, int E, bool is_backward, Rng *rng) {
     enum { PROBLEMS = 16 };
     double got[2 * PROBLEMS], want[2 * PROBLEMS], plain[2 * PROBLEMS];
@@ -271,7 +272,7 @@ static void backward_case(DType t, int B, int E, Rng *rng) {
     float loss[2];
     plain_all(&pairs, t, loss, plain_a, plain_b);
     float scale_gradient[3]; // from 0, from 0.5, and from there again
-    for (int pass = 0; pass < 3; pass++) { // outputs are assigned, only the scale's gradient is added to
+    for (int pass = 0; pass < 3; pass++) { // only the scale's gradient is added to
         if (pass < 2) {
             run.dlog_scale.host[0] = 0.5 * pass;
             buf_write(&run.dlog_scale);

@@ -1,4 +1,5 @@
-// Tests of label_logprob: values against double loops, greedy tokens exactly, ties to the lower token.
+// Tests of label_logprob: values against double loops, greedy tokens exactly, ties to the lower
+// token.
 #include <math.h>
 #include <stdlib.h>
 

@@ -80,7 +80,8 @@ static Problem problem_new(Shape s, DType t) {
     Problem q = {.s = s, .t = t};
     q.x = buf_normal(t, n, 1.5, &rng), q.dy = buf_normal(t, n, 1, &rng);
     q.w = buf_normal(t, (size_t)s.C, 1, &rng), q.b = buf_normal(t, (size_t)s.C, 1, &rng);
-    q.dw = buf_normal(DT_F32, (size_t)s.C, 1, &rng), q.db = buf_normal(DT_F32, (size_t)s.C, 1, &rng);
+    q.dw = buf_normal(DT_F32, (size_t)s.C, 1, &rng);
+    q.db = buf_normal(DT_F32, (size_t)s.C, 1, &rng);
     for (size_t i = 0; i < n; i++) {
         q.x.host[i] += 0.7; // a mean that is not nearly zero
     }
@@ -125,9 +126,9 @@ static void expect_same_forward(const char *what, const Forward *a, const Forwar
     expect_exact(what, a->rstd.host, b->rstd.host, a->rstd.n);
 }
 
-// Single numbers, where a plain loop may be right by luck: bounded by the roundings on the way instead,
-// at most C/16 + 10, each 2^-24 of the mean magnitude (mean) or of the result (rstd). The mean's own
-// error enters the variance squared.
+// Single numbers, where a plain loop may be right by luck: bounded by the roundings on the way
+// instead, at most C/16 + 10, each 2^-24 of the mean magnitude (mean) or of the result (rstd). The
+// mean's own error enters the variance squared.
 static void expect_statistics(const Problem *q, const Forward *got, const double *mean,
                               const double *rstd) {
     const int C = q->s.C;
@@ -186,7 +187,8 @@ typedef struct {
     Buf dx, dw, db;
 } Backward;
 
-static void run_backward(Device *dev, const Problem *q, Backward *g, bool in_place, int from, int to) {
+static void run_backward(Device *dev, const Problem *q, Backward *g, bool in_place, int from,
+                         int to) {
     const size_t at = (size_t)from * q->s.C;
     void *dx = dtype_at(q->t, g->dx.dev, at);
     device_ops(dev)->layernorm_bwd(dev, q->t, dx, buf_f32(&g->dw), buf_f32(&g->db),

@@ -1,5 +1,5 @@
-// Tests of marginal: every mode against the formulas written out in double, finite differences of each
-// loss (the posterior held fixed where it carries no gradient), the identities of the marginal
+// Tests of marginal: every mode against the formulas written out in double, finite differences of
+// each loss (the posterior held fixed where it carries no gradient), the identities of the marginal
 // likelihood, and the degenerate rows.
 #include <math.h>
 #include <stdlib.h>
@@ -26,7 +26,8 @@ static Problem problem_new(MarginalMode mode, int B, int K, int T, Rng *rng) {
     const size_t n = (size_t)B * (size_t)K, nt = n * (size_t)T;
     double *all = xmalloc(4 * n + nt + 3 * (size_t)B, sizeof *all);
     CHECK(K <= MAX_K, "K=%d", K);
-    Problem p = {.B = B, .K = K, .T = T, .config = {mode, 0.5f, 0.8f, 0.5f, false, false}, .s = all};
+    Problem p = {.B = B, .K = K, .T = T, .config = {mode, 0.5f, 0.8f, 0.5f, false, false},
+                 .s = all};
     p.g = p.s + n;
     p.weight = p.g + nt;
     p.loss = p.weight + B;
@@ -120,7 +121,8 @@ static void target_row(const Problem *p, int b, double *out) {
         high = fmax(high, g[d]);
         sum += answer(p, b, d);
     }
-    const bool is_t1 = c->is_prior_t1 && (c->mode == MARGINAL_JOMED || c->mode == MARGINAL_LEGACY_III);
+    const bool is_jomed = c->mode == MARGINAL_JOMED || c->mode == MARGINAL_LEGACY_III;
+    const bool is_t1 = c->is_prior_t1 && is_jomed;
     prior_row(p, b, is_t1 ? 1 : Ts, out);
     for (int d = 0; d < p->K; d++) {
         if (c->mode == MARGINAL_JOMED || c->mode == MARGINAL_LEGACY_III) {
@@ -136,7 +138,8 @@ static void target_row(const Problem *p, int b, double *out) {
     }
 }
 
-// Mean over the tokens of row b of the posterior per token (into out, unless NULL); returns the loss.
+// Mean over the tokens of row b of the posterior per token (into out, unless NULL); returns the
+// loss.
 static double token_rows(const Problem *p, int b, double *out) {
     double prior[MAX_K], loss = 0;
     prior_row(p, b, (double)p->config.Ts, prior);
@@ -261,7 +264,8 @@ static void modes_cases(void) {
 }
 
 // Section 1.5 of the method: with Tg = Ts = temperature, the distillation step on evidence l is the
-// gradient of the tempered marginal likelihood on evidence l / temperature; losses differ by E_r[l/T].
+// gradient of the tempered marginal likelihood on evidence l / temperature; losses differ by
+// E_r[l/T].
 static void identity_case(double temperature, bool is_prior_t1, Rng *rng) {
     enum { B = 3, K = 20 };
     Problem jomed = problem_new(MARGINAL_JOMED, B, K, 1, rng);
@@ -357,7 +361,7 @@ static void nan_case(MarginalMode mode) {
         Problem p = problem_new(mode, 1, 5, 1, &rng);
         (where ? p.g : p.s)[3] = NAN;
         problem_run(&p);
-        const bool is_free_of_s = mode == MARGINAL_LEGACY_II && where == 0; // s cancels in the value
+        const bool is_free_of_s = mode == MARGINAL_LEGACY_II && where == 0; // s cancels
         EXPECT(isnan(p.loss[1]) && (isnan(p.loss[0]) || is_free_of_s), "%s: losses %g %g",
                where ? "g" : "s", p.loss[0], p.loss[1]);
         EXPECT(isnan(p.ds[3]), "%s: ds %g", where ? "g" : "s", p.ds[3]);

@@ -1,4 +1,5 @@
-// test_patch_embed: every element of every patch row, by the inverse walk: from the pixel to its place.
+// test_patch_embed: every element of every patch row, by the inverse walk: from the pixel to its
+// place.
 #include <math.h>
 #include <stdlib.h>
 
@@ -47,8 +48,8 @@ TEST_OP(patch_unfold) {
     for (size_t k = 0; k < 2 * sizeof shapes / sizeof *shapes; k++) {
         const Shape s = shapes[k / 2];
         const DType t = types[k % 2];
-        if (!CASE("B=%d Cin=%d Ph=%d Pw=%d P=%d frames=%d merge=%d t=%s", s.B, s.Cin, s.Ph, s.Pw, s.P,
-                  s.frames, s.merge, dtype_name(t))) {
+        if (!CASE("B=%d Cin=%d Ph=%d Pw=%d P=%d frames=%d merge=%d t=%s", s.B, s.Cin, s.Ph, s.Pw,
+                  s.P, s.frames, s.merge, dtype_name(t))) {
             continue;
         }
         Rng rng = check_rng((uint32_t)k);
@@ -59,8 +60,8 @@ TEST_OP(patch_unfold) {
         for (int count = 1; count <= 3; count += 2) {
             Device *dev = check_device_threads(count);
             Buf out = buf_fill(t, n, NAN);
-            device_ops(dev)->patch_unfold(dev, t, out.dev, buf_f32(&inp), s.B, s.Cin, s.Ph, s.Pw, s.P,
-                                          s.frames, s.merge);
+            device_ops(dev)->patch_unfold(dev, t, out.dev, buf_f32(&inp), s.B, s.Cin, s.Ph, s.Pw,
+                                          s.P, s.frames, s.merge);
             buf_read(&out);
             for (size_t i = 0; i < n; i++) {
                 EXPECT(!isnan(want[i]) && !isnan(out.host[i]), "element %zu was never assigned", i);

@@ -191,8 +191,8 @@ TEST(reader_batch_invariance) {
     }
 }
 
-// Neither logits nor gradients depend on the number of threads. The tiny preset with forty prompts is
-// large enough for every op to divide its work.
+// Neither logits nor gradients depend on the number of threads. The tiny preset with forty prompts
+// is large enough for every op to divide its work.
 TEST(reader_threads) {
     if (device_kind(check_device()) != DEVICE_CPU) {
         check_skip("threads are the CPU's");

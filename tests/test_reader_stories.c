@@ -1,7 +1,7 @@
 // test_reader_stories: the reader's language model with real trained weights: stories260K, a small
-// Llama that tells stories. Under its names and without biases it is the language half of the Qwen2-VL
-// form; M-RoPE with three equal axes is plain RoPE. Source: karpathy/llama2.c; the expected text is
-// the one in its documentation, the logits were computed in double precision.
+// Llama that tells stories. Under its names and without biases it is the language half of the
+// Qwen2-VL form; M-RoPE with three equal axes is plain RoPE. Source: karpathy/llama2.c; the
+// expected text is the one in its documentation, the logits were computed in double precision.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -42,7 +42,8 @@ TEST_OP(residual_fwd) {
             expect_exact("out", out.host, want, n);
             expect_same("out in the place of a", residual_new(check_device(), &a, &b, ON_A), &out);
             expect_same("out in the place of b", residual_new(check_device(), &a, &b, ON_B), &out);
-            expect_same("three threads", residual_new(check_device_threads(3), &a, &b, APART), &out);
+            expect_same("three threads", residual_new(check_device_threads(3), &a, &b, APART),
+                        &out);
             free(want);
             buf_free(&a), buf_free(&b), buf_free(&out);
         }
@@ -71,8 +72,10 @@ TEST_OP(scale_fwd) {
             }
             Buf out = scale_new(check_device(), &inp, factor, false);
             expect_exact("out", out.host, want, n);
-            expect_same("out in the place of inp", scale_new(check_device(), &inp, factor, true), &out);
-            expect_same("three threads", scale_new(check_device_threads(3), &inp, factor, false), &out);
+            expect_same("out in the place of inp", scale_new(check_device(), &inp, factor, true),
+                        &out);
+            expect_same("three threads", scale_new(check_device_threads(3), &inp, factor, false),
+                        &out);
             free(want);
             buf_free(&inp), buf_free(&out);
         }

@@ -1,5 +1,5 @@
-// test_rmsnorm: forward and backward against loops in double written here. With t = bf16 the product
-// before the weight is rounded, which the reference does too.
+// test_rmsnorm: forward and backward against loops in double written here. With t = bf16 the
+// product before the weight is rounded, which the reference does too.
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,7 +108,8 @@ static void expect_same_forward(const char *what, Forward *a, const Forward *b) 
     forward_free(a);
 }
 
-// In bf16 the two roundings are pinned bit by bit: with the op's own rstd nothing is left to chance.
+// In bf16 the two roundings are pinned bit by bit: with the op's own rstd nothing is left to
+// chance.
 static void expect_two_roundings(const Problem *q, const Forward *got) {
     const size_t n = (size_t)q->s.N * q->s.C;
     double *want = doubles_new(n);
@@ -166,13 +167,14 @@ typedef struct {
     Buf dx, dw;
 } Backward;
 
-static void run_backward(Device *dev, const Problem *q, Backward *g, bool in_place, int from, int to) {
+static void run_backward(Device *dev, const Problem *q, Backward *g, bool in_place, int from,
+                         int to) {
     const size_t at = (size_t)from * q->s.C;
     void *dx = dtype_at(q->t, g->dx.dev, at);
     device_ops(dev)->rmsnorm_bwd(dev, q->t, dx, buf_f32(&g->dw),
                                  in_place ? dx : dtype_at(q->t, q->dy.dev, at),
-                                 dtype_at(q->t, q->x.dev, at), q->w.dev, (float *)q->rstd.dev + from,
-                                 to - from, q->s.C);
+                                 dtype_at(q->t, q->x.dev, at), q->w.dev,
+                                 (float *)q->rstd.dev + from, to - from, q->s.C);
 }
 
 // Rows 0 .. split - 1 in one call and the others in a second one.
@@ -197,14 +199,15 @@ static void expect_same_backward(const char *what, Backward *a, const Backward *
     backward_free(a);
 }
 
-// One column alone: g and x^ mean(g x^) are equal but for eps and cancel, so that the plain loop's own
-// error says nothing. Each of the four roundings on the way is 2^-24 of rstd g; a store in bf16 is one
-// more, at most 2^-8 of the result.
+// One column alone: g and x^ mean(g x^) are equal but for eps and cancel, so that the plain loop's
+// own error says nothing. Each of the four roundings on the way is 2^-24 of rstd g; a store in bf16
+// is one more, at most 2^-8 of the result.
 static void expect_cancelled(const Problem *q, const double *dx, const double *want) {
     for (int n = 0; n < q->s.N; n++) {
         const double terms = fabs(q->rstd.host[n] * q->dy.host[n] * q->w.host[0]);
         const double stored = q->t == DT_F32 ? 0 : 0x1p-8 * fabs(want[n]);
-        expect_within("dinp, cancelled", dx + n, want + n, 1, 1.01 * (4 * 0x1p-24 * terms + stored));
+        expect_within("dinp, cancelled", dx + n, want + n, 1,
+                      1.01 * (4 * 0x1p-24 * terms + stored));
     }
 }
 
