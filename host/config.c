@@ -131,6 +131,22 @@ static const char *nearest_key(const char *text) {
     return config_nearest(text, names, CONFIG_COUNT);
 }
 
+// The section closest to a map's key, or NULL; the text lives until the next call.
+static const char *nearest_section(const char *name) {
+    static char sections[CONFIG_COUNT][24];
+    const char *names[CONFIG_COUNT];
+    int count = 0;
+    for (int i = 0; i < CONFIG_COUNT; i++) {
+        const size_t length = strcspn(keys[i].name, ".");
+        if (keys[i].name[length] && length < sizeof *sections) {
+            snprintf(sections[count], sizeof *sections, "%.*s", (int)length, keys[i].name);
+            names[count] = sections[count];
+            count++;
+        }
+    }
+    return config_nearest(name, names, count);
+}
+
 // ---- problems ----
 static void add_problem(ConfigProblems *problems, char *line) {
     problems->lines = xrealloc(problems->lines, (size_t)problems->count + 1, sizeof(char *));
@@ -299,7 +315,7 @@ static void apply(Config *config, ConfigProblems *problems, const char *place,
         }
         return;
     }
-    const char *why = refusal(entry->path, value), *near = nearest_key(entry->path);
+    const char *why = refusal(entry->path, value), *near = entry->kind == KEY_MAP ? nearest_section(entry->path) : nearest_key(entry->path);
     if (why) {
         add_problem(problems, xformat_new("%s: %s: %s", place, entry->path, why));
     } else if (near) {
@@ -339,12 +355,15 @@ void config_read_yaml(Config *config, ConfigProblems *problems, const char *name
                                strncmp(entry->path, file.entries[k].path, length) == 0 &&
                                entry->path[length] == '.';
         }
-        if (!is_below_unknown) {
-            char *place = xformat_new("%s:%d:%d", name, entry->line, entry->column);
+        char *place = xformat_new("%s:%d:%d", name, entry->line, entry->column);
+        if (entry->first_line) {
+            add_problem(problems, xformat_new("%s: duplicate key '%.80s', first in line %d", place,
+                                              entry->path, entry->first_line));
+        } else if (!is_below_unknown) {
             apply(config, problems, place, entry);
-            free(place);
             warn_old_bools(name, entry);
         }
+        free(place);
     }
     keyfile_free(&file);
 }

@@ -141,27 +141,28 @@ int dataset_add(Dataset *ds, const Record *record) {
 }
 
 // ---- reading one ----
-static Error with_row(const Dataset *ds, int i, Error error) {
+// "corpus.jsonl:4: image 'c3.png', id 'c3': byte 530: what is wrong; remedy"
+static char *with_row_new(const Dataset *ds, int i, Error error) {
     const Record *record = &ds->records[i];
     char where[32] = "";
     if (error.offset != ERROR_NOWHERE) {
         snprintf(where, sizeof where, "byte %zu: ", error.offset);
     }
-    return error_at(error.code, ERROR_NOWHERE, "%s%s (image '%.60s' of %s:%d, id '%.20s')", where,
-                    error.text, record->path, record->source[0] ? record->source : "row",
-                    record->line ? record->line : i, record->id);
+    return xformat_new("%s:%d: image '%s', id '%s': %s%s",
+                       record->source[0] ? record->source : "row", record->line ? record->line : i,
+                       record->path, record->id, where, error.text);
 }
 
 // Applies the policy to a row whose picture cannot be had. False: skip it. With out NULL only
 // counts.
 static bool bad_image(Dataset *ds, int i, Error error, Image *out) {
-    const Error full = with_row(ds, i, error);
+    char *full = with_row_new(ds, i, error);
     if (ds->policy.on_bad_image == BAD_IMAGE_FAIL) {
-        error_die(ds->root, full);
+        die(error.code, "%s; or set data.on_bad_image=blank", full);
     }
     if (!__atomic_exchange_n(&ds->is_bad[i], 1, __ATOMIC_RELAXED)) {
         const int bad = __atomic_add_fetch(&ds->bad_images, 1, __ATOMIC_RELAXED);
-        LOG(WARN, "%s: %s; %s", ds->root, full.text,
+        LOG(WARN, "%s; %s", full,
             ds->policy.on_bad_image == BAD_IMAGE_SKIP ? "row skipped" : "blank instead");
         if (bad > ceil(ds->policy.max_bad * ds->n)) {
             die(EXIT_BAD_DATA,
@@ -169,6 +170,7 @@ static bool bad_image(Dataset *ds, int i, Error error, Image *out) {
                 ds->n, ds->policy.max_bad);
         }
     }
+    free(full);
     if (ds->policy.on_bad_image == BAD_IMAGE_SKIP) {
         return false;
     }

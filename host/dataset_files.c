@@ -11,7 +11,6 @@
 
 enum { NUMBER_ROOM = 24 }; // a 64-bit integer in decimal
 static const char *const split_names[] = {"test", "val", "train"}; // in the order of Split
-#define ARRAY_LIMIT ((size_t)16 << 30) // bytes of one array of a MedMNIST archive
 
 // ---- members ----
 // A member that is a text or an integer, as text; room holds an integer. Absent or null: "".
@@ -312,7 +311,8 @@ static Error add_split(Dataset *ds, const char *name, Split split, const NpyArra
     return error;
 }
 
-Error dataset_parse_medmnist(Dataset *ds, const char *name, const void *data, size_t size) {
+Error dataset_parse_medmnist(Dataset *ds, const char *name, const void *data, size_t size,
+                             size_t max_array_bytes) {
     Npz archive;
     Error error = npz_open_new(&archive, data, size);
     if (error.code != EXIT_OK) {
@@ -328,9 +328,9 @@ Error dataset_parse_medmnist(Dataset *ds, const char *name, const void *data, si
         }
         found++;
         NpyArray images = {0}, labels = {0};
-        error = npz_load_new(&images, &archive, key[0], ARRAY_LIMIT);
+        error = npz_load_new(&images, &archive, key[0], max_array_bytes);
         if (error.code == EXIT_OK) {
-            error = npz_load_new(&labels, &archive, key[1], ARRAY_LIMIT);
+            error = npz_load_new(&labels, &archive, key[1], max_array_bytes);
         }
         if (error.code == EXIT_OK) {
             error = add_split(ds, name, (Split)s, &images, &labels);
@@ -375,11 +375,11 @@ int dataset_read_task(Dataset *ds, const char *path, const DatasetReading *readi
     return read_rows(ds, path, reading, task_row);
 }
 
-int dataset_read_medmnist(Dataset *ds, const char *path) {
+int dataset_read_medmnist(Dataset *ds, const char *path, size_t max_array_bytes) {
     const int before = ds->n;
     FileBytes bytes;
     error_die(path, file_map_new(&bytes, path));
-    const Error error = dataset_parse_medmnist(ds, path, bytes.data, bytes.size);
+    const Error error = dataset_parse_medmnist(ds, path, bytes.data, bytes.size, max_array_bytes);
     file_bytes_free(&bytes);
     return rows_added(ds, before, path, error);
 }

@@ -31,12 +31,14 @@ Error dataset_parse_task(Dataset *ds, const char *name, const void *data, size_t
 // Appends the rows of a MedMNIST archive: images (N,H,W) or (N,H,W,3), labels (N,1), or (N,L) of 0
 // and 1 for several labels, which needs L classes. Splits that are not there are passed over, but
 // one must be. Ids are "train-0" and so on; source is name. With no classes set, labels are kept up
-// to 255 and answers are empty. Error: EXIT_BAD_DATA, naming the array; rows read so far stay.
-Error dataset_parse_medmnist(Dataset *ds, const char *name, const void *data, size_t size);
+// to 255 and answers are empty. An array beyond max_array_bytes (the key limits.max_array_bytes) is
+// refused. Error: EXIT_BAD_DATA, naming the array; rows read so far stay.
+Error dataset_parse_medmnist(Dataset *ds, const char *name, const void *data, size_t size,
+                             size_t max_array_bytes);
 
 // The same for a file, which is mapped meanwhile; die on an error. Return the rows added.
 int dataset_read_corpus(Dataset *ds, const char *path, const DatasetReading *reading);
 int dataset_read_task(Dataset *ds, const char *path, const DatasetReading *reading);
-int dataset_read_medmnist(Dataset *ds, const char *path);
+int dataset_read_medmnist(Dataset *ds, const char *path, size_t max_array_bytes);
 
 #endif

@@ -76,15 +76,9 @@ static bool take_scalar(Reader *r, KeyScalar *out) {
 // Takes ownership of path.
 static KeyEntry *add_entry(Reader *r, char *path, const yaml_mark_t *mark) {
     KeyFile *out = r->out;
-    for (int i = 0; i < out->count; i++) {
-        if (strcmp(out->entries[i].path, path) == 0) {
-            char *what =
-                xformat_new("duplicate key '%.80s', first in line %d", path, out->entries[i].line);
-            fail(r, mark, what);
-            free(what);
-            free(path);
-            return NULL;
-        }
+    int first_line = 0;
+    for (int i = 0; i < out->count && !first_line; i++) {
+        first_line = strcmp(out->entries[i].path, path) == 0 ? out->entries[i].line : 0;
     }
     if (out->count == MAX_ENTRIES) {
         fail(r, mark, "more than 4096 keys");
@@ -96,7 +90,8 @@ static KeyEntry *add_entry(Reader *r, char *path, const yaml_mark_t *mark) {
         out->entries = xrealloc(out->entries, room, sizeof *out->entries);
     }
     KeyEntry *entry = &out->entries[out->count++];
-    *entry = (KeyEntry){.path = path, .line = (int)mark->line + 1, .column = (int)mark->column + 1};
+    *entry = (KeyEntry){.path = path, .line = (int)mark->line + 1, .column = (int)mark->column + 1,
+                        .first_line = first_line};
     return entry;
 }
 

@@ -2,8 +2,9 @@
 //
 // One document, a mapping at the top; values are scalars, lists of scalars, or mappings. libyaml
 // checks the syntax and gives events; scalars stay text here, what a text means is the reader's
-// business. Refused: anchors, aliases (no bombs), tags, a second document, duplicate keys, lists in
-// lists, mappings in lists, more than 16 levels, 4096 keys, 1 MiB.
+// business. Refused: anchors, aliases (no bombs), tags, a second document, lists in lists, mappings
+// in lists, more than 16 levels, 4096 keys, 1 MiB. A key that is there twice is marked, so that its
+// reader can refuse it together with all else that is wrong.
 // Source: YAML 1.2.2, chapters 3 and 7; libyaml 0.2.5 (which reads YAML 1.1 syntax).
 #ifndef JOMED_HOST_KEYFILE_H
 #define JOMED_HOST_KEYFILE_H
@@ -25,6 +26,7 @@ typedef struct {
     KeyScalar *items; // 1 for a scalar, any number for a list, 0 for a map
     int count;
     int line, column; // of the key
+    int first_line;   // of the same key before this one: a duplicate, to be refused; 0: none
 } KeyEntry;
 
 typedef struct {

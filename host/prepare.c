@@ -92,7 +92,7 @@ static void read_medmnist(Dataset *all, const Config *config) {
             config->prepare.caption);
     }
     dataset_set_classes(all, (const char *const *)config->classes.items, config->classes.count);
-    dataset_read_medmnist(all, config->prepare.source);
+    dataset_read_medmnist(all, config->prepare.source, (size_t)config->limits.max_array_bytes);
     for (int i = 0; i < all->n; i++) {
         if (all->records[i].label < 0) {
             die(EXIT_BAD_DATA, "%s: several labels a row; prepare takes archives with one",

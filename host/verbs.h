@@ -10,7 +10,7 @@
 
 #define VERBS(V) \
     V(demo, "demo", "demo run threads retriever reader pretrain index score_store evaluate exact", "the embedded benchmark: every stage of the method on a small world") \
-    V(prepare, "prepare", "prepare classes data.on_bad_image log", "a public data set becomes a corpus and a task: corpus.jsonl, task.jsonl") \
+    V(prepare, "prepare", "prepare classes data.on_bad_image log limits", "a public data set becomes a corpus and a task: corpus.jsonl, task.jsonl") \
     V(pretrain, "pretrain", "run log seed threads device data image classes question retriever pretrain checkpoint", "contrastive training of the towers on the corpus's pairs") \
     V(index_build, "index build", "seed threads device data image classes question retriever index", "embed the corpus into a sharded index") \
     V(index_search, "index search", "seed threads device data image classes question retriever index evaluate", "the nearest passages of the task's queries") \

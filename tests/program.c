@@ -16,7 +16,7 @@ static int run_in_world(char **output, const char *prefix, const char *arguments
     char text[2048];
     CHECK(vsnprintf(text, sizeof text, arguments, args) < (int)sizeof text, "arguments too long");
     // Threads that wait must not spin: the machine has other work.
-    return check_run(output, "cd '%s' && OMP_WAIT_POLICY=passive %s '%s' %s", check_tmpdir(), prefix,
+    return check_run(output, "cd '%s' && OMP_WAIT_POLICY=passive %s '%s' %s", world_dir(), prefix,
                      check_program(), text);
 }
 
@@ -47,8 +47,14 @@ void program_must_run(const char *arguments, ...) {
 }
 
 // ---- the world ----
+const char *world_dir(void) {
+    static char path[128];
+    snprintf(path, sizeof path, "%s/world", check_tmpdir());
+    return path;
+}
+
 void world_write(const char *name, const void *data, size_t size) {
-    char *path = file_join_new(check_tmpdir(), name);
+    char *path = file_join_new(world_dir(), name);
     error_die(path, file_replace(path, data, size));
     free(path);
 }
@@ -84,9 +90,9 @@ static const char config_text[] =
     "retriever: {max_tokens: 32, k: 4, batch: 2, refresh: 3, steps: 6, warmup: 1, lr: 0.01}\n"
     "reader: {steps: 6, batch: 2, warmup: 1, lr: 0.01}\n";
 
-static const char *world_of(int corpus_rows, int queries) {
+static void write_world(int corpus_rows, int queries) {
     char *corpus = xstrdup(""), *task = xstrdup(""), name[64];
-    char *directory = file_join_new(check_tmpdir(), "images");
+    char *directory = file_join_new(world_dir(), "images");
     error_die(directory, file_make_directories(directory));
     free(directory);
     for (int i = 0; i < corpus_rows; i++) {
@@ -113,32 +119,40 @@ static const char *world_of(int corpus_rows, int queries) {
     world_write("c.yaml", config_text, sizeof config_text - 1);
     free(corpus);
     free(task);
-    return check_tmpdir();
 }
 
-const char *world(void) {
-    return world_has("c.yaml") ? check_tmpdir() : world_of(WORLD_PASSAGES, WORLD_TRAIN + WORLD_TEST);
-}
-
-const char *world_with_index(void) {
-    const char *dir = world();
-    if (!world_has("index/meta.json")) {
+// The world is made once, in `original`; a case works on a copy.
+static const char *fresh_copy(bool with_index) {
+    char *made = file_join_new(check_tmpdir(), "original");
+    const bool is_made = file_exists(made);
+    free(made);
+    const char *const parts = with_index ? "" : "&& rm -rf towers index";
+    if (!is_made) {
+        check_run(NULL, "rm -rf '%s'", world_dir());
+        write_world(WORLD_PASSAGES, WORLD_TRAIN + WORLD_TEST);
         program_must_run("pretrain c.yaml run.dir=towers");
         program_must_run("index build c.yaml " TOWERS);
+        check_run(NULL, "cd '%s' && mv world original", check_tmpdir());
     }
-    return dir;
+    const int code = check_run(NULL, "cd '%s' && rm -rf world && cp -r original world && cd world %s",
+                               check_tmpdir(), parts);
+    CHECK(code == 0, "copying the world: code %d", code);
+    return world_dir();
 }
+
+const char *world(void) { return fresh_copy(false); }
+const char *world_with_index(void) { return fresh_copy(true); }
 
 // ---- files ----
 bool world_has(const char *name) {
-    char *path = file_join_new(check_tmpdir(), name);
+    char *path = file_join_new(world_dir(), name);
     const bool is_there = file_exists(path);
     free(path);
     return is_there;
 }
 
 char *world_text_new(const char *name) {
-    char *path = file_join_new(check_tmpdir(), name), *text = NULL;
+    char *path = file_join_new(world_dir(), name), *text = NULL;
     FileBytes bytes = {0};
     const Error error = file_read_new(&bytes, path, (size_t)1 << 30);
     EXPECT(error.code == EXIT_OK, "%s: %s", name, error.text);
@@ -151,7 +165,7 @@ char *world_text_new(const char *name) {
 }
 
 void expect_same_file(const char *a, const char *b) {
-    char *paths[2] = {file_join_new(check_tmpdir(), a), file_join_new(check_tmpdir(), b)};
+    char *paths[2] = {file_join_new(world_dir(), a), file_join_new(world_dir(), b)};
     FileBytes bytes[2] = {{0}, {0}};
     bool are_there = true;
     for (int i = 0; i < 2; i++) {

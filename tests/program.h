@@ -1,8 +1,8 @@
 // program: jomed itself, run by a test on a small task on disk.
 //
-// The small world lies in the test's temporary directory: 24 passages and 12 queries (8 train, 4 test) of
-// two classes, PNG files of odd sizes, and c.yaml, whose settings make every stage last a moment. With
-// world_with_index also towers/ (a pretraining run) and index/, which the other verbs build on.
+// The small world is a directory: 24 passages and 12 queries (8 train, 4 test) of two classes, PNG files
+// of odd sizes, and c.yaml, whose settings make every stage last a moment. With world_with_index also
+// towers/ (a pretraining run) and index/, which the other verbs build on.
 #ifndef JOMED_TESTS_PROGRAM_H
 #define JOMED_TESTS_PROGRAM_H
 
@@ -11,9 +11,10 @@
 
 enum { WORLD_PASSAGES = 24, WORLD_TRAIN = 8, WORLD_TEST = 4 };
 
-// Writes the world where it is not there yet; both return its directory.
+// Both begin a world that no earlier case has touched, and return its directory.
 const char *world(void);
 const char *world_with_index(void);
+const char *world_dir(void); // of the one begun last
 // What the verbs after pretrain need: the world's towers.
 #define TOWERS "retriever.weights=towers/retriever.safetensors"
 

@@ -85,6 +85,7 @@ TEST(config_problems) {
     } cases[] = {
         {"retreiver.lr: 1\n",
          "f.yaml:1:1: unknown key 'retreiver.lr'; did you mean 'retriever.lr'"},
+        {"retreiver: {lr: 1}\n", "f.yaml:1:1: unknown key 'retreiver'; did you mean 'retriever'"},
         {"temprature: 1\n", "f.yaml:1:1: unknown key 'temprature'"},
         {"refresh: 1\n", "did you mean 'retriever.refresh'"},
         {"reader: {lr: fast}\n", "f.yaml:1:10: reader.lr: wants a number, got 'fast'"},
@@ -126,6 +127,25 @@ TEST(config_problems) {
             config_problems_free(&problems);
             config_free(&config);
         }
+    }
+}
+
+TEST(config_duplicate_keys) {
+    const struct {
+        const char *text, *want;
+    } cases[] = {
+        {"seed: 1\nseed: 2\n", "f.yaml:2:1: duplicate key 'seed', first in line 1"},
+        {"reader.lr: 1\nreader: {lr: 2}\n", "f.yaml:2:10: duplicate key 'reader.lr', first in line 1"},
+        {"reader: {lr: 1}\nreader: {clip: 2}\n", "f.yaml:2:1: duplicate key 'reader', first in line 1"},
+    };
+    for (int i = 0; i < 3; i++) {
+        Config config;
+        log_set_level(LOG_ERROR);
+        ConfigProblems problems = read_yaml(&config, cases[i].text);
+        EXPECT(problems.count == 1 && strcmp(problems.lines[0], cases[i].want) == 0, "%d problems: %s",
+               problems.count, problems.count ? problems.lines[0] : "");
+        config_problems_free(&problems);
+        config_free(&config);
     }
 }
 

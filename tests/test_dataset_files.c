@@ -241,7 +241,7 @@ TEST(dataset_files_medmnist) {
         }
         Dataset *ds = dataset_new();
         dataset_set_classes(ds, names, sets[s].C);
-        dataset_read_medmnist(ds, path);
+        dataset_read_medmnist(ds, path, SIZE_MAX);
         int rows[SPLIT_COUNT + 1] = {0}, first = 0;
         for (int i = 0; i < ds->n; i++) {
             rows[ds->records[i].split]++;
@@ -363,7 +363,7 @@ TEST(dataset_files_medmnist_forms) {
         end_archive(&zip);
         Dataset *ds = dataset_new();
         dataset_set_classes(ds, (const char *const[]){"x", "y", "z"}, 3);
-        const Error error = dataset_parse_medmnist(ds, "m.npz", zip.bytes, zip.size);
+        const Error error = dataset_parse_medmnist(ds, "m.npz", zip.bytes, zip.size, SIZE_MAX);
         EXPECT((error.code == EXIT_OK) == (forms[f].says[0] == '\0'), "code %d: %s",
                (int)error.code, error.text);
         EXPECT(strstr(error.text, forms[f].says), "'%s' does not say '%s'", error.text,
@@ -383,7 +383,7 @@ TEST(dataset_files_medmnist_empty) {
     add_array(&zip, "weights", "|u1", "(4,)", 1, 4);
     end_archive(&zip);
     Dataset *ds = dataset_new();
-    const Error error = dataset_parse_medmnist(ds, "m.npz", zip.bytes, zip.size);
+    const Error error = dataset_parse_medmnist(ds, "m.npz", zip.bytes, zip.size, SIZE_MAX);
     EXPECT(error.code == EXIT_BAD_DATA && strstr(error.text, "train_images"), "'%s'", error.text);
     dataset_free(ds);
 }

@@ -22,6 +22,7 @@ static void demo_with(int threads) {
 
 TEST(determinism) {
     if (CASE("demo, threads 1 2 3")) {
+        world();
         for (int threads = 1; threads <= 3; threads++) {
             demo_with(threads);
         }

@@ -46,10 +46,10 @@ static void expect_same_run(const StageCase *stage, const char *run, const char 
 // Files of a run at rest: nothing half-written is left, and at most `keep` checkpoints.
 static void expect_tidy(const char *run, int keep) {
     char *output;
-    check_run(&output, "cd '%s' && find %s -name '*.tmp-*' -o -name '.tmp-*'", check_tmpdir(), run);
+    check_run(&output, "cd '%s' && find %s -name '*.tmp-*' -o -name '.tmp-*'", world_dir(), run);
     EXPECT(output[0] == '\0', "left behind: %s", output);
     free(output);
-    check_run(&output, "cd '%s' && ls %s/checkpoints | wc -l", check_tmpdir(), run);
+    check_run(&output, "cd '%s' && ls %s/checkpoints | wc -l", world_dir(), run);
     EXPECT(atoi(output) >= 1 && atoi(output) <= keep, "%s checkpoints, want 1 to %d", output, keep);
     free(output);
 }
@@ -71,7 +71,7 @@ TEST(resume_after_every_step) {
         snprintf(whole, sizeof whole, "whole%d", i);
         program_must_run("%s run.dir=%s", stages[i].arguments, whole);
         // A STATUS makes it a run, so that STOP can lie there before the first attempt.
-        char *path = file_join_new(check_tmpdir(), run);
+        char *path = file_join_new(world_dir(), run);
         error_die(path, file_make_directories(path));
         free(path);
         snprintf(file, sizeof file, "%s/STATUS", run);
@@ -96,7 +96,7 @@ TEST(resume_after_sigterm) {
     check_run(&output,
               "cd '%s' && { '%s' %s run.dir=run & pid=$!; while kill -0 $pid && [ ! -s run/losses.jsonl ]; "
               "do sleep 0.01; done; kill -TERM $pid; wait $pid; echo code=$?; } 2>&1 | tail -1",
-              check_tmpdir(), check_program(), verb);
+              world_dir(), check_program(), verb);
     if (strstr(output, "code=0")) {
         check_skip("300 steps were over before the signal came");
     } else {
@@ -166,7 +166,7 @@ static int list_calls(Call out[MOST_CALLS], const StageCase *stage, const char *
 // Killed at this call of the second checkpoint, then resumed.
 static void kill_at(const StageCase *stage, Call call, const char *whole) {
     char prefix[256], *output;
-    check_run(NULL, "rm -rf '%s/run'", check_tmpdir());
+    check_run(NULL, "rm -rf '%s/run'", world_dir());
     snprintf(prefix, sizeof prefix, "strace -f -y -s 0 -o trace -e trace=" WRITING
              " -e inject=%s:signal=KILL:when=%d", kinds[call.kind], call.number);
     const int code = program_run_under(&output, prefix, "%s run.dir=run checkpoint.every=2 "
@@ -271,7 +271,7 @@ TEST(resume_disk_full) {
 
 // ---- damaged, foreign and bad checkpoints ----
 static void flip_byte(const char *name, size_t at) {
-    char *path = file_join_new(check_tmpdir(), name);
+    char *path = file_join_new(world_dir(), name);
     FileBytes bytes;
     error_die(path, file_read_new(&bytes, path, (size_t)1 << 30));
     CHECK(at < bytes.size, "%s has %zu bytes", name, bytes.size);
@@ -341,7 +341,7 @@ TEST(resume_other_settings_are_refused) {
 // Weights that hold a NaN: the run ends with 77 after three such losses, and saves none of them.
 TEST(resume_bad_losses_are_not_saved) {
     world_with_index();
-    char *path = file_join_new(check_tmpdir(), "towers/retriever.safetensors"), *output;
+    char *path = file_join_new(world_dir(), "towers/retriever.safetensors"), *output;
     FileBytes bytes;
     error_die(path, file_read_new(&bytes, path, (size_t)1 << 30));
     char *copy = xmalloc(bytes.size, 1);
