@@ -157,7 +157,7 @@ TEST(prepare_medmnist) {
         const PrepareFacts facts = prepare_run(&config);
         Dataset *original = dataset_new();
         dataset_set_classes(original, (const char *const *)config.classes.items, sets[s].C);
-        dataset_read_medmnist(original, file);
+        dataset_read_medmnist(original, file, SIZE_MAX);
         Loaded loaded = load(&config, (const char *const *)config.classes.items, sets[s].C);
         EXPECT(facts.rows == original->n && loaded.task->n == original->n, "%d rows of %d",
                loaded.task->n, original->n);
