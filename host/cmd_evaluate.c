@@ -11,49 +11,16 @@
 #include "predictions.h"
 #include "results.h"
 #include "runlog.h"
+#include "settings.h"
 #include "system.h"
 #include "verbs.h"
 
 enum { SHOWN_QUERIES = 8 };
 
-// Distinct random passages outside the query's own group, (Q,P).
-static int32_t *random_passages_new(const System *system, const Dataset *queries, int P) {
-    const Dataset *corpus = system->corpus;
-    int32_t *out = xmalloc((size_t)queries->n * P, sizeof *out);
-    for (int q = 0; q < queries->n; q++) {
-        Rng rng = rng_new((uint64_t)system->config->seed, RNG_BASELINE, 0xffffffffu, (uint32_t)q);
-        const int group = queries->records[q].group_id;
-        int p = 0;
-        for (int tries = 0; p < P; tries++) {
-            if (tries > 1000 * P) {
-                die(EXIT_BAD_DATA, "corpus: fewer than %d passages outside the group of query '%s'; "
-                    "lower evaluate.k", P,
-                    queries->records[q].id);
-            }
-            const int row = (int)rng_below(&rng, (uint32_t)corpus->n);
-            bool is_good = group < 0 || corpus->records[row].group_id != group;
-            for (int i = 0; i < p; i++) {
-                is_good = is_good && out[q * P + i] != row;
-            }
-            if (is_good) {
-                out[q * P + p++] = row;
-            }
-        }
-    }
-    return out;
-}
-
-static FusionConfig fusion_of(const Config *config) {
-    FusionConfig fusion = fusion_default();
-    fusion.temperature = config->retriever.temperature;
-    fusion.is_max_norm = config->exact.max_norm;
-    return fusion;
-}
-
 // The queries of one system: with the trained heads, or with the frozen tower for both sides.
 static Evaluation *evaluate_system(System *system, Dataset *queries, const float *fixed, bool is_trained,
                                    int k) {
-    const FusionConfig fusion = fusion_of(system->config);
+    const FusionConfig fusion = fusion_settings(system->config);
     float *vectors[INDEX_SIDES] = {NULL, NULL};
     for (int side = 0; is_trained && side < INDEX_SIDES; side++) {
         vectors[side] = system_queries_new(system, queries, fixed, (IndexSide)side);
@@ -171,10 +138,10 @@ int cmd_evaluate(const Config *config) {
     system_open_reader(&system, READER_FROZEN);
     system_open_scorer(&system, run->dir, false);
     const int k = config->evaluate.k;
-    const FusionConfig fusion = fusion_of(config);
+    const FusionConfig fusion = fusion_settings(config);
     const bool is_trained = system.heads[INDEX_IMAGE] || system.heads[INDEX_TEXT];
     float *fixed = system_fixed_new(&system, queries);
-    int32_t *passages = random_passages_new(&system, queries, 2 * k);
+    int32_t *passages = random_passages_new(queries, system.corpus, 2 * k, (uint64_t)config->seed);
     Evaluation *e[4] = {
         evaluation_of_passages_new(&system.scorer, queries, system.corpus, NULL, NULL, 0, &fusion),
         evaluation_of_passages_new(&system.scorer, queries, system.corpus, passages, NULL, k, &fusion),

@@ -9,13 +9,16 @@
 #include "verbs.h"
 #include "weights.h"
 
-// Settings that a resumed run must share with its first attempt.
+// Settings, data and first weights that a resumed run must share with its first attempt.
 static uint64_t context_of(const Config *config, const System *system, int batch) {
     const double words[] = {config->pretrain.lr,           config->pretrain.warmup,
                             config->pretrain.weight_decay, config->pretrain.temperature,
                             config->pretrain.steps,        batch,
                             config->pretrain.learn_temperature};
-    return xxh64(words, sizeof words, system->data_hash);
+    const uint64_t hashes[] = {tensors_hash(&system->retriever->tensors),
+                               processor_hash(&system->tower_processor),
+                               (uint64_t)config->retriever.max_tokens};
+    return xxh64(words, sizeof words, xxh64(hashes, sizeof hashes, system->data_hash));
 }
 
 static double one_step(System *system, Pretrainer *trainer, Sampler *sampler, int64_t step, int B,

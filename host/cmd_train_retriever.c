@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "schedule.h"
+#include "settings.h"
 #include "stage.h"
 #include "system.h"
 #include "train_retriever.h"
@@ -10,38 +11,6 @@
 #include "weights.h"
 
 // ---- settings ----
-static RetrieverTrainConfig train_config(const Config *config) {
-    static const MarginalMode modes[] = {MARGINAL_MARGINAL, MARGINAL_JOMED,    MARGINAL_PDIST,
-                                         MARGINAL_EMDR2,    MARGINAL_LEGACY_I, MARGINAL_LEGACY_II,
-                                         MARGINAL_LEGACY_III};
-    const IndexSide side = config->retriever.head == KEY_HEAD_IMAGE ? INDEX_IMAGE : INDEX_TEXT;
-    if (config->retriever.loss == KEY_LOSS_EMDR2) {
-        die(EXIT_CONFIG, "retriever.loss: emdr2 needs token log-likelihoods of free answers, which a "
-            "closed label set does not have; use marginal");
-    }
-    return (RetrieverTrainConfig){
-        .side = side, .K = config->retriever.k, .batch = config->retriever.batch,
-        .refresh = config->retriever.refresh, .steps = config->retriever.steps,
-        .share = (float)config->retriever.share,
-        .marginal = {.mode = modes[config->retriever.loss], .Ts = (float)config->retriever.temperature,
-                     .Tg = (float)config->retriever.evidence_temperature, .F = 0.5f,
-                     .is_prior_t1 = config->exact.prior_t1, .is_element_mean = config->exact.kl_mean},
-        .is_double_softmax = config->exact.double_softmax,
-        .is_recompute_fp32 = config->exact.recompute_fp32,
-        .is_stale_search_head = config->exact.stale_search_head && side == INDEX_IMAGE,
-        .seed = (uint64_t)config->seed};
-}
-
-static OptimConfig optim_config(const Config *config) {
-    OptimConfig optim = optim_default();
-    optim.beta2 = (float)config->retriever.beta2;
-    optim.decays_all = config->exact.wd1;
-    optim.weight_decay = config->exact.wd1 ? 1.0f : (float)config->retriever.weight_decay;
-    optim.clip = (float)config->retriever.clip;
-    optim.is_clip_before_backward = config->exact.clip_before_backward;
-    return optim;
-}
-
 static Sampler *order_of(const Config *config, const Dataset *queries) {
     int *label = xmalloc((size_t)queries->n, sizeof *label);
     for (int i = 0; i < queries->n; i++) {
@@ -61,7 +30,9 @@ static uint64_t context_of(const Config *config, const System *system) {
                             config->retriever.weight_decay, config->retriever.clip,
                             config->retriever.head, config->exact.double_softmax, config->exact.wd1,
                             config->exact.kl_mean, config->exact.prior_t1, config->exact.min_class,
-                            config->exact.stale_search_head, config->exact.recompute_fp32};
+                            config->exact.stale_search_head, config->exact.recompute_fp32,
+                            config->exact.clip_before_backward, config->retriever.beta2,
+                            config->retriever.schedule};
     const uint64_t hashes[] = {system->data_hash, system->index->build_id, system->scorer.context};
     return xxh64(words, sizeof words, xxh64(hashes, sizeof hashes, 0));
 }
@@ -132,8 +103,9 @@ int cmd_train_retriever(const Config *config) {
     if (run->is_done) {
         return runlog_close(run, RUN_END_DONE, EXIT_OK, NULL);
     }
-    const RetrieverTrainConfig settings = train_config(config);
-    const OptimConfig optim = optim_config(config);
+    const IndexSide side = config->retriever.head == KEY_HEAD_IMAGE ? INDEX_IMAGE : INDEX_TEXT;
+    const RetrieverTrainConfig settings = retriever_settings(config, side);
+    const OptimConfig optim = retriever_optim(config);
     System system = system_open(config);
     Dataset *queries = system.split[SPLIT_TRAIN];
     if (queries->n == 0) {

@@ -7,6 +7,7 @@
 
 #include "demo_stages.h"
 #include "results.h"
+#include "settings.h"
 
 const char *demo_system_name(DemoSystem system) {
     static const char *const names[DEMO_SYSTEMS] = {
@@ -51,29 +52,9 @@ static void describe_retrieval(SystemResult *system, const Evaluation *e, const 
     facts_add(&system->facts, (double)devices / (e->Q * e->P), "hits from the query's device");
 }
 
-// Four distinct rows per query: the same two for both heads would halve the oracle of chance.
-static int32_t *random_passages_new(const Demo *demo, int Q, int P) {
-    int32_t *out = xmalloc((size_t)Q * P, sizeof *out);
-    for (int q = 0; q < Q; q++) {
-        Rng rng = rng_new((uint64_t)demo->seed, RNG_BASELINE, 0xffffffffu, (uint32_t)q);
-        for (int p = 0; p < P; p++) {
-            bool is_new;
-            do {
-                out[q * P + p] = (int32_t)rng_below(&rng, (uint32_t)demo->corpus.ds->n);
-                is_new = true;
-                for (int i = 0; i < p; i++) {
-                    is_new = is_new && out[q * P + i] != out[q * P + p];
-                }
-            } while (!is_new);
-        }
-    }
-    return out;
-}
-
 // Answers of the system whose heads are given (NULL: the frozen tower) to a set's queries.
 static Evaluation *answer(Demo *demo, const DemoSet *set, const float *fixed, Head *const head[INDEX_SIDES]) {
-    FusionConfig fusion = fusion_default();
-    fusion.is_max_norm = demo->config->exact.max_norm;
+    const FusionConfig fusion = fusion_settings(demo->config);
     float *query[INDEX_SIDES];
     for (int side = 0; side < INDEX_SIDES; side++) {
         query[side] = demo_queries_new(demo, set, fixed, head[side]);
@@ -118,20 +99,19 @@ static void open_demo(Demo *demo, const char *dir) {
 }
 
 // Stages 0 and 1: everything before a query head is trained.
-static void prepare(Demo *demo, RunResult **result, Head *const none[INDEX_SIDES]) {
+static void prepare(Demo *demo, RunResult **result) {
     demo_draw(demo);
     *result = run_result_new("demo", demo->seed, demo->recipe.k, demo->test.ds);
     demo_pretrain_towers(demo);
     demo_build_index(demo);
     facts_add(&(*result)->facts, demo_probe(demo), "linear probe of the finding");
     demo_pretrain_reader(demo);
-    // The adapter learns on what the frozen retriever finds for the training queries. Scores of the
-    // untrained adapter are not needed, only the passages; they come along.
-    demo_open_scorer(demo);
-    Evaluation *found = answer(demo, &demo->train, demo->fixed_train, none);
+    // The adapter learns on what the frozen retriever finds for the training queries.
+    const float *const vectors[INDEX_SIDES] = {demo->fixed_train, demo->fixed_train};
+    int32_t *found = retrieve_new(demo->index, demo->train.ds, vectors, demo->recipe.k, NULL);
     demo_train_adapter(demo, found, "1 adapter", demo->recipe.lora_steps, demo->recipe.lora_batch,
                        demo->recipe.lora_lr, demo->recipe.lora_warmup, false);
-    evaluation_free(found);
+    free(found);
     demo_open_scorer(demo);
 }
 
@@ -157,8 +137,10 @@ static void write_result(Demo *demo, RunResult *result, Evaluation *const *syste
 
 // Answers that need no query head.
 static void answer_baselines(Demo *demo, Evaluation *system[DEMO_SYSTEMS]) {
-    const FusionConfig fusion = fusion_default();
-    int32_t *passages = random_passages_new(demo, demo->test.ds->n, 2 * demo->recipe.k);
+    const FusionConfig fusion = fusion_settings(demo->config);
+    // Four distinct rows per query: the same two for both heads would halve the oracle of chance.
+    int32_t *passages = random_passages_new(demo->test.ds, demo->corpus.ds, 2 * demo->recipe.k,
+                                            (uint64_t)demo->seed);
     system[DEMO_CLOSED_BOOK] = evaluation_of_passages_new(&demo->scorer, demo->test.ds, demo->corpus.ds,
                                                           NULL, NULL, 0, &fusion);
     system[DEMO_RANDOM] = evaluation_of_passages_new(&demo->scorer, demo->test.ds, demo->corpus.ds,
@@ -194,7 +176,7 @@ void demo_run(const Config *config, int seed, const char *dir) {
     RunResult *result;
     Head *const none[INDEX_SIDES] = {NULL, NULL};
     open_demo(&demo, dir);
-    prepare(&demo, &result, none);
+    prepare(&demo, &result);
     Evaluation *system[DEMO_SYSTEMS];
     UtilityModel *utility[DEMO_SYSTEMS] = {NULL};
     answer_baselines(&demo, system);
@@ -211,7 +193,7 @@ void demo_run(const Config *config, int seed, const char *dir) {
     // Stage 4.
     Evaluation *found = answer(&demo, &demo.train, demo.fixed_train, heads);
     utility[DEMO_JOINT] = utility_new(found, &demo);
-    demo_train_adapter(&demo, found, "4 refit", demo.recipe.refit_steps, demo.recipe.refit_batch,
+    demo_train_adapter(&demo, found->passages, "4 refit", demo.recipe.refit_steps, demo.recipe.refit_batch,
                        demo.recipe.refit_lr, demo.recipe.refit_warmup, true);
     evaluation_free(found);
     demo_open_scorer(&demo);

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "settings.h"
+
 #define QUESTION "grade ?"
 #define MAX_TOKENS 96 // of a prompt; the longest of the demo has about 30
 
@@ -150,16 +152,11 @@ void demo_pretrain_towers(Demo *demo) {
 }
 
 // ---- stage 0b: reader ----
-// Pixels of a case as the reader sees it; freed with free_example.
+// Pixels of a case as the reader sees it; freed with reader_example_free.
 static ReaderImage case_image(const Demo *demo, const DemoCase *which) {
     const Image image = borrow_pixels(which);
     return reader_image_new(demo->dev, &demo->reader_processor, &demo->base->config.vision, &image,
                             "demo");
-}
-
-static void free_example(ReaderExample *example) {
-    free((void *)example->prompt.passage_image.pixels);
-    free((void *)example->prompt.query_image.pixels);
 }
 
 static ReaderExample new_example(const Demo *demo, const DemoCase *query, const DemoCase *passage) {
@@ -207,7 +204,7 @@ void demo_pretrain_reader(Demo *demo) {
         const double loss = reader_trainer_step(&trainer, examples, B, lr);
         log_step(demo, "0b reader", step, recipe->reader_steps, loss, lr);
         for (int i = 0; i < B; i++) {
-            free_example(&examples[i]);
+            reader_example_free(&examples[i]);
         }
     }
     free(examples);
@@ -267,35 +264,24 @@ float *demo_queries_new(Demo *demo, const DemoSet *set, const float *fixed, Head
 }
 
 // ---- stages 1 and 4: the reader's adapter ----
-void demo_train_adapter(Demo *demo, const Evaluation *evaluation, const char *stage, int steps,
-                        int batch, double lr_top, int warmup, bool is_linear) {
+void demo_train_adapter(Demo *demo, const int32_t *passages, const char *stage, int steps, int batch,
+                        double lr_top, int warmup, bool is_linear) {
     OptimConfig optim = optim_default();
     optim.weight_decay = 0;
     optim.clip = 1;
     ReaderTrainer trainer = reader_trainer_new(demo->dev, demo->reader, &demo->prompts, &optim, false);
-    const int n = evaluation->Q * evaluation->P; // four records per sample, image hits first
-    Sampler *sampler = sampler_new(n, (uint64_t)demo->seed);
-    ReaderExample *examples = xmalloc((size_t)batch, sizeof *examples);
+    const int P = 2 * demo->recipe.k;
+    const ReaderTask task = {.queries = demo->train.ds, .corpus = demo->corpus.ds, .passages = passages,
+                             .P = P, .labels = &demo->labels, .processor = &demo->reader_processor,
+                             .closed_book_share = demo->recipe.closed_book_share,
+                             .seed = (uint64_t)demo->seed,
+                             .sampler = sampler_new(demo->train.ds->n * P, (uint64_t)demo->seed)};
     for (int step = 0; step < steps; step++) {
-        for (int i = 0; i < batch; i++) {
-            const int64_t position = (int64_t)step * batch + i;
-            const int item = sampler_item(sampler, position);
-            Rng rng = rng_new((uint64_t)demo->seed, RNG_TRAIN, (uint32_t)step, (uint32_t)i);
-            const bool is_closed = rng_uniform(&rng) < demo->recipe.closed_book_share;
-            examples[i] = new_example(demo, &demo->train.cases[item / evaluation->P],
-                                      is_closed ? NULL
-                                                : &demo->corpus.cases[evaluation->passages[item]]);
-        }
         const double lr = schedule_rate(is_linear ? SCHEDULE_LINEAR : SCHEDULE_COSINE, lr_top, warmup,
                                         steps, step);
-        const double loss = reader_trainer_step(&trainer, examples, batch, lr);
-        log_step(demo, stage, step, steps, loss, lr);
-        for (int i = 0; i < batch; i++) {
-            free_example(&examples[i]);
-        }
+        log_step(demo, stage, step, steps, reader_task_step(&trainer, &task, step, batch, lr), lr);
     }
-    sampler_free(sampler);
-    free(examples);
+    sampler_free(task.sampler);
     reader_trainer_free(&trainer);
 }
 
@@ -315,23 +301,18 @@ void demo_open_scorer(Demo *demo) {
 }
 
 // ---- stages 2 and 3: the query heads ----
+// The recipe's numbers over those of the keys.
 static RetrieverTrainConfig head_config(const Demo *demo, IndexSide side, bool is_permuted) {
-    const Config *config = demo->config;
     const DemoRecipe *recipe = &demo->recipe;
-    static const MarginalMode modes[] = {MARGINAL_MARGINAL, MARGINAL_JOMED,    MARGINAL_PDIST,
-                                         MARGINAL_EMDR2,    MARGINAL_LEGACY_I, MARGINAL_LEGACY_II,
-                                         MARGINAL_LEGACY_III};
-    return (RetrieverTrainConfig){
-        .side = side, .K = recipe->K, .batch = recipe->head_batch, .refresh = recipe->refresh,
-        .steps = recipe->head_steps, .share = (float)recipe->share,
-        .marginal = {.mode = modes[config->retriever.loss], .Ts = (float)config->retriever.temperature,
-                     .Tg = (float)config->retriever.evidence_temperature, .F = 0.5f,
-                     .is_prior_t1 = config->exact.prior_t1,
-                     .is_element_mean = config->exact.kl_mean},
-        .is_double_softmax = config->exact.double_softmax,
-        .is_recompute_fp32 = config->exact.recompute_fp32,
-        .is_stale_search_head = config->exact.stale_search_head && side == INDEX_IMAGE,
-        .is_permuted = is_permuted, .seed = (uint64_t)demo->seed};
+    RetrieverTrainConfig out = retriever_settings(demo->config, side);
+    out.K = recipe->K;
+    out.batch = recipe->head_batch;
+    out.refresh = recipe->refresh;
+    out.steps = recipe->head_steps;
+    out.share = (float)recipe->share;
+    out.seed = (uint64_t)demo->seed;
+    out.is_permuted = is_permuted;
+    return out;
 }
 
 Head *demo_train_head(Demo *demo, IndexSide side, bool is_permuted, const char *stage, Head **search,
@@ -344,11 +325,8 @@ Head *demo_train_head(Demo *demo, IndexSide side, bool is_permuted, const char *
         *search = head_new(demo->dev, DT_F32, tower, false);
         tensors_copy(&(*search)->tensors, &demo->retriever->tensors);
     }
-    OptimConfig optim = optim_default();
-    optim.decays_all = demo->config->exact.wd1;
-    optim.weight_decay = demo->config->exact.wd1 ? 1.0f : optim.weight_decay;
-    optim.clip = config_is_set(demo->config, "retriever.clip") ? (float)demo->config->retriever.clip : 0;
-    optim.is_clip_before_backward = demo->config->exact.clip_before_backward;
+    OptimConfig optim = retriever_optim(demo->config);
+    optim.clip = config_is_set(demo->config, "retriever.clip") ? optim.clip : 0;
     Sampler *sampler = sampler_new(demo->train.ds->n, (uint64_t)demo->seed);
     RetrieverTrainer trainer = retriever_trainer_new(
         demo->dev, &config, &optim, live, *search, demo->index,

@@ -61,9 +61,9 @@ void demo_pretrain_towers(Demo *demo); // stage 0a
 void demo_pretrain_reader(Demo *demo); // stage 0b
 void demo_build_index(Demo *demo);
 // Stage 1, or 4 when the reader has been trained before: LoRA on examples of (query, passage).
-// evaluation: what a system retrieves for the training queries, k per head.
-void demo_train_adapter(Demo *demo, const Evaluation *evaluation, const char *stage, int steps,
-                        int batch, double lr, int warmup, bool is_linear);
+// passages: (train queries,2k), what a system retrieves for them.
+void demo_train_adapter(Demo *demo, const int32_t *passages, const char *stage, int steps, int batch,
+                        double lr, int warmup, bool is_linear);
 // Scores of the reader as it is now; ends an earlier scorer.
 void demo_open_scorer(Demo *demo);
 // Stage 2 or 3: a head trained from a copy of the frozen tower. hit_rate and distinct are reported.

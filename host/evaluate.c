@@ -36,6 +36,68 @@ static void softmax_in_place(double *x, int C) {
     }
 }
 
+// ---- passages ----
+int32_t *retrieve_new(const Index *index, const Dataset *queries, const float *const vectors[INDEX_SIDES],
+                      int k, float **scores) {
+    const int Q = queries->n;
+    const size_t hits = (size_t)Q * k;
+    int32_t *passages = xmalloc(2 * hits, sizeof *passages), *ids = xmalloc(hits, sizeof *ids);
+    int32_t *group = xmalloc((size_t)Q, sizeof *group);
+    float *all = xmalloc(2 * hits, sizeof *all), *found = xmalloc(hits, sizeof *found);
+    for (int q = 0; q < Q; q++) {
+        group[q] = queries->records[q].group_id;
+    }
+    for (int side = 0; side < INDEX_SIDES; side++) {
+        index_search(index, (IndexSide)side, found, ids, vectors[side], group, Q, k);
+        for (size_t i = 0; i < hits; i++) {
+            const size_t q = i / (size_t)k, place = 2 * q * k + (size_t)side * k + i % (size_t)k;
+            if (ids[i] < 0) {
+                die(EXIT_BAD_DATA, "index: query '%s' finds fewer than evaluate.k=%d passages outside its "
+                    "own group; lower it", queries->records[q].id, k);
+            }
+            passages[place] = ids[i];
+            all[place] = found[i];
+        }
+    }
+    free(ids);
+    free(group);
+    free(found);
+    if (scores) {
+        *scores = all;
+    } else {
+        free(all);
+    }
+    return passages;
+}
+
+#define MOST_DRAWS 1000 // for one passage, before we believe that there are too few
+
+int32_t *random_passages_new(const Dataset *queries, const Dataset *corpus, int P, uint64_t seed) {
+    int32_t *out = xmalloc((size_t)queries->n * P, sizeof *out);
+    for (int q = 0; q < queries->n; q++) {
+        Rng rng = rng_new(seed, RNG_BASELINE, 0xffffffffu, (uint32_t)q); // no training step is so late
+        const int group = queries->records[q].group_id;
+        int32_t *drawn = out + (size_t)q * P;
+        int p = 0;
+        for (int tries = 0; p < P; tries++) {
+            if (tries == MOST_DRAWS * P) {
+                die(EXIT_BAD_DATA, "corpus: fewer than %d passages outside the group of query '%s'", P,
+                    queries->records[q].id);
+            }
+            const int row = (int)rng_below(&rng, (uint32_t)corpus->n);
+            bool is_good = group < 0 || corpus->records[row].group_id != group;
+            for (int i = 0; i < p; i++) {
+                is_good = is_good && drawn[i] != row;
+            }
+            if (is_good) {
+                drawn[p++] = row;
+            }
+        }
+    }
+    return out;
+}
+
+// ---- answers ----
 // Fills fused and answers of query q.
 static void fuse(Evaluation *e, int q, const FusionConfig *config) {
     const int k = e->k, P = e->P, C = e->C;
@@ -148,34 +210,13 @@ UtilityModel evaluation_fit_utility(const Evaluation *train, const Dataset *quer
 Evaluation *evaluation_new(Scorer *scorer, const Index *index, Dataset *queries, Dataset *corpus,
                            const float *query_image, const float *query_text, int k,
                            const FusionConfig *fusion) {
-    const int Q = queries->n;
     const float *const vectors[INDEX_SIDES] = {query_image, query_text};
-    int32_t *passages = xmalloc((size_t)Q * 2 * k, sizeof *passages);
-    float *scores = xmalloc((size_t)Q * 2 * k, sizeof *scores);
-    int32_t *ids = xmalloc((size_t)Q * k, sizeof *ids), *group = xmalloc((size_t)Q, sizeof *group);
-    float *found = xmalloc((size_t)Q * k, sizeof *found);
-    for (int q = 0; q < Q; q++) {
-        group[q] = queries->records[q].group_id;
-    }
-    for (int side = 0; side < INDEX_SIDES; side++) {
-        index_search(index, (IndexSide)side, found, ids, vectors[side], group, Q, k);
-        for (int i = 0; i < Q * k; i++) {
-            if (ids[i] < 0) {
-                die(EXIT_BAD_DATA, "index: fewer than %d passages for a query; "
-                    "lower evaluate.k and evaluate.oracle_at", k);
-            }
-            const int place = i / k * 2 * k + side * k + i % k;
-            passages[place] = ids[i];
-            scores[place] = found[i];
-        }
-    }
+    float *scores;
+    int32_t *passages = retrieve_new(index, queries, vectors, k, &scores);
     Evaluation *e = evaluation_of_passages_new(scorer, queries, corpus, passages, scores, k, fusion);
     e->side_scores = side_scores_new(index, vectors, e);
     free(passages);
     free(scores);
-    free(ids);
-    free(group);
-    free(found);
     return e;
 }
 

@@ -39,7 +39,15 @@ typedef struct {
 } FusionConfig;
 FusionConfig fusion_default(void);
 
-// Retrieves and answers. queries_image, queries_text: (Q,E) mixed query vectors of the two heads.
+// The k best passages of each side for every query, outside the query's own group: (Q,2k), image hits
+// first. vectors: (Q,E) of either side. *scores (Q,2k) unless scores is NULL. Caller frees both. Dies with
+// EXIT_BAD_DATA when a query has fewer.
+int32_t *retrieve_new(const Index *index, const Dataset *queries, const float *const vectors[INDEX_SIDES],
+                      int k, float **scores);
+// Distinct random passages outside the query's own group, (Q,P), by seed and query number. Caller frees.
+int32_t *random_passages_new(const Dataset *queries, const Dataset *corpus, int P, uint64_t seed);
+
+// Retrieves and answers. query_image, query_text: (Q,E) mixed query vectors of the two heads.
 Evaluation *evaluation_new(Scorer *scorer, const Index *index, Dataset *queries, Dataset *corpus,
                            const float *query_image, const float *query_text, int k,
                            const FusionConfig *fusion);

@@ -75,3 +75,46 @@ double reader_trainer_step(ReaderTrainer *trainer, const ReaderExample *examples
     free(targets);
     return loss;
 }
+
+// ---- records ----
+static ReaderExample example_of(const ReaderTrainer *trainer, const ReaderTask *task, int record,
+                                bool is_closed) {
+    const VisionConfig *vision = &trainer->reader->config.vision;
+    const int q = record / task->P;
+    const Record *query = &task->queries->records[q];
+    const LabelSet *labels = task->labels;
+    CHECK(query->label >= 0 && query->label < labels->C, "query %d has label %d of %d", q, query->label,
+          labels->C);
+    ReaderExample example = {.prompt = {.caption = "", .question = query->question},
+                             .answer = labels->tokens + query->label * labels->max_tokens,
+                             .answer_count = labels->counts[query->label]};
+    example.prompt.query_image =
+        reader_image_of_row(trainer->dev, task->processor, vision, task->queries, q);
+    if (!is_closed) {
+        const int passage = task->passages[record];
+        example.prompt.passage_image =
+            reader_image_of_row(trainer->dev, task->processor, vision, task->corpus, passage);
+        example.prompt.caption = task->corpus->records[passage].text;
+    }
+    return example;
+}
+
+void reader_example_free(ReaderExample *example) {
+    free((void *)example->prompt.passage_image.pixels);
+    free((void *)example->prompt.query_image.pixels);
+}
+
+double reader_task_step(ReaderTrainer *trainer, const ReaderTask *task, int64_t step, int B, double lr) {
+    ReaderExample *examples = xmalloc((size_t)B, sizeof *examples);
+    for (int i = 0; i < B; i++) {
+        Rng rng = rng_new(task->seed, RNG_TRAIN, (uint32_t)step, (uint32_t)i);
+        const bool is_closed = rng_uniform(&rng) < task->closed_book_share;
+        examples[i] = example_of(trainer, task, sampler_item(task->sampler, step * B + i), is_closed);
+    }
+    const double loss = reader_trainer_step(trainer, examples, B, lr);
+    for (int i = 0; i < B; i++) {
+        reader_example_free(&examples[i]);
+    }
+    free(examples);
+    return loss;
+}

@@ -4,13 +4,15 @@
 #define JOMED_HOST_TRAIN_READER_H
 
 #include "optim.h"
-#include "prompt.h"
+#include "sampler.h"
+#include "scorer.h"
 
 typedef struct {
     PromptInput prompt;    // pixels on the host, not cached features: the vision tower may be learning
     const int32_t *answer; // token ids
     int answer_count;
 } ReaderExample;
+void reader_example_free(ReaderExample *example); // its pixels
 
 typedef struct {
     Device *dev;
@@ -26,5 +28,19 @@ ReaderTrainer reader_trainer_new(Device *dev, Reader *reader, PromptMaker *promp
 void reader_trainer_free(ReaderTrainer *trainer);
 // One step on B examples. Returns the loss: the mean over all answer tokens of the batch.
 double reader_trainer_step(ReaderTrainer *trainer, const ReaderExample *examples, int B, double lr);
+
+// Queries with the passages found for them: record i is query i / P with its i mod P-th passage.
+typedef struct {
+    Dataset *queries, *corpus;
+    const int32_t *passages; // (queries,P) rows of the corpus
+    int P;
+    const LabelSet *labels;
+    const ProcessorConfig *processor;
+    double closed_book_share; // chance that a record is shown without its passage
+    uint64_t seed;
+    Sampler *sampler;         // over queries * P records
+} ReaderTask;
+// Step number `step` (0-based) on the next B records.
+double reader_task_step(ReaderTrainer *trainer, const ReaderTask *task, int64_t step, int B, double lr);
 
 #endif

@@ -1,0 +1,16 @@
+// settings: from the keys of the configuration to the settings of a stage, for verbs and demo alike.
+#ifndef JOMED_HOST_SETTINGS_H
+#define JOMED_HOST_SETTINGS_H
+
+#include "config.h"
+#include "evaluate.h"
+#include "optim.h"
+#include "train_retriever.h"
+
+// Of the query head of one side. Dies with EXIT_CONFIG for a loss that a closed label set does not have.
+RetrieverTrainConfig retriever_settings(const Config *config, IndexSide side);
+OptimConfig retriever_optim(const Config *config);
+OptimConfig reader_optim(const Config *config);
+FusionConfig fusion_settings(const Config *config);
+
+#endif
