@@ -7,6 +7,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "host/version.h"
+
 #define MAX_BENCHES 256
 #define MAX_SAMPLES 4096
 
@@ -22,6 +24,7 @@ static int bench_count;
 static const char *pattern = "", *current = "";
 static int threads;
 static double seconds = 1.0;
+static double took; // what the last call of a peer says of itself, or less than 0
 static FILE *json;
 
 void bench_register(const char *name, void (*body)(void)) {
@@ -76,14 +79,91 @@ double bench_now(int thread_count) {
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
+void bench_took(double seconds_taken) { took = seconds_taken; }
+
 static double time_once(bench_fn *run, void *ctx) {
     const bool is_cpu = device_kind(bench_device()) == DEVICE_CPU;
     const int clock_threads = is_cpu ? bench_threads() : 2;
     device_sync(bench_device());
+    took = -1;
     const double start = bench_now(clock_threads);
     run(ctx);
     device_sync(bench_device());
-    return bench_now(clock_threads) - start;
+    return took >= 0 ? took : bench_now(clock_threads) - start;
+}
+
+// ---- reports ----
+// What bench_time found out about one shape.
+typedef struct {
+    const char *shape;
+    int samples;
+    double median, low, high, flops, bytes, peak_share; // peak_share: 0 where flops is
+    const char *peer;                                   // or NULL
+    double peer_median;
+} Row;
+
+static void print_row(const Row *row) {
+    printf("%-20s %-34s %10.1f us [%.1f, %.1f]", current, row->shape, row->median * 1e6,
+           row->low * 1e6, row->high * 1e6);
+    if (row->flops > 0) {
+        printf(" %8.2f GFLOP/s %3.0f%%", row->flops / row->median * 1e-9, 100 * row->peak_share);
+    }
+    if (row->bytes > 0) {
+        printf(" %7.2f GB/s", row->bytes / row->median * 1e-9);
+    }
+    if (row->peer) {
+        printf("  %s %.1f us, ratio %.2f", row->peer, row->peer_median * 1e6,
+               row->peer_median / row->median);
+    }
+    printf("\n");
+    fflush(stdout);
+}
+
+static void machine_name(char *name, size_t size) {
+    snprintf(name, size, "unknown");
+    FILE *file = fopen("/proc/cpuinfo", "r");
+    char line[256];
+    while (file && fgets(line, sizeof line, file)) {
+        const char *colon = strchr(line, ':');
+        if (strncmp(line, "model name", 10) == 0 && colon) {
+            snprintf(name, size, "%.*s", (int)strcspn(colon + 2, "\n\"\\"), colon + 2);
+            break;
+        }
+    }
+    if (file) {
+        fclose(file);
+    }
+}
+
+// The storage type is the word of the shape that names one; f32 where none does.
+static const char *dtype_of(const char *shape) {
+    for (DType t = DT_F32; t < DT_COUNT; t++) {
+        const char *name = dtype_name(t), *at = strstr(shape, name);
+        const char after = at ? at[strlen(name)] : 'x';
+        if (at && at > shape && at[-1] == ' ' && (after == ' ' || after == '\0')) {
+            return name;
+        }
+    }
+    return dtype_name(DT_F32);
+}
+
+static void write_row(const Row *row) {
+    char machine[128];
+    machine_name(machine, sizeof machine);
+    fprintf(json,
+            "{\"bench\":\"%s\",\"shape\":\"%s\",\"dtype\":\"%s\",\"threads\":%d,\"samples\":%d,"
+            "\"median_us\":%.3f,\"p5_us\":%.3f,\"p95_us\":%.3f,\"flops\":%.0f,\"bytes\":%.0f",
+            current, row->shape, dtype_of(row->shape), bench_threads(), row->samples,
+            row->median * 1e6, row->low * 1e6, row->high * 1e6, row->flops, row->bytes);
+    if (row->flops > 0) {
+        fprintf(json, ",\"peak_share\":%.4f", row->peak_share);
+    }
+    if (row->peer) {
+        fprintf(json, ",\"peer\":\"%s\",\"peer_median_us\":%.3f,\"ratio\":%.4f", row->peer,
+                row->peer_median * 1e6, row->peer_median / row->median);
+    }
+    fprintf(json, ",\"machine\":\"%s\",\"commit\":\"%s\"}\n", machine, version_commit);
+    fflush(json);
 }
 
 void bench_time(const char *shape, double flops, double bytes, bench_fn *run, void *ctx,
@@ -105,40 +185,17 @@ void bench_time(const char *shape, double flops, double bytes, bench_fn *run, vo
     }
     qsort(ours, (size_t)n, sizeof *ours, by_value);
     qsort(theirs, (size_t)n, sizeof *theirs, by_value);
-    const double median = ours[n / 2], low = ours[n / 20], high = ours[n - 1 - n / 20];
-    printf("%-20s %-34s %10.1f us [%.1f, %.1f]", current, shape, median * 1e6, low * 1e6,
-           high * 1e6);
-    if (flops > 0) {
-        printf(" %8.2f GFLOP/s %3.0f%%", flops / median * 1e-9,
-               100 * flops / median / bench_peak_flops(bench_threads()));
-    }
-    if (bytes > 0) {
-        printf(" %7.2f GB/s", bytes / median * 1e-9);
-    }
-    if (peer) {
-        printf("  %s %.1f us, ratio %.2f", peer_name, theirs[n / 2] * 1e6, theirs[n / 2] / median);
-    }
-    printf("\n");
-    fflush(stdout);
+    Row row = {.shape = shape, .samples = n, .median = ours[n / 2], .low = ours[n / 20],
+               .high = ours[n - 1 - n / 20], .flops = flops, .bytes = bytes,
+               .peer = peer ? peer_name : NULL, .peer_median = theirs[n / 2]};
+    row.peak_share = flops > 0 ? flops / row.median / bench_peak_flops(bench_threads()) : 0;
+    print_row(&row);
     if (json) {
-        fprintf(json,
-                "{\"bench\":\"%s\",\"shape\":\"%s\",\"threads\":%d,\"samples\":%d,"
-                "\"median_us\":%.3f,\"p5_us\":%.3f,\"p95_us\":%.3f,\"flops\":%.0f,\"bytes\":%.0f",
-                current, shape, bench_threads(), n, median * 1e6, low * 1e6, high * 1e6, flops,
-                bytes);
-        if (flops > 0) {
-            fprintf(json, ",\"peak_share\":%.4f",
-                    flops / median / bench_peak_flops(bench_threads()));
-        }
-        if (peer) {
-            fprintf(json, ",\"peer\":\"%s\",\"peer_median_us\":%.3f,\"ratio\":%.4f", peer_name,
-                    theirs[n / 2] * 1e6, theirs[n / 2] / median);
-        }
-        fprintf(json, "}\n");
-        fflush(json);
+        write_row(&row);
     }
 }
 
+// ---- the program ----
 static void parse_arguments(int argc, char **argv) {
     for (int i = 1; i < argc; i++) {
         if (strncmp(argv[i], "threads=", 8) == 0) {

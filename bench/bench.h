@@ -3,7 +3,8 @@
 // A bench of an op is BENCH_OP(topk) { ... }; any other is BENCH(name) { ... }. It checks that the
 // result is right before it times it, then calls bench_time once per shape. Each row printed says
 // shape, median, 5th and 95th percentile, GFLOP/s and its share of the peak, GB/s and, where there
-// is a peer, the ratio to it, measured in the same run with the two interleaved.
+// is a peer, its time over ours, measured in the same run with the two interleaved. json=FILE gets
+// one object per row.
 #ifndef JOMED_BENCH_BENCH_H
 #define JOMED_BENCH_BENCH_H
 
@@ -36,6 +37,8 @@ typedef void bench_fn(void *ctx);
 // ratio.
 void bench_time(const char *shape, double flops, double bytes, bench_fn *run, void *ctx,
                 const char *peer_name, bench_fn *peer, void *peer_ctx);
+// For a peer that takes its own time: the call in progress took so many seconds.
+void bench_took(double seconds_taken);
 // Seconds on a clock that suits work by that many CPU threads.
 double bench_now(int thread_count);
 // Fused multiply-adds of f32 this machine does in registers, in FLOP/s; measured once per count.

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "bench/bench.h"
+#include "bench/peer_torch.h"
 
 typedef struct {
     DType t;
@@ -41,7 +42,8 @@ static void check_odd_part(Activation act) {
     device_release(dev, inp), device_release(dev, out);
 }
 
-static void bench_all(bench_fn *run, int tensors) {
+// problem: the peer's name for it, or NULL.
+static void bench_all(bench_fn *run, const char *problem, int tensors) {
     static const char *const names[ACT_COUNT] = {"gelu", "gelu_tanh", "quick_gelu", "silu"};
     static const size_t sizes[] = {(size_t)32 * 1024, (size_t)4 * 1024 * 1024};
     for (int k = 0; k < ACT_COUNT * 4; k++) {
@@ -52,17 +54,20 @@ static void bench_all(bench_fn *run, int tensors) {
             *all[i] = bench_normal(job.t, job.n);
         }
         check_odd_part(job.act);
+        bench_fn *peer = problem && job.t == DT_F32
+                             ? peer_torch("%s %zu %d", problem, job.n, (int)job.act)
+                             : NULL;
         char shape[64];
         snprintf(shape, sizeof shape, "%s n=%zu %s", names[job.act], job.n, dtype_name(job.t));
-        bench_time(shape, 0, (double)tensors * (double)(job.n * dtype_size(job.t)), run, &job, NULL,
-                   NULL, NULL);
+        bench_time(shape, 0, (double)tensors * (double)(job.n * dtype_size(job.t)), run, &job,
+                   "PyTorch", peer, NULL);
         for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
             device_release(bench_device(), *all[i]);
         }
     }
 }
 
-BENCH_OP(activation_fwd) { bench_all(run_fwd, 2); }
-BENCH_OP(activation_bwd) { bench_all(run_bwd, 3); }
-BENCH_OP(gated_fwd) { bench_all(run_gated_fwd, 3); }
-BENCH_OP(gated_bwd) { bench_all(run_gated_bwd, 5); }
+BENCH_OP(activation_fwd) { bench_all(run_fwd, "activation_fwd", 2); }
+BENCH_OP(activation_bwd) { bench_all(run_bwd, "activation_bwd", 3); }
+BENCH_OP(gated_fwd) { bench_all(run_gated_fwd, NULL, 3); }
+BENCH_OP(gated_bwd) { bench_all(run_gated_bwd, NULL, 5); }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "bench/bench.h"
+#include "bench/peer_torch.h"
 
 typedef struct {
     const char *name;
@@ -97,7 +98,7 @@ static void check_problem(const Problem *p, const Shape *s, DType t) {
 }
 
 // products: matrix products of (T,T,D) that the pass needs, 2 forward and 5 backward.
-static void bench_shapes(bench_fn *run, int products) {
+static void bench_shapes(bench_fn *run, const char *pass, int products) {
     for (int i = 0; i < 2 * (int)(sizeof shapes / sizeof *shapes); i++) {
         const Shape *s = &shapes[i / 2];
         const DType t = (DType)(i % 2);
@@ -107,13 +108,17 @@ static void bench_shapes(bench_fn *run, int products) {
         check_problem(&p, s, t);
         const double pairs =
             (double)p.shape.Nq * p.shape.max_Tk * s->H * (s->is_causal && s->T > 1 ? 0.5 : 1);
+        const bool has_peer = t == DT_F32 && s->T > 1;
+        bench_fn *peer = has_peer ? peer_torch("attention_%s %d %d %d %d %d %d", pass, s->B, s->T,
+                                               s->H, s->Hkv, s->D, s->is_causal)
+                                  : NULL;
         char name[96];
         snprintf(name, sizeof name, "%s %dx%d H=%d D=%d %s", s->name, s->B, s->T, s->H, s->D,
                  dtype_name(t));
-        bench_time(name, 2 * products * pairs * s->D, 0, run, &p, NULL, NULL, NULL);
+        bench_time(name, 2 * products * pairs * s->D, 0, run, &p, "PyTorch", peer, NULL);
         problem_free(&p);
     }
 }
 
-BENCH_OP(attention_fwd) { bench_shapes(forward, 2); }
-BENCH_OP(attention_bwd) { bench_shapes(backward, 5); }
+BENCH_OP(attention_fwd) { bench_shapes(forward, "fwd", 2); }
+BENCH_OP(attention_bwd) { bench_shapes(backward, "bwd", 5); }

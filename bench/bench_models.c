@@ -3,14 +3,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bench/bench.h"
+#include "bench/model_pass.h"
 #include "models/reader.h"
 #include "models/retriever.h"
 
 // ---- images and texts ----
 typedef struct {
+    ModelPass pass;
     Retriever *retriever;
-    Run run;
     int B;
     float *pixels, *out, *dout;
     TextBatch texts;
@@ -18,47 +18,40 @@ typedef struct {
 
 static void image_pass(void *ctx) {
     Towers *towers = ctx;
-    const size_t mark = arena_mark(towers->run.arena);
+    const size_t mark = arena_mark(towers->pass.run.arena);
     EmbedImagesState state;
-    embed_images_fwd(&towers->run, &towers->retriever->image, &state, towers->out, towers->pixels,
+    embed_images_fwd(&towers->pass.run, &towers->retriever->image, &state, towers->out, towers->pixels,
                      towers->B);
-    if (towers->run.is_training) {
-        embed_images_bwd(&towers->run, &towers->retriever->image, &state, towers->dout);
+    if (towers->pass.run.is_training) {
+        embed_images_bwd(&towers->pass.run, &towers->retriever->image, &state, towers->dout);
     }
-    arena_release(towers->run.arena, mark);
+    arena_release(towers->pass.run.arena, mark);
 }
 
 static void text_pass(void *ctx) {
     Towers *towers = ctx;
-    const size_t mark = arena_mark(towers->run.arena);
+    const size_t mark = arena_mark(towers->pass.run.arena);
     EmbedTextsState state;
-    embed_texts_fwd(&towers->run, &towers->retriever->text, &state, towers->out, &towers->texts);
-    if (towers->run.is_training) {
-        embed_texts_bwd(&towers->run, &towers->retriever->text, &state, towers->dout);
+    embed_texts_fwd(&towers->pass.run, &towers->retriever->text, &state, towers->out, &towers->texts);
+    if (towers->pass.run.is_training) {
+        embed_texts_bwd(&towers->pass.run, &towers->retriever->text, &state, towers->dout);
     }
-    arena_release(towers->run.arena, mark);
+    arena_release(towers->pass.run.arena, mark);
 }
 
-// Times a pass over an arena of the planned size; a second run must give the first one's bits.
-static void time_pass(const char *name, Towers *towers, bench_fn *pass, size_t outputs,
-                      double flops) {
+// Of the matrices of a block alone, per row.
+static double row_flops(const BlockConfig *c) {
+    return 2.0 * c->C * (4.0 * c->H * c->D + (c->is_gated ? 3.0 : 2.0) * c->F);
+}
+
+static void time_both(const char *name, Towers *towers, bench_fn *fn, double flops) {
+    towers->pass.fn = fn;
+    towers->pass.count = (size_t)towers->B * towers->retriever->config.image.E;
     for (int is_training = 0; is_training < 2; is_training++) {
-        Arena plan = arena_plan();
-        towers->run = run_new(bench_device(), DT_F32, &plan, is_training);
-        towers->run.is_planning = true;
-        pass(towers);
-        Arena arena = arena_new(bench_device(), "bench", plan.peak);
-        towers->run = run_new(bench_device(), DT_F32, &arena, is_training);
-        pass(towers);
-        const uint64_t first = xxh64(towers->out, outputs * sizeof(float), 0);
-        pass(towers);
-        CHECK(xxh64(towers->out, outputs * sizeof(float), 0) == first, "'%s' changed its bits",
-              name);
         char shape[64];
         snprintf(shape, sizeof shape, "%s B=%d %s", name, towers->B,
                  is_training ? "fwd+bwd" : "fwd");
-        bench_time(shape, flops * (is_training ? 3 : 1), 0, pass, towers, NULL, NULL, NULL);
-        arena_free(&arena);
+        model_pass_time(&towers->pass, shape, is_training, flops * (is_training ? 3 : 1), NULL);
     }
 }
 
@@ -80,17 +73,18 @@ BENCH(towers) {
     for (int b = 0; b < B; b++) {
         cu_seqlens[b + 1] = (b + 1) * T;
     }
+    towers.pass.owner = &towers;
+    towers.pass.result = towers.out;
     towers.texts =
         (TextBatch){.B = B, .N = B * T, .max_T = T, .ids = ids, .cu_seqlens = cu_seqlens};
     for (towers.B = 8; towers.B <= B; towers.B *= 16) {
-        // Multiply-adds of the matrices alone: patches, then 4 C^2 + 3 C F per row and block.
-        const double row = 2.0 * 3 * (4 * 64 * 64 + 3 * 64 * 128);
-        time_pass("image tower", &towers, image_pass, (size_t)towers.B * E,
-                  towers.B * (17 * row + 2.0 * 16 * 192 * 64));
+        time_both("image tower", &towers, image_pass,
+                  towers.B * (17 * config.image.L * row_flops(&config.image.block) +
+                              2.0 * 16 * 192 * 64)); // and the patches
     }
     towers.B = B;
-    time_pass("text tower T=9", &towers, text_pass, B * E,
-              B * T * 2.0 * 2 * (4 * 64 * 64 + 3 * 64 * 128));
+    time_both("text tower T=9", &towers, text_pass,
+              B * T * config.text.L * row_flops(&config.text.block));
     device_release(bench_device(), towers.pixels);
     device_release(bench_device(), towers.out);
     device_release(bench_device(), towers.dout);
@@ -99,21 +93,21 @@ BENCH(towers) {
 
 // ---- prompts ----
 typedef struct {
+    ModelPass pass;
     Reader *reader;
     ReaderBatch batch;
-    Run run;
     void *logits, *dlogits;
 } Prompts;
 
 static void reader_pass(void *ctx) {
     Prompts *prompts = ctx;
-    const size_t mark = arena_mark(prompts->run.arena);
+    const size_t mark = arena_mark(prompts->pass.run.arena);
     ReaderState state;
-    reader_fwd(&prompts->run, prompts->reader, &state, prompts->logits, &prompts->batch);
-    if (prompts->run.is_training) {
-        reader_bwd(&prompts->run, prompts->reader, &state, prompts->dlogits);
+    reader_fwd(&prompts->pass.run, prompts->reader, &state, prompts->logits, &prompts->batch);
+    if (prompts->pass.run.is_training) {
+        reader_bwd(&prompts->pass.run, prompts->reader, &state, prompts->dlogits);
     }
-    arena_release(prompts->run.arena, mark);
+    arena_release(prompts->pass.run.arena, mark);
 }
 
 // B prompts of two images and twelve words, one wanted row each; given: the images' features, or
@@ -147,26 +141,20 @@ static void time_reader(const char *name, int rank, bool is_training, bool is_gi
     fill_prompts(&prompts, B, pixels, is_given ? features : NULL);
     prompts.logits = bench_zeros((size_t)B * 64 * sizeof(float));
     prompts.dlogits = bench_normal(DT_F32, (size_t)B * 64);
-    Arena plan = arena_plan();
-    prompts.run = run_new(bench_device(), DT_F32, &plan, is_training);
-    prompts.run.is_planning = true;
-    reader_pass(&prompts);
-    Arena arena = arena_new(bench_device(), "bench", plan.peak);
-    prompts.run = run_new(bench_device(), DT_F32, &arena, is_training);
-    reader_pass(&prompts);
+    prompts.pass = (ModelPass){.fn = reader_pass, .owner = &prompts, .result = prompts.logits,
+                               .count = (size_t)B * 64};
+    // Multiply-adds of the matrices: vision rows, merged rows, language rows.
+    const double vision = is_given ? 0 : 32 * 2.0 * (4 * 48 * 48 + 2 * 48 * 96);
+    const double merger = is_given ? 0 : 8 * (192.0 * 192 + 192 * 64);
+    const double language = 20 * 3.0 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128);
+    model_pass_time(&prompts.pass, name, is_training,
+                    2 * (vision + merger + language) * B * (is_training ? rank ? 2 : 3 : 1), NULL);
     float logits[2][64]; // of equal prompts, so they must be the same bits
     device_copy_out(bench_device(), logits[0], prompts.logits, sizeof logits[0]);
     device_copy_out(bench_device(), logits[1],
                     dtype_at(DT_F32, prompts.logits, (size_t)(B - 1) * 64), sizeof logits[1]);
     CHECK(memcmp(logits[0], logits[1], sizeof logits[0]) == 0, "logits %g and %g", logits[0][0],
           logits[1][0]);
-    // Multiply-adds of the matrices: vision rows, merged rows, language rows.
-    const double vision = is_given ? 0 : 32 * 2.0 * (4 * 48 * 48 + 2 * 48 * 96);
-    const double merger = is_given ? 0 : 8 * (192.0 * 192 + 192 * 64);
-    const double language = 20 * 3.0 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128);
-    bench_time(name, 2 * (vision + merger + language) * B * (is_training ? rank ? 2 : 3 : 1), 0,
-               reader_pass, &prompts, NULL, NULL, NULL);
-    arena_free(&arena);
     reader_batch_free(&prompts.batch);
     reader_free(prompts.reader);
     device_release(bench_device(), pixels);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "bench/bench.h"
+#include "bench/peer_torch.h"
 
 typedef struct {
     DType t;
@@ -53,19 +54,21 @@ static void check_rstd(const Job *job) {
     CHECK(fabs(rstd - want) < 1e-5, "rstd %g, want %g", (double)rstd, want);
 }
 
-static void bench_shapes(bench_fn *run, int tensors) {
+static void bench_shapes(bench_fn *run, const char *pass, int tensors) {
     static const int shapes[][2] = {{256, 1536}, {1024, 1536}, {1024, 3584}, {1024, 5120}};
     for (size_t k = 0; k < 2 * sizeof shapes / sizeof *shapes; k++) {
         Job job = job_new(k % 2 ? DT_BF16 : DT_F32, shapes[k / 2][0], shapes[k / 2][1]);
         run_fwd(&job);
         check_rstd(&job);
+        bench_fn *peer =
+            job.t == DT_F32 ? peer_torch("rmsnorm_%s %d %d", pass, job.N, job.C) : NULL;
         char shape[64];
         snprintf(shape, sizeof shape, "%dx%d %s", job.N, job.C, dtype_name(job.t));
         bench_time(shape, 0, (double)tensors * job.N * job.C * (double)dtype_size(job.t), run, &job,
-                   NULL, NULL, NULL);
+                   "PyTorch", peer, NULL);
         job_free(&job);
     }
 }
 
-BENCH_OP(rmsnorm_fwd) { bench_shapes(run_fwd, 2); }
-BENCH_OP(rmsnorm_bwd) { bench_shapes(run_bwd, 3); }
+BENCH_OP(rmsnorm_fwd) { bench_shapes(run_fwd, "fwd", 2); }
+BENCH_OP(rmsnorm_bwd) { bench_shapes(run_bwd, "bwd", 3); }

@@ -1,14 +1,12 @@
 // Search at the size of a corpus, beside faiss IndexFlatIP. faiss is C++, so the peer is a process
 // (peers/search_faiss.py) that holds the same vectors as f32 and searches when told; a byte there
 // and the ids back are the whole conversation. Without python3 or faiss there is no ratio.
-#define _POSIX_C_SOURCE 200809L
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "bench/bench.h"
+#include "bench/peer_process.h"
 
 #define SCRIPT        "bench/peers/search_faiss.py"
 #define LEAST_OVERLAP 0.999 // of our ids and faiss's: sums in another order swap near-ties only
@@ -53,38 +51,24 @@ static void check_search(const Search *x) {
 
 // ---- the peer ----
 typedef struct {
-    FILE *to, *from;
+    PeerProcess process;
     int32_t *ids; // (Q,K) of its last search
     size_t n;
 } Peer;
 
 static void peer_search(void *ctx) {
     Peer *peer = ctx;
-    fputc('s', peer->to);
-    fflush(peer->to);
-    CHECK(fread(peer->ids, sizeof *peer->ids, peer->n, peer->from) == peer->n, "the peer has died");
-}
-
-// Starts the script with pipes both ways; the child's threads must not spin against ours.
-static Peer peer_start(void) {
-    int down[2], up[2];
-    CHECK(pipe(down) == 0 && pipe(up) == 0, "no pipes");
-    if (fork() == 0) {
-        dup2(down[0], 0);
-        dup2(up[1], 1);
-        close(down[0]), close(down[1]), close(up[0]), close(up[1]);
-        setenv("OMP_WAIT_POLICY", "passive", 1);
-        execlp("python3", "python3", SCRIPT, (char *)NULL);
-        _exit(EXIT_NO_DEPENDENCY);
-    }
-    close(down[0]);
-    close(up[1]);
-    return (Peer){fdopen(down[1], "wb"), fdopen(up[0], "rb"), NULL, 0};
+    double seconds;
+    fputc('s', peer->process.to);
+    fflush(peer->process.to);
+    CHECK(fread(peer->ids, sizeof *peer->ids, peer->n, peer->process.from) == peer->n &&
+              fread(&seconds, sizeof seconds, 1, peer->process.from) == 1,
+          "the peer has died");
+    bench_took(seconds);
 }
 
 static void peer_stop(Peer *peer) {
-    fclose(peer->to); // the script ends with its input
-    fclose(peer->from);
+    peer_process_stop(&peer->process);
     free(peer->ids);
 }
 
@@ -93,24 +77,24 @@ static bool peer_load(Peer *peer, const Search *x) {
     const int32_t head[] = {x->s.Q, x->s.M, x->s.E, x->s.K, bench_threads()};
     const size_t E = (size_t)x->s.E;
     float *row = xmalloc(E, sizeof *row), *cells = xmalloc(E, sizeof *cells);
-    signal(SIGPIPE, SIG_IGN);
-    bool is_fine = fwrite(head, sizeof head, 1, peer->to) == 1;
+    FILE *to = peer->process.to;
+    bool is_fine = fwrite(head, sizeof head, 1, to) == 1;
     for (size_t q = 0; is_fine && q < (size_t)x->s.Q; q++) {
         // Rounded to the type of the rows, as the op does.
         dtype_narrow(x->s.t, cells, x->queries + q * E, E);
         dtype_widen(row, x->s.t, cells, E);
-        is_fine = fwrite(row, sizeof *row, E, peer->to) == E;
+        is_fine = fwrite(row, sizeof *row, E, to) == E;
     }
     for (size_t m = 0; is_fine && m < (size_t)x->s.M; m++) {
         dtype_widen(row, x->s.t, dtype_at_const(x->s.t, x->rows, m * E), E);
-        is_fine = fwrite(row, sizeof *row, E, peer->to) == E;
+        is_fine = fwrite(row, sizeof *row, E, to) == E;
     }
     free(row);
     free(cells);
-    fflush(peer->to);
+    fflush(to);
     peer->n = (size_t)x->s.Q * x->s.K;
     peer->ids = xmalloc(peer->n, sizeof *peer->ids);
-    return is_fine && fgetc(peer->from) == 'r';
+    return is_fine && fgetc(peer->process.from) == 'r';
 }
 
 static double overlap(const int32_t *a, const int32_t *b, size_t Q, size_t K) {
@@ -138,7 +122,7 @@ BENCH_OP(topk) {
         Search x = {s, bench_normal(DT_F32, (size_t)s.Q * s.E), bench_zeros(hits * sizeof(float)),
                     bench_zeros(hits * sizeof(int32_t)), bench_normal(s.t, (size_t)s.M * s.E)};
         check_search(&x);
-        Peer peer = peer_start();
+        Peer peer = {.process = peer_process_start(SCRIPT)};
         const bool has_peer = peer_load(&peer, &x);
         if (has_peer) {
             search(&x);

@@ -2,11 +2,14 @@
 //
 // A row is read three times (mean, variance, output) in chunks that stay in the first-level cache.
 // The backward runs over columns for the parameter gradients, whose chains go down n, and then over
-// rows for dinp: in this order, because dinp may lie on dout.
+// rows for dinp: in this order, because dinp may lie on dout. One thread does both to a few rows at a
+// time, while they are in the second-level cache; several would have to wait for each other there.
 #include "layernorm.h"
 
 #include "chunk.h"
 #include "lanes.h"
+
+#define BLOCK 16384 // elements of dout, and of inp, that one thread takes at a time
 
 // ---- forward ----
 static float row_mean(DType t, const void *inp, size_t row, int C) {
@@ -59,11 +62,12 @@ void layernorm_fwd_cpu(Device *dev, DType t, void *out, float *mean, float *rstd
 }
 
 // ---- backward ----
-// Columns c .. c + length - 1 of dweight and dbias (either may be NULL), n ascending.
+// Columns c .. c + length - 1 of dweight and dbias (either may be NULL), rows first .. last - 1
+// ascending.
 static void param_gradients(DType t, float *dweight, float *dbias, const void *dout,
-                            const void *inp, const float *mean, const float *rstd, int N, int C,
-                            int c, int length) {
-    for (int n = 0; n < N; n++) {
+                            const void *inp, const float *mean, const float *rstd, int first,
+                            int last, int C, int c, int length) {
+    for (int n = first; n < last; n++) {
         float dy_buffer[CHUNK], x_buffer[CHUNK];
         const size_t at = (size_t)n * C + (size_t)c;
         const float *dy = chunk_in(dy_buffer, t, dout, at, length);
@@ -120,18 +124,22 @@ static void input_gradient(DType t, void *dinp, const void *dout, const void *in
 void layernorm_bwd_cpu(Device *dev, DType t, void *dinp, float *dweight, float *dbias,
                        const void *dout, const void *inp, const void *weight, const float *mean,
                        const float *rstd, int N, int C) {
-#pragma omp parallel num_threads(threads_for(dev, (size_t)N * C))
-    {
-        if (dweight || dbias) {
+    const int threads = threads_for(dev, (size_t)N * C);
+    const int columns = dweight || dbias ? C : 0; // to sum over
+    const int block = threads > 1 ? N : (BLOCK + C - 1) / C;
+    for (int first = 0; first < N; first += block) {
+        const int last = N - first < block ? N : first + block;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+        {
 #pragma omp for schedule(static)
-            for (int c = 0; c < C; c += CHUNK) {
-                param_gradients(t, dweight, dbias, dout, inp, mean, rstd, N, C, c,
+            for (int c = 0; c < columns; c += CHUNK) {
+                param_gradients(t, dweight, dbias, dout, inp, mean, rstd, first, last, C, c,
                                 chunk_length((size_t)C, (size_t)c));
             }
-        }
 #pragma omp for schedule(static)
-        for (int n = 0; n < N; n++) {
-            input_gradient(t, dinp, dout, inp, weight, mean[n], rstd[n], (size_t)n * C, C);
+            for (int n = first; n < last; n++) {
+                input_gradient(t, dinp, dout, inp, weight, mean[n], rstd[n], (size_t)n * C, C);
+            }
         }
     }
 }

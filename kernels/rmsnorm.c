@@ -4,6 +4,8 @@
 #include "chunk.h"
 #include "lanes.h"
 
+#define BLOCK 16384 // elements of dout, and of inp, that one thread takes at a time
+
 // ---- forward ----
 static float row_mean_square(DType t, const void *inp, size_t row, int C) {
     float lane[LANES] = {0};
@@ -48,10 +50,10 @@ void rmsnorm_fwd_cpu(Device *dev, DType t, void *out, float *rstd, const void *i
 }
 
 // ---- backward ----
-// Columns c .. c + length - 1 of dweight, n ascending.
+// Columns c .. c + length - 1 of dweight, rows first .. last - 1 ascending.
 static void weight_gradient(DType t, float *dweight, const void *dout, const void *inp,
-                            const float *rstd, int N, int C, int c, int length) {
-    for (int n = 0; n < N; n++) {
+                            const float *rstd, int first, int last, int C, int c, int length) {
+    for (int n = first; n < last; n++) {
         float dy_buffer[CHUNK], x_buffer[CHUNK];
         const size_t at = (size_t)n * C + (size_t)c;
         const float *dy = chunk_in(dy_buffer, t, dout, at, length);
@@ -97,18 +99,22 @@ static void input_gradient(DType t, void *dinp, const void *dout, const void *in
 
 void rmsnorm_bwd_cpu(Device *dev, DType t, void *dinp, float *dweight, const void *dout,
                      const void *inp, const void *weight, const float *rstd, int N, int C) {
-#pragma omp parallel num_threads(threads_for(dev, (size_t)N * C))
-    {
-        if (dweight) {
+    const int threads = threads_for(dev, (size_t)N * C);
+    const int columns = dweight ? C : 0; // to sum over
+    const int block = threads > 1 ? N : (BLOCK + C - 1) / C;
+    for (int first = 0; first < N; first += block) {
+        const int last = N - first < block ? N : first + block;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+        {
 #pragma omp for schedule(static)
-            for (int c = 0; c < C; c += CHUNK) {
-                weight_gradient(t, dweight, dout, inp, rstd, N, C, c,
+            for (int c = 0; c < columns; c += CHUNK) {
+                weight_gradient(t, dweight, dout, inp, rstd, first, last, C, c,
                                 chunk_length((size_t)C, (size_t)c));
             }
-        }
 #pragma omp for schedule(static)
-        for (int n = 0; n < N; n++) {
-            input_gradient(t, dinp, dout, inp, weight, rstd[n], (size_t)n * C, C);
+            for (int n = first; n < last; n++) {
+                input_gradient(t, dinp, dout, inp, weight, rstd[n], (size_t)n * C, C);
+            }
         }
     }
 }

@@ -1,9 +1,11 @@
 """faiss IndexFlatIP as a peer of bench topk; started by bench_topk.c, never by hand.
 
 stdin: five int32 (Q, M, E, K, threads), queries (Q,E) f32, rows (M,E) f32; then one byte per search.
-stdout: one byte when ready; then, per search, ids (Q,K) int32.
+stdout: one byte when ready; then, per search, ids (Q,K) int32 and the seconds it took as f64.
 """
+import struct
 import sys
+import time
 
 try:
     import faiss
@@ -24,6 +26,7 @@ def read(count, kind):
 
 Q, M, E, K, threads = (int(x) for x in read(5, "int32"))
 faiss.omp_set_num_threads(threads)
+clock = time.thread_time if threads == 1 else time.perf_counter
 queries = read(Q * E, "float32").reshape(Q, E)
 index = faiss.IndexFlatIP(E)
 for begin in range(0, M, 10000):  # in pieces, so that the rows are not held twice
@@ -32,6 +35,8 @@ for begin in range(0, M, 10000):  # in pieces, so that the rows are not held twi
 out.write(b"r")
 out.flush()
 while inp.read(1):
+    start = clock()
     _, ids = index.search(queries, K)
-    out.write(ids.astype("int32").tobytes())
+    seconds = clock() - start
+    out.write(ids.astype("int32").tobytes() + struct.pack("d", seconds))
     out.flush()
