@@ -20,7 +20,8 @@ typedef struct {
 
 // x between -limit and limit, where the gate is 0 or 1 in f32. NaN stays NaN.
 static inline float cut(float x, float limit) {
-    return x > limit ? limit : x < -limit ? -limit : x;
+    const float below = x > limit ? limit : x;
+    return below < -limit ? -limit : below;
 }
 
 // G = 1 / (1 + exp(-v - v_low)); z is x after the cut, dv is v'(z).

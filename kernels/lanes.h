@@ -94,12 +94,9 @@ static inline float dot16(const float *x, const float *y, int n) {
 static inline float exp_f32(float x) {
     const float LOG2E = 1.44269504088896341f, LEAST = -87.33654f, GREATEST = 88.72283f;
     const float LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f; // sum is ln 2, high part exact
-    // One choice per line, so that each becomes one vector instruction. NaN becomes LEAST here, so
-    // that the conversion to an integer below is defined.
-    float clamped = x > LEAST ? x : LEAST;
-    clamped = clamped < GREATEST ? clamped : GREATEST;
-    const float n = rintf(clamped * LOG2E);
-    float r = fmaf(n, -LN2_HIGH, clamped);
+    // Adding 1.5 2^23 rounds to an integer, which then stands in the lowest bits.
+    const float ROUNDER = 12582912.0f, shifted = x * LOG2E + ROUNDER, n = shifted - ROUNDER;
+    float r = fmaf(n, -LN2_HIGH, x);
     r = fmaf(n, -LN2_LOW, r);
     float p = 1.9875691500e-4f;
     p = fmaf(p, r, 1.3981999507e-3f);
@@ -108,13 +105,14 @@ static inline float exp_f32(float x) {
     p = fmaf(p, r, 1.6666665459e-1f);
     p = fmaf(p, r, 5.0000001201e-1f);
     p = fmaf(p * r, r, r) + 1.0f;
-    // 2^n in two factors, because n = 128 does not fit one.
-    const int32_t half = (int32_t)n / 2, rest = (int32_t)n - half;
-    const uint32_t bits1 = (uint32_t)(half + 127) << 23, bits2 = (uint32_t)(rest + 127) << 23;
-    float f1, f2;
-    memcpy(&f1, &bits1, 4);
-    memcpy(&f2, &bits2, 4);
-    float y = p * f1 * f2;
+    // p 2^n by adding n to p's exponent: the product is normal, or one of the choices below replaces
+    // it. One choice per line, so that each becomes one vector instruction.
+    uint32_t bits, exponent;
+    memcpy(&bits, &p, 4);
+    memcpy(&exponent, &shifted, 4);
+    bits += exponent << 23;
+    float y;
+    memcpy(&y, &bits, 4);
     y = x < LEAST ? 0.0f : y;
     y = x > GREATEST ? INFINITY : y;
     return x == x ? y : x;
