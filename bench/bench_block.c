@@ -91,7 +91,8 @@ static void bench_block(const BlockConfig *config, const char *name, int B, int 
 
 BENCH(block) {
     ImageTowerConfig vit, tiny;
-    CHECK(image_tower_preset(&vit, "biomedclip") && image_tower_preset(&tiny, "tiny"), "no presets");
+    CHECK(image_tower_preset(&vit, "biomedclip"), "no preset");
+    CHECK(image_tower_preset(&tiny, "tiny"), "no preset");
     bench_block(&vit.block, "ViT-B", 1, 197, true);
     bench_block(&vit.block, "ViT-B", 4, 197, true);
     bench_block(&tiny.block, "tiny", 8, 17, false);   // a head's step in the demo

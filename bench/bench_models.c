@@ -20,8 +20,8 @@ static void image_pass(void *ctx) {
     Towers *towers = ctx;
     const size_t mark = arena_mark(towers->pass.run.arena);
     EmbedImagesState state;
-    embed_images_fwd(&towers->pass.run, &towers->retriever->image, &state, towers->out, towers->pixels,
-                     towers->B);
+    embed_images_fwd(&towers->pass.run, &towers->retriever->image, &state, towers->out,
+                     towers->pixels, towers->B);
     if (towers->pass.run.is_training) {
         embed_images_bwd(&towers->pass.run, &towers->retriever->image, &state, towers->dout);
     }
@@ -32,7 +32,8 @@ static void text_pass(void *ctx) {
     Towers *towers = ctx;
     const size_t mark = arena_mark(towers->pass.run.arena);
     EmbedTextsState state;
-    embed_texts_fwd(&towers->pass.run, &towers->retriever->text, &state, towers->out, &towers->texts);
+    embed_texts_fwd(&towers->pass.run, &towers->retriever->text, &state, towers->out,
+                    &towers->texts);
     if (towers->pass.run.is_training) {
         embed_texts_bwd(&towers->pass.run, &towers->retriever->text, &state, towers->dout);
     }

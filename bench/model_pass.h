@@ -1,4 +1,4 @@
-// model_pass: how a pass over a model is timed: planned, run in an arena of that size, checked, timed.
+// model_pass: how a pass over a model is timed: planned, given an arena of that size, checked, run.
 #ifndef JOMED_BENCH_MODEL_PASS_H
 #define JOMED_BENCH_MODEL_PASS_H
 
@@ -13,8 +13,8 @@ typedef struct {
     size_t count;
 } ModelPass;
 
-// Checks that the result is finite and that a second pass gives the same bits, then times it in a row of
-// the bench; peer (or NULL) is PyTorch's.
+// Checks that the result is finite and that a second pass gives the same bits, then times it in a
+// row of the bench; peer (or NULL) is PyTorch's.
 void model_pass_time(ModelPass *pass, const char *shape, bool is_training, double flops,
                      bench_fn *peer);
 

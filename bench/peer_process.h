@@ -1,8 +1,10 @@
-// peer_process: a peer that is not C: a Python script that holds the same problem and works when told.
+// peer_process: a peer that is not C: a Python script that holds the same problem and works when
+// told.
 //
 // The script talks over its stdin and stdout; what it says is a matter between it and the bench. It
-// takes the time of its own work, by the clock of bench_now, and the bench hands that to bench_took:
-// neither the pipe nor the bench's own clock, which stands still meanwhile, would measure it.
+// takes the time of its own work, by the clock of bench_now, and the bench hands that to
+// bench_took: neither the pipe nor the bench's own clock, which stands still meanwhile, would
+// measure it.
 #ifndef JOMED_BENCH_PEER_PROCESS_H
 #define JOMED_BENCH_PEER_PROCESS_H
 

@@ -1,4 +1,4 @@
-// peer_torch: see peer_torch.h. One process serves the whole run, since importing torch takes seconds.
+// peer_torch: see peer_torch.h. One process serves the whole run: importing torch takes seconds.
 #include "bench/peer_torch.h"
 
 #include <stdarg.h>

@@ -25,8 +25,8 @@ static inline float lanes_halve(const float lane[LANES]) {
     return (quarter[0] + quarter[2]) + (quarter[1] + quarter[3]);
 }
 
-// Eight neighbouring chains. Left to itself gcc 12 keeps sixteen as 8 + 4 + 1 + 1 + 1 + 1. Vectors go
-// by address, because passing them by value would depend on the instruction set.
+// Eight neighbouring chains. Left to itself gcc 12 keeps sixteen as 8 + 4 + 1 + 1 + 1 + 1. Vectors
+// go by address: passing them by value would depend on the instruction set.
 typedef float Lanes8 __attribute__((vector_size(32)));
 static inline void lanes8_add(Lanes8 *sum, const float *x) {
     Lanes8 a;
@@ -96,8 +96,7 @@ static inline float exp_f32(float x) {
     const float LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f; // sum is ln 2, high part exact
     // Adding 1.5 2^23 rounds to an integer, which then stands in the lowest bits.
     const float ROUNDER = 12582912.0f, shifted = x * LOG2E + ROUNDER, n = shifted - ROUNDER;
-    float r = fmaf(n, -LN2_HIGH, x);
-    r = fmaf(n, -LN2_LOW, r);
+    const float r = fmaf(n, -LN2_LOW, fmaf(n, -LN2_HIGH, x));
     float p = 1.9875691500e-4f;
     p = fmaf(p, r, 1.3981999507e-3f);
     p = fmaf(p, r, 8.3334519073e-3f);
@@ -105,8 +104,8 @@ static inline float exp_f32(float x) {
     p = fmaf(p, r, 1.6666665459e-1f);
     p = fmaf(p, r, 5.0000001201e-1f);
     p = fmaf(p * r, r, r) + 1.0f;
-    // p 2^n by adding n to p's exponent: the product is normal, or one of the choices below replaces
-    // it. One choice per line, so that each becomes one vector instruction.
+    // p 2^n by adding n to p's exponent: the product is normal, or a choice below replaces it.
+    // One choice per line, so that each becomes one vector instruction.
     uint32_t bits, exponent;
     memcpy(&bits, &p, 4);
     memcpy(&exponent, &shifted, 4);

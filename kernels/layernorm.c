@@ -2,8 +2,8 @@
 //
 // A row is read three times (mean, variance, output) in chunks that stay in the first-level cache.
 // The backward runs over columns for the parameter gradients, whose chains go down n, and then over
-// rows for dinp: in this order, because dinp may lie on dout. One thread does both to a few rows at a
-// time, while they are in the second-level cache; several would have to wait for each other there.
+// rows for dinp: in this order, because dinp may lie on dout. One thread does both to a few rows at
+// a time, while they are in the second-level cache; several would wait for each other there.
 #include "layernorm.h"
 
 #include "chunk.h"

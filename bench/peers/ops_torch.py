@@ -39,7 +39,8 @@ class ViT(nn.Module):
     def __init__(self):
         super().__init__()
         self.patch = nn.Conv2d(3, 768, 16, 16)
-        self.cls, self.pos = nn.Parameter(torch.zeros(1, 1, 768)), nn.Parameter(torch.zeros(1, 197, 768))
+        self.cls = nn.Parameter(torch.zeros(1, 1, 768))
+        self.pos = nn.Parameter(torch.zeros(1, 197, 768))
         self.blocks = nn.Sequential(*(Block(768, 12, 3072) for _ in range(12)))
         self.norm, self.proj = nn.LayerNorm(768, eps=1e-6), nn.Linear(768, 512, bias=False)
 
@@ -109,19 +110,23 @@ def heads(B, T, H, D):
 
 
 def attention(is_causal):
-    return lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=bool(is_causal), enable_gqa=True)
+    return lambda q, k, v: F.scaled_dot_product_attention(
+        q, k, v, is_causal=bool(is_causal), enable_gqa=True)
 
 
 def attention_fwd(B, T, H, Hkv, D, is_causal):
-    return forward(attention(is_causal), heads(B, T, H, D), heads(B, T, Hkv, D), heads(B, T, Hkv, D))
+    kv = heads(B, T, Hkv, D), heads(B, T, Hkv, D)
+    return forward(attention(is_causal), heads(B, T, H, D), *kv)
 
 
 def attention_bwd(B, T, H, Hkv, D, is_causal):
-    return backward(attention(is_causal), heads(B, T, H, D), heads(B, T, Hkv, D), heads(B, T, Hkv, D))
+    kv = heads(B, T, Hkv, D), heads(B, T, Hkv, D)
+    return backward(attention(is_causal), heads(B, T, H, D), *kv)
 
 
 def activations(kind):  # numbered as in activation.h
-    return [F.gelu, lambda x: F.gelu(x, approximate="tanh"), lambda x: x * torch.sigmoid(1.702 * x), F.silu][kind]
+    return (F.gelu, lambda x: F.gelu(x, approximate="tanh"),
+            lambda x: x * torch.sigmoid(1.702 * x), F.silu)[kind]
 
 
 def activation_fwd(n, kind):
