@@ -14,6 +14,7 @@
 #include "demo.h"
 #include "file.h"
 #include "report_runs.h"
+#include "settings.h"
 #include "verbs.h"
 
 #define CLAIM_FAILED 1 // exit code
@@ -70,6 +71,7 @@ int cmd_demo(const Config *config) {
     for (int i = 0; i < count; i++) {
         dirs[i] = seed_dir_new(dir, config->demo.seeds.items[i]);
     }
+    retriever_settings(config, INDEX_TEXT); // refuses at once what a seed would refuse after minutes
     const double start = seconds_now();
     run_seeds(config, dir, config->demo.seeds.items, count);
     LOG(INFO, "%d seeds in %.0f s", count, seconds_now() - start);

@@ -55,8 +55,8 @@ int cmd_index_build(const Config *config) {
     Retriever *retriever = system.retriever;
     const int n = system.corpus->n, E = retriever->config.image.E;
     Index *index = index_new(system.dev, n, E, (DType)config->index.dtype);
-    index->corpus_hash = dataset_hash(system.corpus);
-    index->encoder_hash = tensors_hash(&retriever->tensors);
+    index->corpus_hash = system.corpus_hash;
+    index->encoder_hash = system_encoder_hash(&system);
     float *rows = xmalloc((size_t)n * E, sizeof *rows);
     const char **texts = system_captions_new(&system);
     LOG(INFO, "index: embedding %d images", n);

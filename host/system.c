@@ -84,6 +84,7 @@ static void read_data(System *system) {
         }
     }
     dataset_link_groups(sets, 1 + SPLIT_COUNT);
+    system->corpus_hash = words[0];
     system->data_hash = xxh64(words, sizeof words, 0);
     LOG(INFO, "data: %d passages; %d train, %d val, %d test queries", system->corpus->n,
         system->split[SPLIT_TRAIN]->n, system->split[SPLIT_VAL]->n, system->split[SPLIT_TEST]->n);
@@ -196,18 +197,26 @@ void system_open_heads(System *system) {
     }
 }
 
+uint64_t system_encoder_hash(const System *system) {
+    const uint64_t words[] = {tensors_hash(&system->retriever->tensors),
+                              processor_hash(&system->tower_processor), system->tokenizer->hash,
+                              (uint64_t)system->config->retriever.max_tokens};
+    return xxh64(words, sizeof words, 0);
+}
+
 void system_open_index(System *system) {
     const char *dir = system->config->index.dir;
     if (!dir[0]) {
         die(EXIT_CONFIG, "index.dir: not set; name the directory that jomed index build wrote");
     }
-    error_die(dir, index_load_new(&system->index, system->dev, dir, dataset_hash(system->corpus)));
+    error_die(dir, index_load_new(&system->index, system->dev, dir, system->corpus_hash));
     if (system->index->count != system->corpus->n) {
         die(EXIT_BAD_DATA, "%s: %d rows for %d passages; run jomed index build", dir,
             system->index->count, system->corpus->n);
     }
-    if (system->index->encoder_hash != tensors_hash(&system->retriever->tensors)) {
-        die(EXIT_BAD_DATA, "%s: made by other towers than retriever.weights; run jomed index build", dir);
+    if (system->index->encoder_hash != system_encoder_hash(system)) {
+        die(EXIT_BAD_DATA, "%s: made by other towers than retriever.weights, or with another "
+            "retriever.processor or retriever.max_tokens; run jomed index build", dir);
     }
     int32_t *group = xmalloc((size_t)system->corpus->n, sizeof *group);
     for (int i = 0; i < system->corpus->n; i++) {

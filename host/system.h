@@ -15,7 +15,7 @@ typedef struct {
     Tokenizer *tokenizer;
     ProcessorConfig tower_processor, reader_processor;
     Dataset *corpus, *split[SPLIT_COUNT]; // passages; queries by split
-    uint64_t data_hash;                  // of corpus, queries and classes
+    uint64_t corpus_hash, data_hash;     // of the corpus, and of corpus and queries; pictures' bytes too
     LabelSet labels;
     Retriever *retriever;
     Reader *reader;
@@ -35,7 +35,9 @@ void system_open_retriever(System *system, bool is_trainable);
 // Reader from reader.weights and reader.adapter, or drawn from the seed.
 typedef enum { READER_FROZEN, READER_TRAINS_ADAPTER, READER_TRAINS_ALL } ReaderUse;
 void system_open_reader(System *system, ReaderUse use);
-// index.dir, checked against the corpus and the towers.
+// Hash of all that an index row depends on beside the corpus: towers, processor, tokenizer, max_tokens.
+uint64_t system_encoder_hash(const System *system);
+// index.dir, checked against the corpus (the bytes of its pictures too) and system_encoder_hash.
 void system_open_index(System *system);
 // Heads from retriever.text_head and retriever.image_head where these are set.
 void system_open_heads(System *system);

@@ -97,7 +97,7 @@ Error weights_load(TensorList *list, const char *path, const char *prefix, bool 
 typedef struct {
     const Tensor *first;
     float *values; // whole, f32
-    void *narrow;  // in the type of the file
+    void *narrow;  // in the type of the file where that is another; values is gone then
     char name[2 * TENSOR_NAME];
 } Whole;
 
@@ -132,10 +132,15 @@ Error weights_save(const TensorList *list, const char *path, const char *prefix,
         for (int i = 0; i < tensor->rank; i++) {
             out[w].shape[i] = (size_t)(i == 0 && tensor->file_rows ? tensor->file_rows : tensor->shape[i]);
         }
-        const size_t n = safe_count(&out[w]);
-        whole->narrow = xmalloc(n, dtype_size(t));
-        dtype_narrow(t, whole->narrow, whole->values, n);
-        out[w].data = whole->narrow;
+        out[w].data = whole->values;
+        if (t != DT_F32) {
+            const size_t n = safe_count(&out[w]);
+            whole->narrow = xmalloc(n, dtype_size(t));
+            dtype_narrow(t, whole->narrow, whole->values, n);
+            free(whole->values);
+            whole->values = NULL;
+            out[w].data = whole->narrow;
+        }
     }
     const Error error = safetensors_write(path, out, count, NULL, 0);
     for (int w = 0; w < count; w++) {

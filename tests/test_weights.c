@@ -1,0 +1,209 @@
+// test_weights: what is saved comes back, under the names and in the shapes of the original checkpoints,
+// and a file that is not the model's is refused with every difference.
+#include "host/weights.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/file.h"
+#include "models/reader.h"
+#include "models/retriever.h"
+#include "tests/check.h"
+#include "tests/model_check.h"
+
+static Reader *reader_of(const char *preset, int rank, DType t, uint64_t seed) {
+    ReaderConfig config;
+    CHECK(reader_preset(&config, preset), "no preset '%s'", preset);
+    config.L = config.vision.L = 1;
+    config.V = 30;
+    config.image_id = 3;
+    if (rank) {
+        reader_set_lora(&config, rank, 16, true);
+    }
+    Reader *reader = reader_new(check_device(), t, &config, false);
+    tensors_init(&reader->tensors, seed);
+    if (rank) {
+        tensors_disturb(&reader->tensors, 0.1);
+    }
+    return reader;
+}
+
+// How many tensors of one kind differ in a bit.
+static int differing(const TensorList *a, const TensorList *b, bool is_adapter) {
+    int count = 0;
+    for (int i = 0; i < a->count; i++) {
+        const Tensor *x = a->tensor[i], *y = b->tensor[i];
+        float *values = xmalloc(2 * x->count, sizeof *values);
+        tensor_read(a, x, values);
+        tensor_read(b, y, values + x->count);
+        count += x->is_adapter == is_adapter &&
+                 memcmp(values, values + x->count, x->count * sizeof *values) != 0;
+        free(values);
+    }
+    return count;
+}
+
+static char *path_new(const char *name) { return file_join_new(check_tmpdir(), name); }
+
+static const char *const presets[] = {"tiny-qwen2vl", "tiny-pixtral"};
+
+TEST(weights_round_trip) {
+    for (int k = 0; k < 2; k++) {
+        for (int is_half = 0; is_half < 2; is_half++) {
+            if (!CASE("%s %s", presets[k], is_half ? "bf16" : "f32")) {
+                continue;
+            }
+            const DType t = is_half ? DT_BF16 : DT_F32;
+            Reader *from = reader_of(presets[k], 4, t, 1), *to = reader_of(presets[k], 4, t, 2);
+            char *base = path_new("base.safetensors"), *adapter = path_new("adapter.safetensors");
+            const int before = differing(&from->tensors, &to->tensors, true);
+            error_die(base, weights_save(&from->tensors, base, "", false, false));
+            error_die(adapter, weights_save(&from->tensors, adapter, "base_model.model.", true, true));
+            Error error = weights_load(&to->tensors, base, "", false);
+            EXPECT(error.code == 0, "base: %s", error.text);
+            EXPECT(differing(&from->tensors, &to->tensors, false) == 0, "base tensors differ");
+            EXPECT(differing(&from->tensors, &to->tensors, true) == before && before > 0,
+                   "the base brought adapters");
+            error = weights_load(&to->tensors, adapter, "base_model.model.", true);
+            EXPECT(error.code == 0, "adapter: %s", error.text);
+            EXPECT(differing(&from->tensors, &to->tensors, true) == 0, "adapters differ");
+            free(base);
+            free(adapter);
+            reader_free(from);
+            reader_free(to);
+        }
+    }
+}
+
+// A fused tensor is whole in the file: its rows are those of q, k and v, in this order.
+static void expect_fused(const SafeTensors *file, const TensorList *list, const char *name, int rank) {
+    const SafeTensor *whole = safetensors_find(file, name);
+    EXPECT(whole && whole->rank == rank, "no '%s' of rank %d", name, rank);
+    size_t covered = 0;
+    for (int i = 0; whole && i < list->count; i++) {
+        const Tensor *tensor = list->tensor[i];
+        if (strncmp(name + (strncmp(name, "base_model.model.", 17) ? 0 : 17), tensor->file, TENSOR_NAME) != 0) {
+            continue;
+        }
+        const size_t row = tensor->count / (size_t)tensor->shape[0];
+        float *values = xmalloc(tensor->count, sizeof *values);
+        tensor_read(list, tensor, values);
+        EXPECT(whole->shape[0] == (size_t)(tensor->file_rows ? tensor->file_rows : tensor->shape[0]), "rows of '%s'", name);
+        EXPECT(memcmp((const char *)whole->data + (size_t)tensor->file_row * row * sizeof *values, values,
+                      tensor->count * sizeof *values) == 0, "'%s' is not at its rows", tensor->name);
+        covered += tensor->count;
+        free(values);
+    }
+    EXPECT(whole && covered == safe_count(whole), "%zu values of '%s' are ours", covered, name);
+}
+
+TEST(weights_names) {
+    Reader *qwen = reader_of("tiny-qwen2vl", 2, DT_F32, 1), *pixtral = reader_of("tiny-pixtral", 2, DT_F32, 1);
+    char *path = path_new("names.safetensors");
+    // Names as published with Qwen2-VL-7B-Instruct and the community's pixtral-12b, and PEFT's of an adapter.
+    const struct {
+        Reader *reader;
+        bool is_adapter;
+        const char *names[6];
+        int ranks[6];
+    } cases[] = {
+        {qwen, false, {"visual.blocks.0.attn.qkv.weight", "visual.blocks.0.attn.qkv.bias",
+                       "visual.patch_embed.proj.weight", "model.layers.0.self_attn.q_proj.weight",
+                       "model.embed_tokens.weight", "visual.merger.mlp.2.bias"}, {2, 1, 5, 2, 2, 1}},
+        {qwen, true, {"base_model.model.visual.blocks.0.attn.qkv.lora_A.weight",
+                      "base_model.model.visual.blocks.0.attn.qkv.lora_B.weight",
+                      "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight",
+                      "base_model.model.model.layers.0.mlp.down_proj.lora_B.weight",
+                      "base_model.model.visual.blocks.0.mlp.fc1.lora_A.weight",
+                      "base_model.model.visual.blocks.0.attn.proj.lora_B.weight"}, {2, 2, 2, 2, 2, 2}},
+        {pixtral, true, {"base_model.model.language_model.model.layers.0.mlp.down_proj.lora_A.weight",
+                         "base_model.model.vision_tower.transformer.layers.0.attention.q_proj.lora_A.weight",
+                         "base_model.model.language_model.model.layers.0.self_attn.k_proj.lora_B.weight",
+                         "base_model.model.language_model.model.layers.0.mlp.gate_proj.lora_B.weight",
+                         "base_model.model.vision_tower.transformer.layers.0.feed_forward.up_proj.lora_A.weight",
+                         "base_model.model.vision_tower.transformer.layers.0.attention.o_proj.lora_B.weight"},
+         {2, 2, 2, 2, 2, 2}},
+    };
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        if (!CASE("%s%s", cases[k].reader == qwen ? "qwen2vl" : "pixtral", cases[k].is_adapter ? " adapter" : "")) {
+            continue;
+        }
+        const TensorList *list = &cases[k].reader->tensors;
+        error_die(path, weights_save(list, path, cases[k].is_adapter ? "base_model.model." : "",
+                                     cases[k].is_adapter, true));
+        SafeStore store;
+        error_die(path, safestore_open_new(&store, path));
+        for (int i = 0; i < 6; i++) {
+            expect_fused(&store.all, list, cases[k].names[i], cases[k].ranks[i]);
+        }
+        safestore_free(&store);
+    }
+    free(path);
+    reader_free(qwen);
+    reader_free(pixtral);
+}
+
+enum { FAULT_NONE, FAULT_MISSING, FAULT_SURPLUS, FAULT_SHAPE, FAULT_TYPE, FAULT_TWO, FAULT_FUSED, FAULTS };
+
+// Writes the file's tensors again with one fault.
+static void write_with_fault(const char *path, const char *to, int fault) {
+    SafeStore store;
+    error_die(path, safestore_open_new(&store, path));
+    SafeTensor *tensors = xcalloc((size_t)store.all.count + 1, sizeof *tensors);
+    int n = 0;
+    for (int i = 0; i < store.all.count; i++) {
+        SafeTensor tensor = store.all.tensors[i];
+        const bool is_norm = strcmp(tensor.name, "model.norm.weight") == 0;
+        const bool is_qkv = strcmp(tensor.name, "visual.blocks.0.attn.qkv.weight") == 0;
+        if (is_norm && (fault == FAULT_MISSING || fault == FAULT_TWO)) {
+            continue;
+        }
+        if ((is_norm && fault == FAULT_SHAPE) || (is_qkv && fault == FAULT_FUSED)) {
+            tensor.shape[0]--;
+        }
+        if (is_norm && fault == FAULT_TYPE) {
+            tensor.type = SAFE_I32;
+        }
+        tensors[n++] = tensor;
+    }
+    if (fault == FAULT_SURPLUS || fault == FAULT_TWO) {
+        static const float zero;
+        tensors[n++] = (SafeTensor){.name = "model.layers.9.mlp.bias", .type = SAFE_F32, .rank = 1,
+                                    .shape = {1}, .data = &zero};
+    }
+    error_die(to, safetensors_write(to, tensors, n, NULL, 0));
+    free(tensors);
+    safestore_free(&store);
+}
+
+TEST(weights_differences) {
+    static const struct {
+        const char *name, *count, *first;
+    } want[FAULTS] = {{"none", "", ""}, {"missing", "1 tensors differ", "model.norm.weight"},
+                      {"surplus", "1 tensors differ", "model.layers.9.mlp.bias"},
+                      {"shape", "1 tensors differ", "model.norm.weight"},
+                      {"type", "1 tensors differ", "model.norm.weight"},
+                      {"missing and surplus", "2 tensors differ", "model.norm.weight"},
+                      {"fused", "3 tensors differ", "visual.blocks.0.attn.qkv.weight"}};
+    Reader *from = reader_of("tiny-qwen2vl", 0, DT_F32, 1);
+    char *whole = path_new("whole.safetensors"), *path = path_new("fault.safetensors");
+    error_die(whole, weights_save(&from->tensors, whole, "", false, true));
+    for (int fault = 0; fault < FAULTS; fault++) {
+        if (!CASE("%s", want[fault].name)) {
+            continue;
+        }
+        Reader *to = reader_of("tiny-qwen2vl", 0, DT_F32, 2);
+        write_with_fault(whole, path, fault);
+        const Error error = weights_load(&to->tensors, path, "", false);
+        EXPECT(error.code == (fault ? EXIT_BAD_DATA : EXIT_OK), "code %d: %s", error.code, error.text);
+        EXPECT(!fault || (strstr(error.text, want[fault].count) && strstr(error.text, want[fault].first)),
+               "'%s'", error.text);
+        reader_free(to);
+    }
+    // The adapter's prefix is part of the names.
+    EXPECT(weights_load(&from->tensors, whole, "base_model.model.", false).code == EXIT_BAD_DATA, "prefix");
+    EXPECT(weights_load(&from->tensors, "/nonexistent", "", false).code == EXIT_NO_INPUT, "no file");
+    free(whole);
+    free(path);
+    reader_free(from);
+}
