@@ -52,8 +52,8 @@ int32_t *retrieve_new(const Index *index, const Dataset *queries, const float *c
         for (size_t i = 0; i < hits; i++) {
             const size_t q = i / (size_t)k, place = 2 * q * k + (size_t)side * k + i % (size_t)k;
             if (ids[i] < 0) {
-                die(EXIT_BAD_DATA, "index: query '%s' finds fewer than evaluate.k=%d passages outside its "
-                    "own group; lower it", queries->records[q].id, k);
+                die(EXIT_BAD_DATA, "index: query '%s' finds fewer than %d passages outside its own "
+                    "group; lower evaluate.k or evaluate.oracle_at", queries->records[q].id, k);
             }
             passages[place] = ids[i];
             all[place] = found[i];
@@ -81,8 +81,8 @@ int32_t *random_passages_new(const Dataset *queries, const Dataset *corpus, int 
         int p = 0;
         for (int tries = 0; p < P; tries++) {
             if (tries == MOST_DRAWS * P) {
-                die(EXIT_BAD_DATA, "corpus: fewer than %d passages outside the group of query '%s'", P,
-                    queries->records[q].id);
+                die(EXIT_BAD_DATA, "corpus: fewer than %d passages outside the group of query '%s'; "
+                    "lower evaluate.k", P, queries->records[q].id);
             }
             const int row = (int)rng_below(&rng, (uint32_t)corpus->n);
             bool is_good = group < 0 || corpus->records[row].group_id != group;

@@ -340,7 +340,7 @@ TEST(bad_input_index) {
         {"train-retriever, K", "train-retriever c.yaml run.dir=a retriever.k=30 " TOWERS, EXIT_BAD_DATA,
          {"24 rows are fewer than retriever.k=30", "lower retriever.k"}},
         {"train-reader, k", "train-reader c.yaml run.dir=b evaluate.k=30 " TOWERS, EXIT_BAD_DATA,
-         {"fewer than evaluate.k=30 passages", "lower it"}},
+         {"fewer than 30 passages", "lower evaluate.k"}},
         {"evaluate, k", "evaluate c.yaml run.dir=c evaluate.k=30 " TOWERS, EXIT_BAD_DATA,
          {"fewer than", "lower evaluate.k"}},
         {"evaluate, oracle", "evaluate c.yaml run.dir=d evaluate.oracle_at=[30] " TOWERS, EXIT_BAD_DATA,
