@@ -13,6 +13,27 @@ void mix_queries(float *out, const float *h, const float *f, float share, int n,
     }
 }
 
+static RetrieverWork work_new(const RetrieverTrainConfig *config, const Head *live, int E) {
+    const size_t B = (size_t)config->batch, pairs = B * config->K, S = live->tower.config.image_size;
+    RetrieverWork work = {.rows = xmalloc(pairs * E, sizeof(float)), .g = xmalloc(3 * pairs, sizeof(float)),
+                          .loss = xmalloc(2 * B, sizeof(float)), .predicted = xmalloc(pairs, sizeof(int32_t)),
+                          .h = xmalloc(2 * B * E, sizeof(float)), .q = xmalloc((size_t)E, sizeof(float)),
+                          .pixels = xmalloc(B * 3 * S * S, sizeof(float)),
+                          .narrow = xmalloc(B * E, dtype_size(live->tensors.t))};
+    work.s = work.g + pairs;
+    work.ds = work.s + pairs;
+    work.dh = work.h + B * E;
+    return work;
+}
+
+static void work_free(RetrieverWork *work) {
+    void *const blocks[] = {work->rows, work->g, work->loss,   work->predicted,
+                            work->h,    work->q, work->pixels, work->narrow};
+    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) {
+        free(blocks[i]);
+    }
+}
+
 RetrieverTrainer retriever_trainer_new(Device *dev, const RetrieverTrainConfig *config,
                                        const OptimConfig *optim, Head *live, Head *search,
                                        const Index *index, const float *rows_f32,
@@ -34,6 +55,7 @@ RetrieverTrainer retriever_trainer_new(Device *dev, const RetrieverTrainConfig *
             index->count, config->K);
     }
     trainer.optim = optim_new(&live->tensors, optim);
+    trainer.work = work_new(config, live, E);
     trainer.fixed = xmalloc((size_t)queries->n * E, sizeof(float));
     memcpy(trainer.fixed, fixed, (size_t)queries->n * E * sizeof(float));
     trainer.query_group = xmalloc((size_t)queries->n, sizeof(int32_t));
@@ -49,6 +71,7 @@ RetrieverTrainer retriever_trainer_new(Device *dev, const RetrieverTrainConfig *
 void retriever_trainer_free(RetrieverTrainer *trainer) {
     optim_free(&trainer->optim);
     arena_free(&trainer->arena);
+    work_free(&trainer->work);
     free(trainer->fixed);
     free(trainer->query_group);
     free(trainer->candidates);
@@ -160,143 +183,123 @@ static void gold_scores(RetrieverTrainer *trainer, float *g, int32_t *predicted,
 }
 
 // ---- step ----
-// What the step works on, on the host.
-typedef struct {
-    const int *queries;        // (B)
-    const int32_t *candidates; // (B,K)
-    float *rows;               // (K,E) of one query
-    float *g, *s, *ds, *posterior, *loss; // (B,K), and loss (B,2)
-    int32_t *predicted;        // (B,K)
-    float *h, *dh;             // (B,E)
-} StepWork;
-
-static StepWork step_work_new(const RetrieverTrainer *trainer) {
-    const int B = trainer->config.batch, K = trainer->config.K, E = trainer->index->dim;
-    const size_t pairs = (size_t)B * K;
-    StepWork work = {0};
-    work.rows = xmalloc((size_t)K * E + 4 * pairs + 2 * (size_t)B + 2 * (size_t)B * E, sizeof(float));
-    work.g = work.rows + (size_t)K * E;
-    work.s = work.g + pairs;
-    work.ds = work.s + pairs;
-    work.posterior = work.ds + pairs;
-    work.loss = work.posterior + pairs;
-    work.h = work.loss + 2 * (size_t)B;
-    work.dh = work.h + (size_t)B * E;
-    work.predicted = xmalloc(pairs, sizeof(int32_t));
-    return work;
-}
-
-static void load_rows(const RetrieverTrainer *trainer, float *rows, const int32_t *ids) {
-    const int K = trainer->config.K, E = trainer->index->dim;
+// rows (n,E) of the passages ids.
+static void load_rows(const RetrieverTrainer *trainer, float *rows, const int32_t *ids, int n) {
+    const size_t E = (size_t)trainer->index->dim;
     if (!trainer->rows_f32) {
-        index_get_rows(trainer->index, trainer->config.side, ids, K, rows);
+        index_get_rows(trainer->index, trainer->config.side, ids, n, rows);
         return;
     }
-    for (int k = 0; k < K; k++) {
-        memcpy(rows + (size_t)k * E, trainer->rows_f32 + (size_t)ids[k] * E, (size_t)E * sizeof *rows);
+    for (int i = 0; i < n; i++) {
+        memcpy(rows + (size_t)i * E, trainer->rows_f32 + (size_t)ids[i] * E, E * sizeof *rows);
     }
 }
 
-// From h to dL/dh: scores, marginal, and back through the rows.
-static void marginal_step(RetrieverTrainer *trainer, StepWork *work) {
+// s (B,K) from h.
+static void score_candidates(const RetrieverTrainer *trainer, RetrieverWork *work) {
     const RetrieverTrainConfig *config = &trainer->config;
     const int B = config->batch, K = config->K, E = trainer->index->dim;
-    float *q = xmalloc((size_t)E, sizeof *q);
+    load_rows(trainer, work->rows, work->candidates, B * K);
     for (int b = 0; b < B; b++) {
-        load_rows(trainer, work->rows, work->candidates + (size_t)b * K);
-        mix_queries(q, work->h + (size_t)b * E, trainer->fixed + (size_t)work->queries[b] * E,
+        mix_queries(work->q, work->h + (size_t)b * E, trainer->fixed + (size_t)work->queries[b] * E,
                     config->share, 1, E);
         for (int k = 0; k < K; k++) {
-            work->s[b * K + k] = dot16(q, work->rows + (size_t)k * E, E);
+            work->s[b * K + k] = dot16(work->q, work->rows + (size_t)(b * K + k) * E, E);
         }
     }
-    free(q);
-    const size_t list = (size_t)B * K * sizeof(float);
-    Device *dev = trainer->dev;
-    float *device = device_alloc(dev, 4 * list + 2 * (size_t)B * sizeof(float), "marginal");
-    float *s = device, *g = s + (size_t)B * K, *ds = g + (size_t)B * K, *r = ds + (size_t)B * K;
-    float *loss = r + (size_t)B * K;
-    int32_t *predicted = device_alloc(dev, list, "marginal");
-    device_copy_in(dev, s, work->s, list);
-    device_copy_in(dev, g, work->g, list);
-    device_copy_in(dev, predicted, work->predicted, list);
-    device_ops(dev)->marginal(dev, loss, r, ds, s, g, NULL, NULL, predicted, B, K, 1,
-                              &config->marginal);
-    device_copy_out(dev, work->ds, ds, list);
-    device_copy_out(dev, work->posterior, r, list);
-    device_copy_out(dev, work->loss, loss, 2 * (size_t)B * sizeof(float));
-    device_release(dev, device);
-    device_release(dev, predicted);
-    for (int b = 0; b < B; b++) {
-        load_rows(trainer, work->rows, work->candidates + (size_t)b * K);
-        float *dh = work->dh + (size_t)b * E;
-        memset(dh, 0, (size_t)E * sizeof *dh);
-        for (int k = 0; k < K; k++) {
-            for (int e = 0; e < E; e++) {
-                dh[e] = fmaf(config->share * work->ds[b * K + k], work->rows[(size_t)k * E + e], dh[e]);
-            }
+}
+
+// dL/dh (B,E) = a sum_d dL/ds_d e_d.
+static void head_gradient(const RetrieverTrainer *trainer, RetrieverWork *work) {
+    const int B = trainer->config.batch, K = trainer->config.K, E = trainer->index->dim;
+    memset(work->dh, 0, (size_t)B * E * sizeof *work->dh);
+    for (int i = 0; i < B * K; i++) {
+        const float weight = trainer->config.share * work->ds[i], *row = work->rows + (size_t)i * E;
+        float *dh = work->dh + (size_t)(i / K) * E;
+        for (int e = 0; e < E; e++) {
+            dh[e] = fmaf(weight, row[e], dh[e]);
         }
+    }
+}
+
+// The device's part between the two: loss and dL/ds from s and g.
+static void marginal_pass(RetrieverTrainer *trainer, Run *run, RetrieverWork *work) {
+    const int B = trainer->config.batch, K = trainer->config.K;
+    const size_t pairs = (size_t)B * K, bytes = pairs * sizeof(float);
+    float *s = run_take_f32(run, pairs), *g = run_take_f32(run, pairs);
+    float *ds = run_take_f32(run, pairs), *posterior = run_take_f32(run, pairs);
+    float *loss = run_take_f32(run, 2 * (size_t)B);
+    int32_t *predicted = run_take_ids(run, work->predicted, pairs);
+    if (!run->is_planning) {
+        Device *dev = trainer->dev;
+        device_copy_in(dev, s, work->s, bytes);
+        device_copy_in(dev, g, work->g, bytes);
+        run->op->marginal(dev, loss, posterior, ds, s, g, NULL, NULL, predicted, B, K, 1,
+                          &trainer->config.marginal);
+        device_copy_out(dev, work->ds, ds, bytes);
+        device_copy_out(dev, work->loss, loss, 2 * (size_t)B * sizeof(float));
     }
 }
 
 // One pass of the live head: forward, the host's part, backward. Over an arena with or without memory.
-static void head_pass(RetrieverTrainer *trainer, Run *run, StepWork *work, const float *pixels) {
+static void head_pass(RetrieverTrainer *trainer, Run *run) {
     Device *dev = trainer->dev;
     Head *live = trainer->live;
+    RetrieverWork *work = &trainer->work;
     const int B = trainer->config.batch, E = trainer->index->dim, S = live->tower.config.image_size;
     const size_t pixel_count = (size_t)B * 3 * S * S, values = (size_t)B * E;
     const DType t = live->tensors.t;
     EmbedImagesState state;
-    float *device_pixels = run_take_f32(run, pixel_count);
+    float *pixels = run_take_f32(run, pixel_count);
     void *h = run_take(run, (size_t)B, (size_t)E), *dh = run_take(run, (size_t)B, (size_t)E);
     if (!run->is_planning) {
-        device_copy_in(dev, device_pixels, pixels, pixel_count * sizeof *pixels);
+        device_copy_in(dev, pixels, work->pixels, pixel_count * sizeof *pixels);
     }
-    embed_images_fwd(run, &live->tower, &state, h, device_pixels, B);
+    embed_images_fwd(run, &live->tower, &state, h, pixels, B);
     if (!run->is_planning) {
-        void *narrow = xmalloc(values, dtype_size(t));
-        device_copy_out(dev, narrow, h, values * dtype_size(t));
-        dtype_widen(work->h, t, narrow, values);
-        marginal_step(trainer, work);
-        dtype_narrow(t, narrow, work->dh, values);
-        device_copy_in(dev, dh, narrow, values * dtype_size(t));
-        free(narrow);
+        device_copy_out(dev, work->narrow, h, values * dtype_size(t));
+        dtype_widen(work->h, t, work->narrow, values);
+        score_candidates(trainer, work);
+    }
+    marginal_pass(trainer, run, work);
+    if (!run->is_planning) {
+        head_gradient(trainer, work);
+        dtype_narrow(t, work->narrow, work->dh, values);
+        device_copy_in(dev, dh, work->narrow, values * dtype_size(t));
     }
     embed_images_bwd(run, &live->tower, &state, dh);
 }
 
 RetrieverStep retriever_trainer_step(RetrieverTrainer *trainer, double lr) {
     const RetrieverTrainConfig *config = &trainer->config;
-    const int B = config->batch, K = config->K, S = trainer->live->tower.config.image_size;
+    const int B = config->batch, S = trainer->live->tower.config.image_size;
+    CHECK(trainer->step < config->steps, "step %d of %d", trainer->step, config->steps);
     if (trainer->block_start != trainer->step / config->refresh * config->refresh) {
         start_block(trainer);
     }
     const int offset = (trainer->step - trainer->block_start) * B;
-    StepWork work = step_work_new(trainer);
-    work.queries = trainer->block_queries + offset;
-    work.candidates = trainer->candidates + (size_t)offset * K;
-    const uint64_t hits = trainer->scorer->store->hits, misses = trainer->scorer->store->misses;
-    gold_scores(trainer, work.g, work.predicted, work.queries, work.candidates);
-    float *pixels = xmalloc((size_t)B * 3 * S * S, sizeof *pixels);
-    prepare_images(pixels, trainer->dev, trainer->processor, S, trainer->queries, work.queries, B);
+    RetrieverWork *work = &trainer->work;
+    work->queries = trainer->block_queries + offset;
+    work->candidates = trainer->candidates + (size_t)offset * config->K;
+    const ScoreStore *store = trainer->scorer->store;
+    const uint64_t hits = store->hits, misses = store->misses;
+    gold_scores(trainer, work->g, work->predicted, work->queries, work->candidates);
+    prepare_images(work->pixels, trainer->dev, trainer->processor, S, trainer->queries, work->queries, B);
     Run run = run_new(trainer->dev, trainer->live->tensors.t, &trainer->arena, true);
     Arena plan = arena_plan();
     Run planning = run_planning(&run, &plan);
-    head_pass(trainer, &planning, &work, NULL);
+    head_pass(trainer, &planning);
     arena_reserve(&trainer->arena, trainer->dev, "retriever training", plan.peak);
-    head_pass(trainer, &run, &work, pixels);
+    head_pass(trainer, &run);
     optim_step(&trainer->optim, lr);
     trainer->step++;
     RetrieverStep out = {.norm = optim_norm(&trainer->optim)};
     for (int b = 0; b < B; b++) {
-        out.loss += work.loss[2 * b] / B;
-        out.nll += work.loss[2 * b + 1] / B;
+        out.loss += work->loss[2 * b] / B;
+        out.nll += work->loss[2 * b + 1] / B;
     }
-    const double hit = (double)(trainer->scorer->store->hits - hits);
-    out.hit_rate = hit / (hit + (double)(trainer->scorer->store->misses - misses));
-    free(pixels);
-    free(work.rows);
-    free(work.predicted);
+    const double hit = (double)(store->hits - hits);
+    out.hit_rate = hit / (hit + (double)(store->misses - misses));
     return out;
 }
 

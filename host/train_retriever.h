@@ -34,6 +34,19 @@ typedef struct {
     int count, room;
 } PassageSet;
 
+// What a step works on, on the host; allocated once.
+typedef struct {
+    const int *queries;        // (B)
+    const int32_t *candidates; // (B,K)
+    float *pixels;             // (B,3,S,S) of the queries
+    float *rows;               // (B,K,E) of the candidates
+    float *g, *s, *ds;         // (B,K) gold scores, scores, dL/ds
+    float *loss;               // (B,2) as op marginal says
+    int32_t *predicted;        // (B,K)
+    float *h, *dh, *q;         // (B,E), (B,E), (E)
+    void *narrow;              // (B,E) of the head's type
+} RetrieverWork;
+
 typedef struct {
     RetrieverTrainConfig config;
     Device *dev;
@@ -48,6 +61,7 @@ typedef struct {
     int32_t *query_group;   // (queries)
     Optim optim;
     Arena arena;
+    RetrieverWork work;
     int step;               // steps done
     int block_start;        // first step of the candidates below, -1: none yet
     int32_t *candidates;    // (refresh * batch, K) passages of the block's queries
