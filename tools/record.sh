@@ -8,6 +8,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 bin=${BUILD:-build}/bin
+mkdir -p bench/results tests/results
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
