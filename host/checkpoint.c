@@ -53,7 +53,8 @@ static float *values_new(const TensorList *list, const Tensor *tensor) {
 
 static float *moment_new(const Optim *optim, const float *moment, const Tensor *tensor) {
     float *values = xmalloc(tensor->count, sizeof *values);
-    device_copy_out(optim->list->dev, values, moment + tensor->offset, tensor->count * sizeof *values);
+    device_copy_out(optim->list->dev, values, moment + tensor->offset,
+                    tensor->count * sizeof *values);
     return values;
 }
 
@@ -163,9 +164,9 @@ static int64_t step_of(const char *name, const char *stage) {
     return step;
 }
 
-// Removes what earlier attempts left behind, and all but the newest `keep` checkpoints of the stage.
-// One of a later step than `step`, just saved, was damaged, else the run would have begun there: it
-// must not take the place of a whole one.
+// Removes what earlier attempts left behind, and all but the newest `keep` checkpoints of the
+// stage. One of a later step than `step`, just saved, was damaged, else the run would have begun
+// there: it must not take the place of a whole one.
 static void clean(const char *parent, const char *stage, int64_t step, int keep) {
     char **names = NULL;
     int count = 0, seen = 0;
@@ -193,7 +194,13 @@ Error checkpoint_save(const char *run_dir, const CheckpointState *state, int kee
                                   (int)getpid());
     Error error = error_none();
     for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
-        error = file_remove_tree(temporary);
+        error = file_make_directories(parent);
+        if (!error.code) {
+            error = file_sync_directory(run_dir); // or a power cut takes `checkpoints` and all in it
+        }
+        if (!error.code) {
+            error = file_remove_tree(temporary);
+        }
         if (!error.code) {
             error = write_directory(temporary, state);
         }
@@ -291,18 +298,19 @@ static bool take_values(const SafeTensors *set, TensorList *list, Tensor *tensor
     if (!values) {
         return false;
     }
-    tensor_write(list, tensor, DT_F32, values); // and what the ops read: rounded, packed again later
+    tensor_write(list, tensor, DT_F32, values); // also what the ops read: rounded, packed later
     free(values);
     return true;
 }
 
-static bool take_moment(const SafeTensors *set, const Optim *optim, float *moment, const Tensor *tensor,
-                        const char *head) {
+static bool take_moment(const SafeTensors *set, const Optim *optim, float *moment,
+                        const Tensor *tensor, const char *head) {
     float *values = stored_new(set, tensor, head, 0);
     if (!values) {
         return false;
     }
-    device_copy_in(optim->list->dev, moment + tensor->offset, values, tensor->count * sizeof *values);
+    device_copy_in(optim->list->dev, moment + tensor->offset, values,
+                   tensor->count * sizeof *values);
     free(values);
     return true;
 }

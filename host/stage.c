@@ -70,7 +70,8 @@ int stage_end(Stage *stage) {
         return runlog_close(stage->run, RUN_END_DONE, EXIT_OK, NULL);
     }
     if (stage->is_unsaved) { // 75 promises a checkpoint
-        return runlog_close(stage->run, RUN_END_FAILED, EXIT_IO, "asked to stop, but the checkpoint failed");
+        return runlog_close(stage->run, RUN_END_FAILED, EXIT_IO,
+                            "asked to stop, but the checkpoint failed");
     }
     return runlog_close(stage->run, stage->request == RUN_PREEMPTED ? RUN_END_PREEMPTED : RUN_END_STOPPED,
                         EXIT_OK, "asked to stop");

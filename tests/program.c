@@ -68,7 +68,8 @@ static void write_picture(const char *name, int number, int label) {
             const bool is_inside = (x - 10) * (x - 10) + (y - 9) * (y - 9) < 30;
             for (int c = 0; c < 3; c++) {
                 const int base = is_inside ? 80 + 120 * label : 40;
-                image.data[(y * image.width + x) * 3 + c] = (uint8_t)(base + (int)rng_below(&rng, 32));
+                image.data[(y * image.width + x) * 3 + c] =
+                    (uint8_t)(base + (int)rng_below(&rng, 32));
             }
         }
     }
@@ -107,10 +108,10 @@ static void write_world(int corpus_rows, int queries) {
     for (int i = 0; i < queries; i++) {
         snprintf(name, sizeof name, "images/q%d.png", i);
         write_picture(name, 1000 + i, i % 2);
-        char *longer = xformat_new("%s{\"id\": \"q%d\", \"image_path\": \"%s\", \"question\": "
-                                   "\"is it bright ?\", \"answer\": \"%s\", \"split\": \"%s\"}\n",
-                                   task, i, name, i % 2 ? "yes" : "no",
-                                   i < WORLD_TRAIN ? "train" : "test");
+        char *longer =
+            xformat_new("%s{\"id\": \"q%d\", \"image_path\": \"%s\", \"question\": "
+                        "\"is it bright ?\", \"answer\": \"%s\", \"split\": \"%s\"}\n",
+                        task, i, name, i % 2 ? "yes" : "no", i < WORLD_TRAIN ? "train" : "test");
         free(task);
         task = longer;
     }
@@ -134,8 +135,9 @@ static const char *fresh_copy(bool with_index) {
         program_must_run("index build c.yaml " TOWERS);
         check_run(NULL, "cd '%s' && mv world original", check_tmpdir());
     }
-    const int code = check_run(NULL, "cd '%s' && rm -rf world && cp -r original world && cd world %s",
-                               check_tmpdir(), parts);
+    const int code =
+        check_run(NULL, "cd '%s' && rm -rf world && cp -r original world && cd world %s",
+                  check_tmpdir(), parts);
     CHECK(code == 0, "copying the world: code %d", code);
     return world_dir();
 }
@@ -179,8 +181,9 @@ void expect_same_file(const char *a, const char *b) {
         while (at < bytes[0].size && at < bytes[1].size && bytes[0].data[at] == bytes[1].data[at]) {
             at++;
         }
-        EXPECT(at == bytes[0].size && at == bytes[1].size, "%s (%zu bytes) and %s (%zu) differ at byte %zu",
-               a, bytes[0].size, b, bytes[1].size, at);
+        EXPECT(at == bytes[0].size && at == bytes[1].size,
+               "%s (%zu bytes) and %s (%zu) differ at byte %zu", a, bytes[0].size, b, bytes[1].size,
+               at);
     }
     for (int i = 0; i < 2; i++) {
         file_bytes_free(&bytes[i]);
@@ -200,7 +203,8 @@ void expect_run(const char *run, const char *word, int steps) {
         const json_t *loss = json_object_get(row, "loss");
         count++;
         EXPECT(json_is_number(loss) && isfinite(json_number_value(loss)), "%s: %s", losses, line);
-        EXPECT(json_integer_value(json_object_get(row, "current_steps")) == count, "%s: %s", losses, line);
+        EXPECT(json_integer_value(json_object_get(row, "current_steps")) == count, "%s: %s", losses,
+               line);
         json_decref(row);
     }
     EXPECT(count == steps, "%s: %d lines, want %d", losses, count, steps);

@@ -1,8 +1,8 @@
 // program: jomed itself, run by a test on a small task on disk.
 //
-// The small world is a directory: 24 passages and 12 queries (8 train, 4 test) of two classes, PNG files
-// of odd sizes, and c.yaml, whose settings make every stage last a moment. With world_with_index also
-// towers/ (a pretraining run) and index/, which the other verbs build on.
+// The small world is a directory: 24 passages and 12 queries (8 train, 4 test) of two classes, PNG
+// files of odd sizes, and c.yaml, whose settings make every stage last a moment. With
+// world_with_index also towers/ (a pretraining run) and index/, which the other verbs build on.
 #ifndef JOMED_TESTS_PROGRAM_H
 #define JOMED_TESTS_PROGRAM_H
 
@@ -18,8 +18,8 @@ const char *world_dir(void); // of the one begun last
 // What the verbs after pretrain need: the world's towers.
 #define TOWERS "retriever.weights=towers/retriever.safetensors"
 
-// Runs `jomed ARGUMENTS` in the world; output as check_run. prefix, such as a tracer's command line, comes
-// in front of the program.
+// Runs `jomed ARGUMENTS` in the world; output as check_run. prefix, such as a tracer's command
+// line, comes in front of the program.
 int program_run(char **output, const char *arguments, ...) __attribute__((format(printf, 2, 3)));
 int program_run_under(char **output, const char *prefix, const char *arguments, ...)
     __attribute__((format(printf, 3, 4)));

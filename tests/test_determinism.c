@@ -1,7 +1,7 @@
 // determinism: the same bits whatever the number of threads.
 //
-// The demo gives each seed a process of its own, so its case shows that seeds do not touch each other; the
-// verbs share their products among threads, and show that no sum depends on how.
+// The demo gives each seed a process of its own, so its case shows that seeds do not touch each
+// other; the verbs share their products among threads, and show that no sum depends on how.
 #define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,11 +11,13 @@
 static void demo_with(int threads) {
     char *output;
     // A claim that fails (code 1) is what so few steps give; every other code is a fault.
-    const int code = program_run(&output, "demo threads=%d run.dir=demo%d 'demo.seeds=[4, 5]' "
-                                 "demo.corpus=256 demo.queries=16 demo.reader_steps=2 "
-                                 "demo.refit_steps=2 pretrain.steps=2 pretrain.batch=8 reader.steps=2 "
-                                 "retriever.steps=4 retriever.refresh=3 retriever.k=4 retriever.batch=2",
-                                 threads, threads);
+    const int code =
+        program_run(&output,
+                    "demo threads=%d run.dir=demo%d 'demo.seeds=[4, 5]' "
+                    "demo.corpus=256 demo.queries=16 demo.reader_steps=2 "
+                    "demo.refit_steps=2 pretrain.steps=2 pretrain.batch=8 reader.steps=2 "
+                    "retriever.steps=4 retriever.refresh=3 retriever.k=4 retriever.batch=2",
+                    threads, threads);
     EXPECT(code <= 1, "threads=%d: code %d: %s", threads, code, output);
     free(output);
 }
@@ -31,7 +33,8 @@ TEST(determinism) {
             for (int f = 0; f < 2; f++) {
                 char name[3][64];
                 for (int threads = 1; threads <= 3; threads++) {
-                    snprintf(name[threads - 1], sizeof *name, "demo%d/seed-%d/%s", threads, seed, files[f]);
+                    snprintf(name[threads - 1], sizeof *name, "demo%d/seed-%d/%s", threads, seed,
+                             files[f]);
                 }
                 expect_same_file(name[0], name[1]);
                 expect_same_file(name[0], name[2]);
@@ -42,7 +45,8 @@ TEST(determinism) {
         const char *name, *arguments, *result;
     } verbs[] = {
         {"pretrain", "pretrain c.yaml", "retriever.safetensors"},
-        {"train-reader, adapter", "train-reader c.yaml " TOWERS, "adapter/adapter_model.safetensors"},
+        {"train-reader, adapter", "train-reader c.yaml " TOWERS,
+         "adapter/adapter_model.safetensors"},
         {"train-reader, all weights", "train-reader c.yaml reader.all_weights=true " TOWERS,
          "reader.safetensors"},
         {"train-retriever, text", "train-retriever c.yaml " TOWERS, "head.safetensors"},

@@ -1,5 +1,5 @@
-// programs: every verb end to end on a small task: exit code, files, STATUS, finite losses; and that the
-// score store saves work without changing a bit.
+// programs: every verb end to end on a small task: exit code, files, STATUS, finite losses; and
+// that the score store saves work without changing a bit.
 #define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,21 +14,27 @@ TEST(programs_training_verbs) {
         const char *name, *arguments, *files[3];
     } cases[] = {
         {"pretrain", "pretrain c.yaml", {"retriever.safetensors"}},
-        {"pretrain, temperature learned", "pretrain c.yaml pretrain.learn_temperature=true",
+        {"pretrain, temperature learned",
+         "pretrain c.yaml pretrain.learn_temperature=true",
          {"retriever.safetensors"}},
-        {"train-reader, adapter", "train-reader c.yaml " TOWERS, {"adapter/adapter_model.safetensors"}},
-        {"train-reader, all weights", "train-reader c.yaml " TOWERS " reader.all_weights=true",
+        {"train-reader, adapter",
+         "train-reader c.yaml " TOWERS,
+         {"adapter/adapter_model.safetensors"}},
+        {"train-reader, all weights",
+         "train-reader c.yaml " TOWERS " reader.all_weights=true",
          {"reader.safetensors"}},
         {"train-reader, pixtral, recomputing",
          "train-reader c.yaml " TOWERS " reader.preset=tiny-pixtral reader.recompute=true",
          {"adapter/adapter_model.safetensors"}},
-        {"train-retriever, text", "train-retriever c.yaml " TOWERS,
+        {"train-retriever, text",
+         "train-retriever c.yaml " TOWERS,
          {"head.safetensors", "search_head.safetensors", "scores"}},
-        {"train-retriever, image", "train-retriever c.yaml " TOWERS " retriever.head=image",
+        {"train-retriever, image",
+         "train-retriever c.yaml " TOWERS " retriever.head=image",
          {"head.safetensors", "search_head.safetensors", "scores"}},
     };
-    static const char *const always[] = {"argv.txt", "build.json", "config.resolved.yaml", "env.json",
-                                         "log/rank0.log", "trainer_log.jsonl"};
+    static const char *const always[] = {"argv.txt", "build.json",    "config.resolved.yaml",
+                                         "env.json", "log/rank0.log", "trainer_log.jsonl"};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         if (!CASE("%s", cases[i].name)) {
             continue;
@@ -57,10 +63,12 @@ TEST(programs_index_verbs) {
     const struct {
         const char *arguments, *wants[3];
     } cases[] = {
-        {"index build c.yaml index.dir=other index.shard_rows=10 " TOWERS, {"24 rows of 64", "build"}},
-        {"index info index.dir=index", {"rows          24", "width         64", "shards        1 per"}},
-        {"index verify index.dir=index", {"ok   meta.json", "ok   image.00000.shard",
-                                          "ok   text.00000.shard"}},
+        {"index build c.yaml index.dir=other index.shard_rows=10 " TOWERS,
+         {"24 rows of 64", "build"}},
+        {"index info index.dir=index",
+         {"rows          24", "width         64", "shards        1 per"}},
+        {"index verify index.dir=index",
+         {"ok   meta.json", "ok   image.00000.shard", "ok   text.00000.shard"}},
         {"index search c.yaml " TOWERS, {"query\tside\trank", "q8\timage\t0\t", "q11\ttext\t1\t"}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -70,7 +78,8 @@ TEST(programs_index_verbs) {
             const int code = program_run(&output, "%s", cases[i].arguments);
             EXPECT(code == EXIT_OK, "code %d: %s", code, output);
             for (int w = 0; w < 3 && cases[i].wants[w]; w++) {
-                EXPECT(strstr(output, cases[i].wants[w]), "no '%s' in: %s", cases[i].wants[w], output);
+                EXPECT(strstr(output, cases[i].wants[w]), "no '%s' in: %s", cases[i].wants[w],
+                       output);
             }
             free(output);
         }
@@ -78,7 +87,8 @@ TEST(programs_index_verbs) {
     if (CASE("shards of 10 rows")) {
         world_with_index();
         program_must_run("index build c.yaml index.dir=tens index.shard_rows=10 " TOWERS);
-        EXPECT(world_has("tens/image.00002.shard") && !world_has("tens/image.00003.shard"), "3 shards");
+        EXPECT(world_has("tens/image.00002.shard") && !world_has("tens/image.00003.shard"),
+               "3 shards");
     }
 }
 
@@ -88,9 +98,11 @@ TEST(programs_chain) {
     program_must_run("train-reader c.yaml run.dir=reader " TOWERS);
 #define READER "reader.adapter=reader/adapter"
     program_must_run("train-retriever c.yaml run.dir=text " TOWERS " " READER);
-    program_must_run("train-retriever c.yaml run.dir=image retriever.head=image " TOWERS " " READER);
-#define ALL_PARTS TOWERS " " READER " retriever.text_head=text/head.safetensors " \
-                  "retriever.image_head=image/head.safetensors"
+    program_must_run("train-retriever c.yaml run.dir=image retriever.head=image " TOWERS
+                     " " READER);
+#define ALL_PARTS                                                                                  \
+    TOWERS " " READER " retriever.text_head=text/head.safetensors "                                \
+           "retriever.image_head=image/head.safetensors"
     program_must_run("index search c.yaml " ALL_PARTS);
     program_must_run("evaluate c.yaml run.dir=answers evaluate.oracle_at=[4] " ALL_PARTS);
     expect_run("answers", "done", 0);
@@ -111,7 +123,8 @@ TEST(programs_chain) {
     program_must_run("report run.dirs=[answers] report.dir=tables");
     EXPECT(world_has("tables/report.html"), "no report");
     // A finished evaluation that is resumed is left alone; the same again gives the same bytes.
-    program_must_run("evaluate c.yaml run.dir=answers run.start=resume evaluate.oracle_at=[4] " ALL_PARTS);
+    program_must_run(
+        "evaluate c.yaml run.dir=answers run.start=resume evaluate.oracle_at=[4] " ALL_PARTS);
     program_must_run("evaluate c.yaml run.dir=again evaluate.oracle_at=[4] " ALL_PARTS);
     expect_same_file("answers/results.json", "again/results.json");
     expect_same_file("answers/predictions/joint.jsonl", "again/predictions/joint.jsonl");
@@ -123,7 +136,8 @@ TEST(programs_overwrite) {
     program_must_run("train-reader c.yaml run.dir=r checkpoint.every=2 " TOWERS);
     EXPECT(world_has("r/adapter") && world_has("r/checkpoints/train-reader-00000004"), "first run");
     program_must_run("pretrain c.yaml run.dir=r run.start=overwrite");
-    EXPECT(!world_has("r/adapter") && !world_has("r/checkpoints"), "something of the first run is left");
+    EXPECT(!world_has("r/adapter") && !world_has("r/checkpoints"),
+           "something of the first run is left");
     expect_run("r", "done", STEPS);
 }
 
@@ -132,17 +146,20 @@ TEST(programs_overwrite) {
 static long forwards_of(const char *output) {
     unsigned long long pairs, forwards;
     const char *line = strstr(output, "score store: ");
-    return line && sscanf(line, "score store: %llu pairs asked, %llu forwards", &pairs, &forwards) == 2
+    return line && sscanf(line, "score store: %llu pairs asked, %llu forwards", &pairs,
+                          &forwards) == 2
                ? (long)forwards
                : -1;
 }
 
 TEST(programs_score_store_changes_nothing) {
+    check_time_limit(300);
     char *on, *off;
     world_with_index();
     const char *verb = "train-retriever c.yaml retriever.steps=100 retriever.refresh=10 " TOWERS;
     EXPECT(program_run(&on, "%s run.dir=on score_store.enable=true", verb) == EXIT_OK, "%s", on);
-    EXPECT(program_run(&off, "%s run.dir=off score_store.enable=false", verb) == EXIT_OK, "%s", off);
+    EXPECT(program_run(&off, "%s run.dir=off score_store.enable=false", verb) == EXIT_OK, "%s",
+           off);
     expect_run("on", "done", 100);
     expect_same_file("on/losses.jsonl", "off/losses.jsonl");
     expect_same_file("on/head.safetensors", "off/head.safetensors");
@@ -152,8 +169,8 @@ TEST(programs_score_store_changes_nothing) {
     EXPECT(kept > 0 && kept < all, "%ld forwards with the store, %ld without", kept, all);
     // Another run that shares the store pays nothing.
     char *shared;
-    EXPECT(program_run(&shared, "%s run.dir=shared score_store.dir=on/scores", verb) == EXIT_OK, "%s",
-           shared);
+    EXPECT(program_run(&shared, "%s run.dir=shared score_store.dir=on/scores", verb) == EXIT_OK,
+           "%s", shared);
     EXPECT(forwards_of(shared) == 0, "%ld forwards with a full store", forwards_of(shared));
     expect_same_file("on/losses.jsonl", "shared/losses.jsonl");
     free(on);

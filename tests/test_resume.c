@@ -1,8 +1,9 @@
-// resume: whatever ends a training, going on gives the same losses and the same weights, bit for bit.
+// resume: whatever ends a training, going on gives the same losses and the same weights, bit for
+// bit.
 //
-// A process is killed, or refused disk space, at a chosen system call by strace (where ptrace is not
-// allowed these cases are skipped and say so). The k-th call of a kind is the same call in every run: one
-// thread writes, and what it writes depends on nothing but the configuration.
+// A process is killed, or refused disk space, at a chosen system call by strace (where ptrace is
+// not allowed these cases are skipped and say so). The k-th call of a kind is the same call in
+// every run: one thread writes, and what it writes depends on nothing but the configuration.
 // Source: fault list of the reliability specification, rows 1 to 3, 18, 25.
 #define _POSIX_C_SOURCE 200809L
 #include <math.h>
@@ -26,9 +27,10 @@ static const StageCase stages[] = {
     {"train-reader, all weights, bf16",
      "train-reader c.yaml reader.all_weights=true reader.dtype=bf16 " TOWERS, "reader.safetensors"},
     {"train-retriever, text", "train-retriever c.yaml " TOWERS, "head.safetensors"},
-    {"train-retriever, image", "train-retriever c.yaml retriever.head=image " TOWERS, "head.safetensors"},
-    {"train-retriever, bf16", "train-retriever c.yaml index.dir=narrow retriever.dtype=bf16 " TOWERS,
+    {"train-retriever, image", "train-retriever c.yaml retriever.head=image " TOWERS,
      "head.safetensors"},
+    {"train-retriever, bf16",
+     "train-retriever c.yaml index.dir=narrow retriever.dtype=bf16 " TOWERS, "head.safetensors"},
 };
 enum { STAGES = sizeof stages / sizeof *stages, READER_STAGE = 2, RETRIEVER_STAGE = 5 };
 
@@ -55,9 +57,11 @@ static void expect_tidy(const char *run, int keep) {
 }
 
 // ---- asked to stop ----
-// A STOP file is obeyed after one step: the run is a chain of attempts of one step each, so that every
-// step, also those inside a block between two refreshes of the search head, is a first one once.
+// A STOP file is obeyed after one step: the run is a chain of attempts of one step each, so that
+// every step, also those inside a block between two refreshes of the search head, is a first one
+// once.
 TEST(resume_after_every_step) {
+    check_time_limit(300);
     for (int i = 0; i < STAGES; i++) {
         if (!CASE("%s", stages[i].name)) {
             continue;
@@ -94,7 +98,8 @@ TEST(resume_after_sigterm) {
     char *output;
     // The shell sends SIGTERM once the first loss is logged.
     check_run(&output,
-              "cd '%s' && { '%s' %s run.dir=run & pid=$!; while kill -0 $pid && [ ! -s run/losses.jsonl ]; "
+              "cd '%s' && { '%s' %s run.dir=run & pid=$!; while kill -0 $pid && [ ! -s "
+              "run/losses.jsonl ]; "
               "do sleep 0.01; done; kill -TERM $pid; wait $pid; echo code=$?; } 2>&1 | tail -1",
               world_dir(), check_program(), verb);
     if (strstr(output, "code=0")) {
@@ -132,8 +137,8 @@ static bool can_trace(void) {
     return code == EXIT_OK;
 }
 
-// The calls of the stage's second checkpoint (of step 4, after that of step 2), in order, from a traced
-// run that is left to its end. With keep=1 the removal of the first one belongs to it.
+// The calls of the stage's second checkpoint (of step 4, after that of step 2), in order, from a
+// traced run that is left to its end. With keep=1 the removal of the first one belongs to it.
 static int list_calls(Call out[MOST_CALLS], const StageCase *stage, const char *run) {
     char *output;
     const int code = program_run_under(&output, "strace -f -y -s 0 -o trace -e trace=" WRITING,
@@ -144,7 +149,8 @@ static int list_calls(Call out[MOST_CALLS], const StageCase *stage, const char *
     char *text = world_text_new("trace");
     int count = 0, seen[KINDS] = {0};
     bool is_second = false;
-    for (char *rest = NULL, *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+    for (char *rest = NULL, *line = strtok_r(text, "\n", &rest); line;
+         line = strtok_r(NULL, "\n", &rest)) {
         line += strspn(line, "0123456789 ");
         for (int k = 0; k < KINDS; k++) {
             const size_t length = strlen(kinds[k]);
@@ -167,22 +173,28 @@ static int list_calls(Call out[MOST_CALLS], const StageCase *stage, const char *
 static void kill_at(const StageCase *stage, Call call, const char *whole) {
     char prefix[256], *output;
     check_run(NULL, "rm -rf '%s/run'", world_dir());
-    snprintf(prefix, sizeof prefix, "strace -f -y -s 0 -o trace -e trace=" WRITING
-             " -e inject=%s:signal=KILL:when=%d", kinds[call.kind], call.number);
-    const int code = program_run_under(&output, prefix, "%s run.dir=run checkpoint.every=2 "
-                                       "checkpoint.keep=1", stage->arguments);
+    snprintf(prefix, sizeof prefix,
+             "strace -f -y -s 0 -o trace -e trace=" WRITING " -e inject=%s:signal=KILL:when=%d",
+             kinds[call.kind], call.number);
+    const int code = program_run_under(&output, prefix,
+                                       "%s run.dir=run checkpoint.every=2 "
+                                       "checkpoint.keep=1",
+                                       stage->arguments);
     EXPECT(code == 128 + 9, "%s %d: code %d: %s", kinds[call.kind], call.number, code, output);
     free(output);
     // It died where it should: in the second checkpoint.
     char *text = world_text_new("trace"), *last = NULL;
-    for (char *rest = NULL, *line = strtok_r(text, "\n", &rest); line && !strstr(line, "+++ killed");
-         line = strtok_r(NULL, "\n", &rest)) {
+    for (char *rest = NULL, *line = strtok_r(text, "\n", &rest);
+         line && !strstr(line, "+++ killed"); line = strtok_r(NULL, "\n", &rest)) {
         last = line;
     }
-    EXPECT(last && strstr(last, "/checkpoints") && strstr(last, kinds[call.kind]), "died in: %s", last);
+    EXPECT(last && strstr(last, "/checkpoints") && strstr(last, kinds[call.kind]), "died in: %s",
+           last);
     free(text);
-    const int resumed = program_run(&output, "%s run.dir=run run.start=resume checkpoint.every=2 "
-                                    "checkpoint.keep=1", stage->arguments);
+    const int resumed = program_run(&output,
+                                    "%s run.dir=run run.start=resume checkpoint.every=2 "
+                                    "checkpoint.keep=1",
+                                    stage->arguments);
     EXPECT(resumed == EXIT_OK && (strstr(output, "going on after step 2 of") ||
                                   strstr(output, "going on after step 4 of")),
            "killed at %s %d: code %d: %s", kinds[call.kind], call.number, resumed, output);
@@ -196,7 +208,8 @@ static void kill_at_calls(const StageCase *stage, int most) {
     world_with_index();
     const int count = list_calls(calls, stage, "whole");
     const int tried = check_is_large() || count < most ? count : most;
-    fprintf(stderr, "%s: killed at %d of the %d calls of a checkpoint\n", stage->name, tried, count);
+    fprintf(stderr, "%s: killed at %d of the %d calls of a checkpoint\n", stage->name, tried,
+            count);
     for (int i = 0; i < tried; i++) { // evenly, the first and the last among them
         kill_at(stage, calls[tried == count ? i : i * (count - 1) / (tried - 1)], "whole");
     }
@@ -218,13 +231,16 @@ TEST(resume_after_kill_sampled) {
 }
 
 // ---- disk full ----
-// Each attempt to save writes once and logs its failure in two writes; three attempts are seven writes.
+// Each attempt to save writes once and logs its failure in two writes; three attempts are seven
+// writes.
 static void full_disk(char prefix[256], Call first, int attempts) {
-    snprintf(prefix, 256, "strace -f -o /dev/null -e trace=write -e inject=write:error=ENOSPC:when=%d..%d+3",
+    snprintf(prefix, 256,
+             "strace -f -o /dev/null -e trace=write -e inject=write:error=ENOSPC:when=%d..%d+3",
              first.number, first.number + 3 * (attempts - 1));
 }
 
 TEST(resume_disk_full) {
+    check_time_limit(300);
     if (!can_trace()) {
         return;
     }
@@ -240,31 +256,40 @@ TEST(resume_disk_full) {
     CHECK(first < count, "a checkpoint without a write");
     // Once: the second attempt succeeds.
     full_disk(prefix, calls[first], 1);
-    int code = program_run_under(&output, prefix, "%s run.dir=once checkpoint.every=2", stage->arguments);
-    EXPECT(code == EXIT_OK && strstr(output, "attempt 1 of 3 to save failed"), "code %d: %s", code, output);
+    int code =
+        program_run_under(&output, prefix, "%s run.dir=once checkpoint.every=2", stage->arguments);
+    EXPECT(code == EXIT_OK && strstr(output, "attempt 1 of 3 to save failed"), "code %d: %s", code,
+           output);
     EXPECT(world_has("once/checkpoints/train-reader-00000004"), "the second attempt saved");
     expect_same_run(stage, "once", "whole");
     free(output);
     // Always: it ends with 74, the older checkpoint stands, and the run can go on from there.
     full_disk(prefix, calls[first], 3);
-    code = program_run_under(&output, prefix, "%s run.dir=full checkpoint.every=2", stage->arguments);
+    code =
+        program_run_under(&output, prefix, "%s run.dir=full checkpoint.every=2", stage->arguments);
     EXPECT(code == EXIT_IO, "code %d: %s", code, output);
     const char *wants[] = {"full", "No space left on device"};
     expect_error_line(output, wants, 2);
     free(output);
     EXPECT(world_has("full/checkpoints/train-reader-00000002") &&
-               !world_has("full/checkpoints/train-reader-00000004"), "the older one, and only it");
+               !world_has("full/checkpoints/train-reader-00000004"),
+           "the older one, and only it");
     expect_run("full", "failed", 4);
     code = program_run(&output, "%s run.dir=full run.start=resume", stage->arguments);
-    EXPECT(code == EXIT_OK && strstr(output, "going on after step 2 of 6"), "code %d: %s", code, output);
+    EXPECT(code == EXIT_OK && strstr(output, "going on after step 2 of 6"), "code %d: %s", code,
+           output);
     expect_same_run(stage, "full", "whole");
     free(output);
     // checkpoint.on_error=warn: it goes on without that checkpoint.
-    code = program_run_under(&output, prefix, "%s run.dir=warn checkpoint.every=2 "
-                             "checkpoint.on_error=warn", stage->arguments);
-    EXPECT(code == EXIT_OK && strstr(output, "checkpoint of step 4 not saved"), "code %d: %s", code, output);
+    code = program_run_under(&output, prefix,
+                             "%s run.dir=warn checkpoint.every=2 "
+                             "checkpoint.on_error=warn",
+                             stage->arguments);
+    EXPECT(code == EXIT_OK && strstr(output, "checkpoint of step 4 not saved"), "code %d: %s", code,
+           output);
     EXPECT(world_has("warn/checkpoints/train-reader-00000002") &&
-               !world_has("warn/checkpoints/train-reader-00000004"), "the older one, and only it");
+               !world_has("warn/checkpoints/train-reader-00000004"),
+           "the older one, and only it");
     expect_same_run(stage, "warn", "whole");
     free(output);
 }
@@ -306,10 +331,13 @@ TEST(resume_damaged_checkpoint) {
             snprintf(name, sizeof name, "%s/checkpoints/train-reader-00000004/%s", run, files[f]);
             flip_byte(name, 40);
             // keep=1: the damaged one of step 4 must not push out the whole one of step 3.
-            const int code = program_run(&output, "%s run.dir=%s run.start=resume checkpoint.every=3 "
-                                         "checkpoint.keep=1", stage->arguments, run);
+            const int code = program_run(&output,
+                                         "%s run.dir=%s run.start=resume checkpoint.every=3 "
+                                         "checkpoint.keep=1",
+                                         stage->arguments, run);
             EXPECT(code == EXIT_OK && strstr(output, "damaged or incomplete") &&
-                       strstr(output, "going on after step 2 of 6"), "code %d: %s", code, output);
+                       strstr(output, "going on after step 2 of 6"),
+                   "code %d: %s", code, output);
             free(output);
             snprintf(name, sizeof name, "%s/checkpoints/train-reader-00000003", run);
             EXPECT(world_has(name), "the whole checkpoint is gone");
@@ -328,10 +356,11 @@ TEST(resume_other_settings_are_refused) {
             world_with_index();
             snprintf(run, sizeof run, "run%d", i);
             make_killed_run(stage, run);
-            const int code = program_run(&output, "%s run.dir=%s run.start=resume %s", stage->arguments,
-                                         run, changes[i]);
+            const int code = program_run(&output, "%s run.dir=%s run.start=resume %s",
+                                         stage->arguments, run, changes[i]);
             EXPECT(code == EXIT_CONFIG, "code %d: %s", code, output);
-            const char *wants[] = {"made with another seed, data or settings", "use another run.dir"};
+            const char *wants[] = {"made with another seed, data or settings",
+                                   "use another run.dir"};
             expect_error_line(output, wants, 2);
             free(output);
         }
@@ -348,11 +377,12 @@ TEST(resume_bad_losses_are_not_saved) {
     memcpy(copy, bytes.data, bytes.size);
     const float bad = NAN;
     for (size_t at = bytes.size / 2; at + 4096 < bytes.size; at += 4096) {
-        memcpy(copy + at - at % 4 + bytes.size % 4, &bad, sizeof bad); // data end at a multiple of 4
+        memcpy(copy + at - at % 4 + bytes.size % 4, &bad,
+               sizeof bad); // data end at a multiple of 4
     }
     world_write("bad.safetensors", copy, bytes.size);
     const int code = program_run(&output, "pretrain c.yaml run.dir=run checkpoint.every=1 "
-                                 "retriever.weights=bad.safetensors");
+                                          "retriever.weights=bad.safetensors");
     EXPECT(code == EXIT_DIVERGED, "code %d: %s", code, output);
     const char *wants[] = {"not finite 3 steps in a row", "lower the learning rate"};
     expect_error_line(output, wants, 2);
