@@ -118,6 +118,8 @@ TEST(resume_after_sigterm) {
 }
 
 // ---- system calls ----
+// A sanitizer's own search for leaks wants ptrace for itself.
+#define TRACER "env ASAN_OPTIONS=detect_leaks=0 strace -f "
 #define WRITING "write,fsync,rename,unlink,unlinkat,rmdir"
 enum { KINDS = 6, MOST_CALLS = 400 };
 static const char *const kinds[KINDS] = {"write", "fsync", "rename", "unlink", "unlinkat", "rmdir"};
@@ -129,7 +131,7 @@ typedef struct {
 
 static bool can_trace(void) {
     char *output;
-    const int code = check_run(&output, "strace -f -e trace=none -o /dev/null true");
+    const int code = check_run(&output, TRACER "-e trace=none -o /dev/null true");
     if (code != EXIT_OK) {
         check_skip("strace does not work here: %.*s", (int)strcspn(output, "\n"), output);
     }
@@ -141,7 +143,7 @@ static bool can_trace(void) {
 // traced run that is left to its end. With keep=1 the removal of the first one belongs to it.
 static int list_calls(Call out[MOST_CALLS], const StageCase *stage, const char *run) {
     char *output;
-    const int code = program_run_under(&output, "strace -f -y -s 0 -o trace -e trace=" WRITING,
+    const int code = program_run_under(&output, TRACER "-y -s 0 -o trace -e trace=" WRITING,
                                        "%s run.dir=%s checkpoint.every=2 checkpoint.keep=1",
                                        stage->arguments, run);
     EXPECT(code == EXIT_OK, "code %d: %s", code, output);
@@ -174,7 +176,7 @@ static void kill_at(const StageCase *stage, Call call, const char *whole) {
     char prefix[256], *output;
     check_run(NULL, "rm -rf '%s/run'", world_dir());
     snprintf(prefix, sizeof prefix,
-             "strace -f -y -s 0 -o trace -e trace=" WRITING " -e inject=%s:signal=KILL:when=%d",
+             TRACER "-y -s 0 -o trace -e trace=" WRITING " -e inject=%s:signal=KILL:when=%d",
              kinds[call.kind], call.number);
     const int code = program_run_under(&output, prefix,
                                        "%s run.dir=run checkpoint.every=2 "
@@ -235,7 +237,7 @@ TEST(resume_after_kill_sampled) {
 // writes.
 static void full_disk(char prefix[256], Call first, int attempts) {
     snprintf(prefix, 256,
-             "strace -f -o /dev/null -e trace=write -e inject=write:error=ENOSPC:when=%d..%d+3",
+             TRACER "-o /dev/null -e trace=write -e inject=write:error=ENOSPC:when=%d..%d+3",
              first.number, first.number + 3 * (attempts - 1));
 }
 
