@@ -2,7 +2,8 @@
 #
 # A fixture holds, as safetensors: weight/NAME f32 under the checkpoint's names, input/..., the loss
 # weights dout (the loss is sum dout * out), out and grad/NAME in f64, and error/NAME, the largest
-# |f32 - f64| of the original implementation: ours may be at most about twice as far from f64.
+# |f32 - f64| over four f32 runs of the original implementation (see dump): ours may be at most about
+# twice as far from f64.
 import contextlib
 import itertools
 import os
@@ -142,14 +143,6 @@ def measure_bf16(build, run, weights, rename, modules):
     return {"bf16/out": outs[torch.float64], "error/bf16/out": numpy.array([error])}
 
 
-def _nudged(weights, seed):
-    """Half of the values moved to the next f32: about the error of storing them once."""
-    rng = numpy.random.default_rng(seed)
-    return {name: numpy.where(rng.random(w.shape) < 0.5, w, numpy.nextafter(
-        w, numpy.where(rng.random(w.shape) < 0.5, -9, 9).astype(numpy.float32)))
-            for name, w in weights.items()}
-
-
 def dump(file, build, run, inputs, modules=(), rename=lambda name: name, frozen=lambda name: False,
          seed=1, given=None, keep=lambda name: True, run_bf16=None):
     """build() makes the model, run(model, dtype) its output. rename maps a parameter's name to the
@@ -157,9 +150,10 @@ def dump(file, build, run, inputs, modules=(), rename=lambda name: name, frozen=
     keep: whose gradients are stored. run_bf16: run for bf16, where that is wanted; it rounds its
     inputs in the f64 run, too.
 
-    The f32 error is the largest of several f32 runs of the original that differ only in rounding:
-    with and without oneDNN, the loss scaled, and (for half of the runs) the weights moved
-    as if rounded once more. One run alone may be lucky, and with it every small tensor."""
+    The f32 error is the largest of four f32 runs of the original on these very weights, which differ
+    only in rounding: with and without oneDNN, the loss multiplied by 1 and by 0.7. One run alone may
+    be lucky with a tensor of a few elements: held to twice the error of a single other run, one run
+    of torch fails for 2 to 16 of the 420 tensors."""
     with precision(torch.float32, modules):
         shapes = {n: tuple(p.shape) for n, p in build().named_parameters()}
     weights = random_weights(shapes, seed)
@@ -168,10 +162,9 @@ def dump(file, build, run, inputs, modules=(), rename=lambda name: name, frozen=
             weights[name] = given[rename(name)]
     truths = _measure(build, run, weights, inputs, frozen, seed, torch.float64, modules)
     error = {}
-    for trial, (has_mkldnn, scale) in enumerate(itertools.product((True, False), (1, 3, 0.7, 11))):
-        stored = _nudged(weights, trial) if trial % 2 else weights
+    for has_mkldnn, scale in itertools.product((True, False), (1, 0.7)):
         with torch.backends.mkldnn.flags(enabled=has_mkldnn):
-            values = _measure(build, run, stored, inputs, frozen, seed, torch.float32, modules,
+            values = _measure(build, run, weights, inputs, frozen, seed, torch.float32, modules,
                               scale)
         for name, value in values.items():
             off = numpy.abs(value.astype(numpy.float64) - truths[name]).max()
