@@ -308,13 +308,16 @@ static void expect_same(const char *what, const Problem *a, const Problem *b) {
     }
 }
 
+static bool begin_case(const char *text, int n) {
+    const Shape *s = &shapes[n / DT_COUNT];
+    return CASE("%s shape %d t=%s B=%d H=%d/%d D=%d Tq=%d Tk=%d%s%s", text, n / DT_COUNT,
+                dtype_name((DType)(n % DT_COUNT)), s->B, s->H, s->Hkv, s->D, s->Tq[0], s->Tk[0],
+                s->is_causal ? " causal" : "", s->has_alibi ? " alibi" : "");
+}
+
 #define EACH_SHAPE(text)                                                                           \
-    for (int n = 0; n < 2 * SHAPES; n++)                                                           \
-        if (CASE(text " shape %d t=%s B=%d H=%d/%d D=%d Tq=%d Tk=%d%s%s", n / 2,                   \
-                 dtype_name((DType)(n % 2)), shapes[n / 2].B, shapes[n / 2].H, shapes[n / 2].Hkv,  \
-                 shapes[n / 2].D, shapes[n / 2].Tq[0], shapes[n / 2].Tk[0],                        \
-                 shapes[n / 2].is_causal ? " causal" : "",                                         \
-                 shapes[n / 2].has_alibi ? " alibi" : ""))
+    for (int n = 0; n < DT_COUNT * SHAPES; n++)                                                    \
+        if (begin_case(text, n))
 
 // ---- forward, and what holds for both ----
 static void expect_batch_invariance(void) {
@@ -376,15 +379,15 @@ static void expect_mask_stops_nan(void) {
 
 TEST_OP(attention_fwd) {
     EACH_SHAPE("equation") {
-        expect_equation(&shapes[n / 2], (DType)(n % 2), (uint32_t)n, OUT, LSE);
+        expect_equation(&shapes[n / DT_COUNT], (DType)(n % DT_COUNT), (uint32_t)n, OUT, LSE);
     }
     EACH_SHAPE("naive and fast have the same bits") {
         if (device_kind(check_device()) != DEVICE_CPU) {
             check_skip("bits are promised on the CPU only");
             continue;
         }
-        Problem a = problem_new(&shapes[n / 2], (DType)(n % 2), (uint32_t)n);
-        Problem b = problem_new(&shapes[n / 2], (DType)(n % 2), (uint32_t)n);
+        Problem a = problem_new(&shapes[n / DT_COUNT], (DType)(n % DT_COUNT), (uint32_t)n);
+        Problem b = problem_new(&shapes[n / DT_COUNT], (DType)(n % DT_COUNT), (uint32_t)n);
         run(&a);
         run_with(&b, check_device(), attention_fwd_naive, attention_bwd_naive);
         expect_same("naive", &a, &b);
@@ -434,7 +437,7 @@ static double loss_of(void *ctx) {
 
 TEST_OP(attention_bwd) {
     EACH_SHAPE("equation") {
-        expect_equation(&shapes[n / 2], (DType)(n % 2), (uint32_t)n, DELTA, DV);
+        expect_equation(&shapes[n / DT_COUNT], (DType)(n % DT_COUNT), (uint32_t)n, DELTA, DV);
     }
     const Shape small[] = {
         {2, 2, 1, 3, true, true, {3, 4}, {5, 4}},
