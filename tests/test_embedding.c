@@ -16,7 +16,6 @@ typedef struct {
 static const Shape shapes[] = {{1, 1, 1},    {3, 15, 2},   {5, 16, 7},   {9, 17, 4},
                                {4, 257, 11}, {7, 300, 50}, {130, 600, 33}};
 #define SHAPES (int)(sizeof shapes / sizeof *shapes)
-static const DType types[] = {DT_F32, DT_BF16};
 
 static IntBuf ids_new(int N, int V) {
     Rng rng = check_rng(77);
@@ -30,10 +29,10 @@ static IntBuf ids_new(int N, int V) {
 }
 
 static void each_shape(void (*one)(Shape s, DType t)) {
-    for (int k = 0; k < SHAPES * 2; k++) {
-        const Shape s = shapes[k / 2];
-        if (CASE("N=%d C=%d V=%d t=%s", s.N, s.C, s.V, dtype_name(types[k % 2]))) {
-            one(s, types[k % 2]);
+    for (int k = 0; k < SHAPES * DT_COUNT; k++) {
+        const Shape s = shapes[k / DT_COUNT];
+        if (CASE("N=%d C=%d V=%d t=%s", s.N, s.C, s.V, dtype_name((DType)(k % DT_COUNT)))) {
+            one(s, (DType)(k % DT_COUNT));
         }
     }
 }

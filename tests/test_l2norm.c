@@ -10,7 +10,6 @@ typedef struct {
 static const Shape shapes[] = {{1, 2},   {3, 1},   {1, 15},  {4, 16},  {5, 17},
                                {3, 255}, {4, 257}, {9, 768}, {67, 1031}};
 #define SHAPES (int)(sizeof shapes / sizeof *shapes)
-static const DType types[] = {DT_F32, DT_BF16};
 static const double EPS = 1e-12f;
 
 // ---- reference ----
@@ -42,7 +41,8 @@ static void reference_bwd(Precision p, DType t, double *dx, const double *dy, co
     }
 }
 
-// ---- one problem: the last row is shorter than EPS where there are several, but not zero ----
+// ---- one problem: the last row is shorter than EPS where there are several, but not zero (not in
+// f16, where such a row is zero and its gradient infinite) ----
 typedef struct {
     Shape s;
     DType t;
@@ -54,7 +54,7 @@ static Problem problem_new(Shape s, DType t) {
     const size_t n = (size_t)s.N * s.C;
     Problem q = {s, t, buf_normal(t, n, 2, &rng), buf_normal(t, n, 1, &rng), buf_fill(t, n, 0),
                  buf_fill(DT_F32, (size_t)s.N, 0)};
-    for (int c = 0; c < s.C && s.N > 1; c++) {
+    for (int c = 0; c < s.C && s.N > 1 && t != DT_F16; c++) {
         q.x.host[n - 1 - (size_t)c] *= 5e-15;
     }
     buf_write(&q.x);
@@ -108,10 +108,10 @@ static void one_fwd(Problem *q) {
 }
 
 static void each_problem(void (*one)(Problem *)) {
-    for (int k = 0; k < SHAPES * 2; k++) {
-        const Shape s = shapes[k / 2];
-        if (CASE("N=%d C=%d t=%s", s.N, s.C, dtype_name(types[k % 2]))) {
-            Problem q = problem_new(s, types[k % 2]);
+    for (int k = 0; k < SHAPES * DT_COUNT; k++) {
+        const Shape s = shapes[k / DT_COUNT];
+        if (CASE("N=%d C=%d t=%s", s.N, s.C, dtype_name((DType)(k % DT_COUNT)))) {
+            Problem q = problem_new(s, (DType)(k % DT_COUNT));
             one(&q);
             problem_free(&q);
         }

@@ -14,7 +14,6 @@ static const Shape shapes[] = {{1, 1},   {3, 1},   {1, 15},  {4, 16},  {5, 17}, 
                                {3, 255}, {2, 256}, {4, 257}, {9, 768}, {1, 1031}, {2, 18944}};
 #define SHAPES (int)(sizeof shapes / sizeof *shapes)
 static const Shape threaded = {67, 1031}; // enough work for more threads than one
-static const DType types[] = {DT_F32, DT_BF16};
 
 static double *doubles_new(size_t n) { return xcalloc(n, sizeof(double)); }
 
@@ -144,9 +143,9 @@ static void expect_statistics(const Problem *q, const Forward *got, const double
 }
 
 TEST_OP(layernorm_fwd) {
-    for (int k = 0; k < SHAPES * 2; k++) {
-        const Shape s = shapes[k / 2];
-        const DType t = types[k % 2];
+    for (int k = 0; k < SHAPES * DT_COUNT; k++) {
+        const Shape s = shapes[k / DT_COUNT];
+        const DType t = (DType)(k % DT_COUNT);
         if (!CASE("N=%d C=%d t=%s", s.N, s.C, dtype_name(t))) {
             continue;
         }
@@ -170,9 +169,9 @@ TEST_OP(layernorm_fwd) {
         forward_free(&got), forward_free(&in_place);
         problem_free(&q);
     }
-    for (int k = 0; k < 2; k++) {
-        if (CASE("threads t=%s", dtype_name(types[k]))) {
-            Problem q = problem_new(threaded, types[k]);
+    for (int k = 0; k < DT_COUNT; k++) {
+        if (CASE("threads t=%s", dtype_name((DType)k))) {
+            Problem q = problem_new(threaded, (DType)k);
             Forward one = forward_new(check_device_threads(1), &q, false);
             Forward three = forward_new(check_device_threads(3), &q, false);
             expect_same_forward("three threads", &three, &one);
@@ -290,18 +289,18 @@ TEST_OP(layernorm_bwd) {
         expect_gradient("dbias", db, d.b, 7, loss, &d, 7);
         problem_free(&q);
     }
-    for (int k = 0; k < SHAPES * 2; k++) {
-        const Shape s = shapes[k / 2];
-        const DType t = types[k % 2];
+    for (int k = 0; k < SHAPES * DT_COUNT; k++) {
+        const Shape s = shapes[k / DT_COUNT];
+        const DType t = (DType)(k % DT_COUNT);
         if (CASE("N=%d C=%d t=%s", s.N, s.C, dtype_name(t))) {
             Problem q = problem_new(s, t);
             one_backward(&q);
             problem_free(&q);
         }
     }
-    for (int k = 0; k < 2; k++) {
-        if (CASE("threads t=%s", dtype_name(types[k]))) {
-            Problem q = problem_new(threaded, types[k]);
+    for (int k = 0; k < DT_COUNT; k++) {
+        if (CASE("threads t=%s", dtype_name((DType)k))) {
+            Problem q = problem_new(threaded, (DType)k);
             Backward one = backward_new(check_device_threads(1), &q, false, threaded.N);
             Backward three = backward_new(check_device_threads(3), &q, false, threaded.N);
             expect_same_backward("three threads", &three, &one);

@@ -13,7 +13,6 @@ static const Shape shapes[] = {
     {2, 1, 2, 4, 3, 2, 2}, {1, 3, 4, 2, 14, 2, 2}, {2, 2, 3, 6, 5, 1, 3},
     {2, 3, 6, 8, 16, 2, 2}, // enough work for more threads than one
 };
-static const DType types[] = {DT_F32, DT_BF16};
 
 // Where pixel (b, c, Y, X) goes in frame f.
 static size_t place_of(Shape s, int b, int c, int f, int Y, int X) {
@@ -45,9 +44,9 @@ static double *reference_new(Shape s, DType t, const double *pixels, size_t n) {
 }
 
 TEST_OP(patch_unfold) {
-    for (size_t k = 0; k < 2 * sizeof shapes / sizeof *shapes; k++) {
-        const Shape s = shapes[k / 2];
-        const DType t = types[k % 2];
+    for (size_t k = 0; k < DT_COUNT * sizeof shapes / sizeof *shapes; k++) {
+        const Shape s = shapes[k / DT_COUNT];
+        const DType t = (DType)(k % DT_COUNT);
         if (!CASE("B=%d Cin=%d Ph=%d Pw=%d P=%d frames=%d merge=%d t=%s", s.B, s.Cin, s.Ph, s.Pw,
                   s.P, s.frames, s.merge, dtype_name(t))) {
             continue;

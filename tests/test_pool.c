@@ -13,7 +13,6 @@ static const Shape shapes[] = {
     {257, 3, {4, 1, 6}}, {768, 4, {50, 1, 7, 40}}, {31, 1, {1000}},
 };
 #define SHAPES (int)(sizeof shapes / sizeof *shapes)
-static const DType types[] = {DT_F32, DT_BF16};
 
 static IntBuf cu_seqlens_new(Shape s) {
     int32_t ends[9] = {0};
@@ -49,9 +48,9 @@ static void reference_bwd(double *dinp, const double *dout, Shape s) {
 
 // ---- pool_fwd ----
 TEST_OP(pool_fwd) {
-    for (int k = 0; k < SHAPES * 2; k++) {
-        const Shape s = shapes[k / 2];
-        const DType t = types[k % 2];
+    for (int k = 0; k < SHAPES * DT_COUNT; k++) {
+        const Shape s = shapes[k / DT_COUNT];
+        const DType t = (DType)(k % DT_COUNT);
         if (!CASE("B=%d C=%d t=%s", s.B, s.C, dtype_name(t))) {
             continue;
         }
@@ -102,9 +101,9 @@ TEST_OP(pool_bwd) {
         reference_bwd(dinp, d.dout, d.s);
         expect_gradient("dinp", dinp, d.inp, 35, loss, &d, 35);
     }
-    for (int k = 0; k < SHAPES * 2; k++) {
-        const Shape s = shapes[k / 2];
-        const DType t = types[k % 2];
+    for (int k = 0; k < SHAPES * DT_COUNT; k++) {
+        const Shape s = shapes[k / DT_COUNT];
+        const DType t = (DType)(k % DT_COUNT);
         if (!CASE("B=%d C=%d t=%s", s.B, s.C, dtype_name(t))) {
             continue;
         }

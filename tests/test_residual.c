@@ -6,7 +6,6 @@
 
 static const size_t sizes[] = {1, 15, 16, 17, 255, 256, 257, 70001};
 #define SIZES (int)(sizeof sizes / sizeof *sizes)
-static const DType types[] = {DT_F32, DT_BF16};
 
 // Expects a's contents to be exactly b's, and frees a.
 static void expect_same(const char *what, Buf a, const Buf *b) {
@@ -28,9 +27,9 @@ static Buf residual_new(Device *dev, const Buf *a, const Buf *b, Place place) {
 }
 
 TEST_OP(residual_fwd) {
-    for (int k = 0; k < SIZES * 2; k++) {
-        const size_t n = sizes[k / 2];
-        const DType t = types[k % 2];
+    for (int k = 0; k < SIZES * DT_COUNT; k++) {
+        const size_t n = sizes[k / DT_COUNT];
+        const DType t = (DType)(k % DT_COUNT);
         if (CASE("n=%zu t=%s", n, dtype_name(t))) {
             Rng rng = check_rng((uint32_t)n);
             Buf a = buf_normal(t, n, 1, &rng), b = buf_normal(t, n, 3, &rng);
@@ -60,9 +59,9 @@ static Buf scale_new(Device *dev, const Buf *inp, float factor, bool in_place) {
 
 TEST_OP(scale_fwd) {
     const float factor = 0.3f;
-    for (int k = 0; k < SIZES * 2; k++) {
-        const size_t n = sizes[k / 2];
-        const DType t = types[k % 2];
+    for (int k = 0; k < SIZES * DT_COUNT; k++) {
+        const size_t n = sizes[k / DT_COUNT];
+        const DType t = (DType)(k % DT_COUNT);
         if (CASE("n=%zu t=%s", n, dtype_name(t))) {
             Rng rng = check_rng((uint32_t)n);
             Buf inp = buf_normal(t, n, 2, &rng);

@@ -140,6 +140,7 @@ static const Shape shapes[] = {
     {3, 2, 256, 0, ROPE_INTERLEAVED, DT_F32},  {3, 2, 256, 0, ROPE_HALF, DT_F32},
     {9, 12, 64, 2, ROPE_INTERLEAVED, DT_BF16}, {9, 4, 80, 2, ROPE_HALF, DT_BF16},
     {50, 12, 64, 0, ROPE_HALF, DT_F32},        {300, 12, 64, 64, ROPE_INTERLEAVED, DT_F32},
+    {9, 4, 80, 2, ROPE_INTERLEAVED, DT_F16},   {9, 12, 64, 2, ROPE_HALF, DT_F16},
 };
 
 typedef struct {
