@@ -91,41 +91,20 @@ static inline Act gelu(float x) {
 // value[i] = act(x[i]), slope[i] = act'(x[i]); value may be x. The forward throws the slopes away:
 // they cost it a few percent, a second set of loops would cost the reader more.
 static void act_chunk(float *value, float *slope, const float *x, int n, Activation act) {
+#define EACH(function)                                                                             \
+    _Pragma("omp simd") for (int i = 0; i < n; i++) {                                              \
+        const Act both = function(x[i]);                                                           \
+        value[i] = both.value;                                                                     \
+        slope[i] = both.slope;                                                                     \
+    }
     switch (act) {
-    case ACT_GELU:
-#pragma omp simd
-        for (int i = 0; i < n; i++) {
-            const Act both = gelu(x[i]);
-            value[i] = both.value;
-            slope[i] = both.slope;
-        }
-        break;
-    case ACT_GELU_TANH:
-#pragma omp simd
-        for (int i = 0; i < n; i++) {
-            const Act both = gelu_tanh(x[i]);
-            value[i] = both.value;
-            slope[i] = both.slope;
-        }
-        break;
-    case ACT_QUICK_GELU:
-#pragma omp simd
-        for (int i = 0; i < n; i++) {
-            const Act both = quick_gelu(x[i]);
-            value[i] = both.value;
-            slope[i] = both.slope;
-        }
-        break;
-    case ACT_SILU:
-#pragma omp simd
-        for (int i = 0; i < n; i++) {
-            const Act both = silu(x[i]);
-            value[i] = both.value;
-            slope[i] = both.slope;
-        }
-        break;
+    case ACT_GELU: EACH(gelu) break;
+    case ACT_GELU_TANH: EACH(gelu_tanh) break;
+    case ACT_QUICK_GELU: EACH(quick_gelu) break;
+    case ACT_SILU: EACH(silu) break;
     default: CHECK(false, "act=%d", (int)act);
     }
+#undef EACH
 }
 
 // ---- the ops ----
