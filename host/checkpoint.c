@@ -117,8 +117,9 @@ static Error write_manifest(const char *dir) {
         uint64_t hash = 0;
         size_t size = 0;
         error = hash_file(dir, members[i], &hash, &size);
-        json_object_set_new(files, members[i], json_pack("{s:I s:o}", "size", (json_int_t)size, "xxh64",
-                                                         json_sprintf("%016" PRIx64, hash)));
+        json_object_set_new(files, members[i],
+                            json_pack("{s:I s:o}", "size", (json_int_t)size, "xxh64",
+                                      json_sprintf("%016" PRIx64, hash)));
     }
     json_t *root = json_pack("{s:i s:o}", "version", VERSION, "files", files);
     if (error.code) {
@@ -196,7 +197,8 @@ Error checkpoint_save(const char *run_dir, const CheckpointState *state, int kee
     for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
         error = file_make_directories(parent);
         if (!error.code) {
-            error = file_sync_directory(run_dir); // or a power cut takes `checkpoints` and all in it
+            error = file_sync_directory(
+                run_dir); // or a power cut takes `checkpoints` and all in it
         }
         if (!error.code) {
             error = file_remove_tree(temporary);
@@ -269,7 +271,8 @@ static char *newest_new(const char *run_dir, const char *stage) {
             if (is_whole(dir)) {
                 found = dir;
             } else {
-                LOG(WARN, "%s: damaged or incomplete; falling back to the checkpoint before it", dir);
+                LOG(WARN, "%s: damaged or incomplete; falling back to the checkpoint before it",
+                    dir);
                 free(dir);
             }
         }
@@ -315,7 +318,8 @@ static bool take_moment(const SafeTensors *set, const Optim *optim, float *momen
     return true;
 }
 
-static bool take_state(const SafeTensors *set, Optim *optim, TensorList *const *lists, int list_count) {
+static bool take_state(const SafeTensors *set, Optim *optim, TensorList *const *lists,
+                       int list_count) {
     TensorList *trained = optim->list;
     bool is_good = true;
     for (int i = 0; is_good && i < trained->count; i++) {
@@ -334,8 +338,8 @@ static bool take_state(const SafeTensors *set, Optim *optim, TensorList *const *
     return is_good;
 }
 
-Error checkpoint_load(int64_t *step, const char *run_dir, const CheckpointState *state, Optim *optim,
-                      TensorList *const *lists) {
+Error checkpoint_load(int64_t *step, const char *run_dir, const CheckpointState *state,
+                      Optim *optim, TensorList *const *lists) {
     *step = 0;
     char *dir = newest_new(run_dir, state->stage);
     if (!dir) {

@@ -1,7 +1,7 @@
 // cmd_demo: jomed demo: the embedded benchmark over several seeds, its table and its verdict.
 //
-// Seeds run as processes side by side, one thread each: the products of these models are too small to
-// share, and what a seed computes cannot depend on how many run beside it.
+// Seeds run as processes side by side, one thread each: the products of these models are too small
+// to share, and what a seed computes cannot depend on how many run beside it.
 #define _POSIX_C_SOURCE 200809L
 #include <errno.h>
 #include <omp.h>
@@ -19,7 +19,9 @@
 
 #define CLAIM_FAILED 1 // exit code
 
-static char *seed_dir_new(const char *dir, int seed) { return xformat_new("%s/seed-%d", dir, seed); }
+static char *seed_dir_new(const char *dir, int seed) {
+    return xformat_new("%s/seed-%d", dir, seed);
+}
 
 // Waits for one child; a child that failed has said why, so that its code is enough.
 static void wait_for_one(void) {
@@ -71,7 +73,8 @@ int cmd_demo(const Config *config) {
     for (int i = 0; i < count; i++) {
         dirs[i] = seed_dir_new(dir, config->demo.seeds.items[i]);
     }
-    retriever_settings(config, INDEX_TEXT); // refuses at once what a seed would refuse after minutes
+    retriever_settings(config,
+                       INDEX_TEXT); // refuses at once what a seed would refuse after minutes
     const double start = seconds_now();
     run_seeds(config, dir, config->demo.seeds.items, count);
     LOG(INFO, "%d seeds in %.0f s", count, seconds_now() - start);

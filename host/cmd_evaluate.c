@@ -1,6 +1,7 @@
-// cmd_evaluate: jomed evaluate: answers of the systems that the configuration can build, over one split:
-// closed book, random passages, the frozen retriever, and the trained heads where they are named.
-// Writes RUN/results.json (which jomed report turns into tables) and RUN/predictions/SYSTEM.jsonl.
+// cmd_evaluate: jomed evaluate: answers of the systems that the configuration can build, over one
+// split: closed book, random passages, the frozen retriever, and the trained heads where they are
+// named. Writes RUN/results.json (which jomed report turns into tables) and
+// RUN/predictions/SYSTEM.jsonl.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,8 +19,8 @@
 enum { SHOWN_QUERIES = 8 };
 
 // The queries of one system: with the trained heads, or with the frozen tower for both sides.
-static Evaluation *evaluate_system(System *system, Dataset *queries, const float *fixed, bool is_trained,
-                                   int k) {
+static Evaluation *evaluate_system(System *system, Dataset *queries, const float *fixed,
+                                   bool is_trained, int k) {
     const FusionConfig fusion = fusion_settings(system->config);
     float *vectors[INDEX_SIDES] = {NULL, NULL};
     for (int side = 0; is_trained && side < INDEX_SIDES; side++) {
@@ -67,15 +68,17 @@ static UtilityModel *utility_new(System *system, bool is_trained) {
 
 enum { NEIGHBOURS = 5 };
 
-// What needs neither reader nor training: the majority class, and the nearest training images by the
-// frozen image tower.
-static void add_baselines(System *system, RunResult *result, const Dataset *queries, const float *fixed) {
+// What needs neither reader nor training: the majority class, and the nearest training images by
+// the frozen image tower.
+static void add_baselines(System *system, RunResult *result, const Dataset *queries,
+                          const float *fixed) {
     Dataset *train = system->split[SPLIT_TRAIN];
     const int Q = queries->n, C = queries->C, E = system->retriever->config.image.E;
     if (train->n == 0) {
         return;
     }
-    int *answers = xmalloc((size_t)Q, sizeof *answers), *labels = xmalloc((size_t)train->n, sizeof *labels);
+    int *answers = xmalloc((size_t)Q, sizeof *answers),
+        *labels = xmalloc((size_t)train->n, sizeof *labels);
     double *probability = xmalloc((size_t)Q * C, sizeof *probability);
     float *rows = system_fixed_new(system, train);
     for (int i = 0; i < train->n; i++) {
@@ -100,8 +103,9 @@ static void write_predictions(const RunLog *run, const System *system, const Dat
         *c = *c == ' ' || *c == ',' ? '-' : *c;
     }
     char *path = file_join_new(dir, file);
-    error_die(path, predictions_write(path, queries, system->corpus, e,
-                                      system->config->exact.fusion ? ANSWER_LOGITS : ANSWER_MIXTURE));
+    error_die(path,
+              predictions_write(path, queries, system->corpus, e,
+                                system->config->exact.fusion ? ANSWER_LOGITS : ANSWER_MIXTURE));
     free(path);
     free(dir);
 }
@@ -144,7 +148,8 @@ int cmd_evaluate(const Config *config) {
     int32_t *passages = random_passages_new(queries, system.corpus, 2 * k, (uint64_t)config->seed);
     Evaluation *e[4] = {
         evaluation_of_passages_new(&system.scorer, queries, system.corpus, NULL, NULL, 0, &fusion),
-        evaluation_of_passages_new(&system.scorer, queries, system.corpus, passages, NULL, k, &fusion),
+        evaluation_of_passages_new(&system.scorer, queries, system.corpus, passages, NULL, k,
+                                   &fusion),
         evaluate_system(&system, queries, fixed, false, k),
         is_trained ? evaluate_system(&system, queries, fixed, true, k) : NULL};
     static const DemoSystem kinds[4] = {DEMO_CLOSED_BOOK, DEMO_RANDOM, DEMO_RAG, DEMO_JOINT};

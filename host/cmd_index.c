@@ -18,9 +18,10 @@ static const char *index_dir(const Config *config) {
 }
 
 // ---- build ----
-// One side as faiss's IndexFlatIP over f32 rows (index.faiss=true), or IndexIDMap2 of it where all ids of
-// the corpus are integers.
-static void write_faiss(const Index *index, IndexSide side, const Dataset *corpus, const char *dir) {
+// One side as faiss's IndexFlatIP over f32 rows (index.faiss=true), or IndexIDMap2 of it where all
+// ids of the corpus are integers.
+static void write_faiss(const Index *index, IndexSide side, const Dataset *corpus,
+                        const char *dir) {
     int64_t *ids = xmalloc((size_t)index->count, sizeof *ids);
     bool has_ids = true;
     for (int i = 0; i < index->count; i++) {
@@ -60,12 +61,12 @@ int cmd_index_build(const Config *config) {
     float *rows = xmalloc((size_t)n * E, sizeof *rows);
     const char **texts = system_captions_new(&system);
     LOG(INFO, "index: embedding %d images", n);
-    encode_images(rows, system.dev, retriever->tensors.t, &retriever->image, &system.tower_processor,
-                  system.corpus, NULL, n);
+    encode_images(rows, system.dev, retriever->tensors.t, &retriever->image,
+                  &system.tower_processor, system.corpus, NULL, n);
     index_set_rows(index, INDEX_IMAGE, 0, n, rows);
     LOG(INFO, "index: embedding %d captions", n);
-    encode_texts(rows, system.dev, retriever->tensors.t, &retriever->text, system.tokenizer, texts, n,
-                 config->retriever.max_tokens);
+    encode_texts(rows, system.dev, retriever->tensors.t, &retriever->text, system.tokenizer, texts,
+                 n, config->retriever.max_tokens);
     index_set_rows(index, INDEX_TEXT, 0, n, rows);
     error_die(dir, index_save(index, dir, config->index.shard_rows));
     for (int side = 0; config->index.faiss && side < INDEX_SIDES; side++) {
@@ -88,7 +89,8 @@ int cmd_index_search(const Config *config) {
     system_open_heads(&system);
     Dataset *queries = system.split[config->evaluate.split];
     const int Q = queries->n, K = config->evaluate.k;
-    float *fixed = system_fixed_new(&system, queries), *scores = xmalloc((size_t)Q * K, sizeof *scores);
+    float *fixed = system_fixed_new(&system, queries),
+          *scores = xmalloc((size_t)Q * K, sizeof *scores);
     int32_t *ids = xmalloc((size_t)Q * K, sizeof *ids), *group = xmalloc((size_t)Q, sizeof *group);
     for (int q = 0; q < Q; q++) {
         group[q] = queries->records[q].group_id;
@@ -101,8 +103,8 @@ int cmd_index_search(const Config *config) {
             if (ids[i] >= 0) {
                 const Record *passage = &system.corpus->records[ids[i]];
                 printf("%s\t%s\t%d\t%d\t%.6f\t%s\t%.*s\n", queries->records[i / K].id,
-                       index_side_name((IndexSide)side), i % K, ids[i], (double)scores[i], passage->id,
-                       SHOWN_TEXT, passage->text);
+                       index_side_name((IndexSide)side), i % K, ids[i], (double)scores[i],
+                       passage->id, SHOWN_TEXT, passage->text);
             }
         }
         free(vectors);
@@ -122,7 +124,8 @@ static void print_faiss(const char *path) {
     FaissIndex index;
     error_die(path, file_map_new(&bytes, path));
     error_die(path, faiss_parse(&index, bytes.data, bytes.size));
-    printf("rows          %zu\nwidth         %d\ntype          f32, faiss flat inner product\nids           %s\n",
+    printf("rows          %zu\nwidth         %d\ntype          f32, faiss flat inner product\nids  "
+           "         %s\n",
            index.M, index.E, index.ids ? "in the file" : "row numbers");
     file_bytes_free(&bytes);
 }
@@ -136,7 +139,8 @@ int cmd_index_info(const Config *config) {
     IndexInfo info;
     error_die(dir, index_info(&info, dir));
     printf("rows          %d\nwidth         %d\ntype          %s\nshards        %d per side\n"
-           "corpus        %016" PRIx64 "\nencoder       %016" PRIx64 "\nbuild         %016" PRIx64 "\n",
+           "corpus        %016" PRIx64 "\nencoder       %016" PRIx64 "\nbuild         %016" PRIx64
+           "\n",
            info.count, info.dim, dtype_name(info.dtype), info.shards, info.corpus_hash,
            info.encoder_hash, info.build_id);
     return EXIT_OK;

@@ -1,4 +1,5 @@
-// cmd_pretrain: jomed pretrain: the towers learn from the corpus's pairs. Writes RUN/retriever.safetensors.
+// cmd_pretrain: jomed pretrain: the towers learn from the corpus's pairs. Writes
+// RUN/retriever.safetensors.
 #include <stdlib.h>
 
 #include "pretrain.h"
@@ -44,21 +45,22 @@ int cmd_pretrain(const Config *config) {
     const int n = system.corpus->n, S = system.retriever->config.image.image_size;
     const int B = config->pretrain.batch < n ? config->pretrain.batch : n;
     if (B < config->pretrain.batch) {
-        LOG(WARN, "pretrain.batch: %d pairs, but the corpus has %d; using %d", config->pretrain.batch, n, B);
+        LOG(WARN, "pretrain.batch: %d pairs, but the corpus has %d; using %d",
+            config->pretrain.batch, n, B);
     }
     OptimConfig optim = optim_default();
     optim.weight_decay = (float)config->pretrain.weight_decay;
-    Pretrainer trainer = pretrainer_new(system.dev, system.retriever, system.tokenizer, &optim,
-                                        config->pretrain.temperature, config->pretrain.learn_temperature,
-                                        config->retriever.max_tokens);
+    Pretrainer trainer = pretrainer_new(
+        system.dev, system.retriever, system.tokenizer, &optim, config->pretrain.temperature,
+        config->pretrain.learn_temperature, config->retriever.max_tokens);
     Sampler *sampler = sampler_new(n, (uint64_t)config->seed);
     float *pixels = xmalloc((size_t)B * 3 * S * S, sizeof *pixels);
     const char **texts = xmalloc((size_t)B, sizeof *texts);
-    Stage stage = stage_begin(config, run, "pretrain", context_of(config, &system, B), &trainer.optim,
-                              NULL, 0, config->pretrain.steps);
+    Stage stage = stage_begin(config, run, "pretrain", context_of(config, &system, B),
+                              &trainer.optim, NULL, 0, config->pretrain.steps);
     for (int64_t step = stage.first; stage_goes_on(&stage, step); step++) {
-        const double lr = schedule_rate(SCHEDULE_COSINE, config->pretrain.lr, config->pretrain.warmup,
-                                        config->pretrain.steps, (int)step);
+        const double lr = schedule_rate(SCHEDULE_COSINE, config->pretrain.lr,
+                                        config->pretrain.warmup, config->pretrain.steps, (int)step);
         const double loss = one_step(&system, &trainer, sampler, step, B, pixels, texts, lr);
         const RunValue extra = {"grad_norm", optim_norm(&trainer.optim)};
         stage_step(&stage, step, loss, lr, (double)((step + 1) * B) / n, &extra, 1);

@@ -1,6 +1,6 @@
-// cmd_train_reader: jomed train-reader: the reader learns on what the retriever finds, one passage per
-// prompt, four records per sample with image hits first. Writes RUN/adapter, or RUN/reader.safetensors
-// with reader.all_weights=true.
+// cmd_train_reader: jomed train-reader: the reader learns on what the retriever finds, one passage
+// per prompt, four records per sample with image hits first. Writes RUN/adapter, or
+// RUN/reader.safetensors with reader.all_weights=true.
 #include <stdlib.h>
 
 #include "file.h"
@@ -20,24 +20,33 @@ static int32_t *find_passages_new(System *system) {
         vectors[side] = system_queries_new(system, queries, fixed, (IndexSide)side);
     }
     const float *const both[INDEX_SIDES] = {vectors[INDEX_IMAGE], vectors[INDEX_TEXT]};
-    int32_t *passages = retrieve_new(system->index, queries, both, system->config->evaluate.k, NULL);
+    int32_t *passages = retrieve_new(system->index, queries, both, system->config->evaluate.k,
+                                     NULL);
     free(fixed);
     free(vectors[INDEX_IMAGE]);
     free(vectors[INDEX_TEXT]);
     return passages;
 }
 
-// Settings and data that a resumed run must share with its first attempt. The passages stand for index,
-// heads and k; the reader's tensors are those it starts from.
+// Settings and data that a resumed run must share with its first attempt. The passages stand for
+// index, heads and k; the reader's tensors are those it starts from.
 static uint64_t context_of(const System *system, const ReaderTask *task) {
     const Config *config = system->config;
-    const double words[] = {config->reader.lr,    config->reader.warmup,     config->reader.steps,
-                            config->reader.batch, config->reader.weight_decay, config->reader.clip,
-                            config->reader.closed_book_share, config->reader.all_weights,
-                            config->reader.beta2, config->reader.schedule, config->reader.lora_alpha};
+    const double words[] = {config->reader.lr,
+                            config->reader.warmup,
+                            config->reader.steps,
+                            config->reader.batch,
+                            config->reader.weight_decay,
+                            config->reader.clip,
+                            config->reader.closed_book_share,
+                            config->reader.all_weights,
+                            config->reader.beta2,
+                            config->reader.schedule,
+                            config->reader.lora_alpha};
     uint64_t hash = xxh64(words, sizeof words, system->data_hash);
     hash = xxh64(task->passages, (size_t)task->queries->n * task->P * sizeof *task->passages, hash);
-    const uint64_t hashes[] = {tensors_hash(&system->reader->tensors), prompt_hash(&system->prompts),
+    const uint64_t hashes[] = {tensors_hash(&system->reader->tensors),
+                               prompt_hash(&system->prompts),
                                processor_hash(&system->reader_processor)};
     return xxh64(hashes, sizeof hashes, hash);
 }
@@ -50,8 +59,8 @@ static void save_reader(const System *system, const RunLog *run) {
         free(path);
         path = runlog_path_new(run, "adapter/adapter_model.safetensors");
     }
-    error_die(path, weights_save(&system->reader->tensors, path, is_whole ? "" : "base_model.model.",
-                                 !is_whole, true));
+    error_die(path, weights_save(&system->reader->tensors, path,
+                                 is_whole ? "" : "base_model.model.", !is_whole, true));
     free(path);
 }
 
@@ -67,20 +76,25 @@ int cmd_train_reader(const Config *config) {
     system_open_retriever(&system, false);
     system_open_index(&system);
     system_open_heads(&system);
-    system_open_reader(&system, config->reader.all_weights ? READER_TRAINS_ALL : READER_TRAINS_ADAPTER);
+    system_open_reader(&system,
+                       config->reader.all_weights ? READER_TRAINS_ALL : READER_TRAINS_ADAPTER);
     int32_t *passages = find_passages_new(&system);
     Dataset *queries = system.split[SPLIT_TRAIN];
     const int P = 2 * config->evaluate.k, items = queries->n * P, B = config->reader.batch;
     const OptimConfig optim = reader_optim(config);
     ReaderTrainer trainer = reader_trainer_new(system.dev, system.reader, &system.prompts, &optim,
                                                config->reader.recompute);
-    const ReaderTask task = {.queries = queries, .corpus = system.corpus, .passages = passages, .P = P,
-                             .labels = &system.labels, .processor = &system.reader_processor,
+    const ReaderTask task = {.queries = queries,
+                             .corpus = system.corpus,
+                             .passages = passages,
+                             .P = P,
+                             .labels = &system.labels,
+                             .processor = &system.reader_processor,
                              .closed_book_share = config->reader.closed_book_share,
                              .seed = (uint64_t)config->seed,
                              .sampler = sampler_new(items, (uint64_t)config->seed)};
-    Stage stage = stage_begin(config, run, "train-reader", context_of(&system, &task), &trainer.optim, NULL,
-                              0, config->reader.steps);
+    Stage stage = stage_begin(config, run, "train-reader", context_of(&system, &task),
+                              &trainer.optim, NULL, 0, config->reader.steps);
     for (int64_t step = stage.first; stage_goes_on(&stage, step); step++) {
         const double lr = schedule_rate((Schedule)config->reader.schedule, config->reader.lr,
                                         config->reader.warmup, config->reader.steps, (int)step);

@@ -1,5 +1,5 @@
-// cmd_train_retriever: jomed train-retriever retriever.head=text|image: a query head learns through the
-// frozen reader. Writes RUN/head.safetensors and RUN/search_head.safetensors.
+// cmd_train_retriever: jomed train-retriever retriever.head=text|image: a query head learns through
+// the frozen reader. Writes RUN/head.safetensors and RUN/search_head.safetensors.
 #include <stdlib.h>
 
 #include "schedule.h"
@@ -38,10 +38,11 @@ static uint64_t context_of(const Config *config, const System *system) {
 }
 
 // ---- heads ----
-// A copy of the frozen image tower; or for the search head of exact.stale_search_head, the text head's.
+// A copy of the frozen image tower; or for the search head of exact.stale_search_head, the text
+// head's.
 static Head *copy_of_tower(System *system, bool is_trainable) {
-    Head *head = head_new(system->dev, system->retriever->tensors.t, &system->retriever->config.image,
-                          is_trainable);
+    Head *head = head_new(system->dev, system->retriever->tensors.t,
+                          &system->retriever->config.image, is_trainable);
     tensors_copy(&head->tensors, &system->retriever->tensors);
     return head;
 }
@@ -51,7 +52,8 @@ static Head *search_head_new(System *system, const RetrieverTrainConfig *train) 
     const char *stale = system->config->retriever.search_head;
     if (train->is_stale_search_head) {
         if (!stale[0]) {
-            die(EXIT_CONFIG, "retriever.search_head: exact.stale_search_head wants the text stage's "
+            die(EXIT_CONFIG,
+                "retriever.search_head: exact.stale_search_head wants the text stage's "
                 "search_head.safetensors");
         }
         error_die(stale, weights_load(&head->tensors, stale, "", false));
@@ -85,7 +87,8 @@ static void train(RetrieverTrainer *trainer, Stage *stage, const Config *config)
     trainer->step = (int)stage->first;
     for (int64_t step = stage->first; stage_goes_on(stage, step); step++) {
         const double lr = schedule_rate((Schedule)config->retriever.schedule, config->retriever.lr,
-                                        config->retriever.warmup, config->retriever.steps, (int)step);
+                                        config->retriever.warmup, config->retriever.steps,
+                                        (int)step);
         const RetrieverStep report = retriever_trainer_step(trainer, lr);
         const double done = (double)((step + 1) * config->retriever.batch);
         const RunValue extra[] = {{"nll", report.nll},
@@ -119,12 +122,12 @@ int cmd_train_retriever(const Config *config) {
     float *rows_f32 = settings.is_recompute_fp32 ? rows_f32_new(&system, settings.side) : NULL;
     float *fixed = system_fixed_new(&system, queries);
     Sampler *sampler = order_of(config, queries);
-    RetrieverTrainer trainer = retriever_trainer_new(system.dev, &settings, &optim, live, search,
-                                                     system.index, rows_f32, &system.tower_processor,
-                                                     queries, system.corpus, &system.scorer, sampler, fixed);
+    RetrieverTrainer trainer = retriever_trainer_new(
+        system.dev, &settings, &optim, live, search, system.index, rows_f32,
+        &system.tower_processor, queries, system.corpus, &system.scorer, sampler, fixed);
     TensorList *lists[] = {&search->tensors};
-    Stage stage = stage_begin(config, run, "train-retriever", context_of(config, &system), &trainer.optim,
-                              lists, 1, config->retriever.steps);
+    Stage stage = stage_begin(config, run, "train-retriever", context_of(config, &system),
+                              &trainer.optim, lists, 1, config->retriever.steps);
     train(&trainer, &stage, config);
     if (stage_is_done(&stage)) {
         save_head(live, run, "head.safetensors");

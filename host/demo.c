@@ -44,16 +44,19 @@ static void describe_retrieval(SystemResult *system, const Evaluation *e, const 
             top += i < 20 ? used[i] : 0;
         }
         const char *name = index_side_name((IndexSide)side);
-        facts_add(&system->facts, (double)names / (e->Q * e->k), "%s hits that name the finding", name);
+        facts_add(&system->facts, (double)names / (e->Q * e->k), "%s hits that name the finding",
+                  name);
         facts_add(&system->facts, distinct, "%s passages retrieved at all", name);
-        facts_add(&system->facts, (double)top / (e->Q * e->k), "%s places held by the 20 most used", name);
+        facts_add(&system->facts, (double)top / (e->Q * e->k), "%s places held by the 20 most used",
+                  name);
         free(used);
     }
     facts_add(&system->facts, (double)devices / (e->Q * e->P), "hits from the query's device");
 }
 
 // Answers of the system whose heads are given (NULL: the frozen tower) to a set's queries.
-static Evaluation *answer(Demo *demo, const DemoSet *set, const float *fixed, Head *const head[INDEX_SIDES]) {
+static Evaluation *answer(Demo *demo, const DemoSet *set, const float *fixed,
+                          Head *const head[INDEX_SIDES]) {
     const FusionConfig fusion = fusion_settings(demo->config);
     float *query[INDEX_SIDES];
     for (int side = 0; side < INDEX_SIDES; side++) {
@@ -78,8 +81,8 @@ static void train_heads(Demo *demo, RunResult *result, Head *head[INDEX_SIDES], 
             head_free(search);
             search = NULL;
         }
-        head[side] = demo_train_head(demo, side, is_permuted, stages[is_permuted][i], &search, &hit_rate,
-                                     &distinct);
+        head[side] = demo_train_head(demo, side, is_permuted, stages[is_permuted][i], &search,
+                                     &hit_rate, &distinct);
         if (!is_permuted) {
             const char *name = index_side_name(side);
             facts_add(&result->facts, hit_rate, "score store hit rate, %s head", name);
@@ -141,8 +144,8 @@ static void answer_baselines(Demo *demo, Evaluation *system[DEMO_SYSTEMS]) {
     // Four distinct rows per query: the same two for both heads would halve the oracle of chance.
     int32_t *passages = random_passages_new(demo->test.ds, demo->corpus.ds, 2 * demo->recipe.k,
                                             (uint64_t)demo->seed);
-    system[DEMO_CLOSED_BOOK] = evaluation_of_passages_new(&demo->scorer, demo->test.ds, demo->corpus.ds,
-                                                          NULL, NULL, 0, &fusion);
+    system[DEMO_CLOSED_BOOK] = evaluation_of_passages_new(&demo->scorer, demo->test.ds,
+                                                          demo->corpus.ds, NULL, NULL, 0, &fusion);
     system[DEMO_RANDOM] = evaluation_of_passages_new(&demo->scorer, demo->test.ds, demo->corpus.ds,
                                                      passages, NULL, demo->recipe.k, &fusion);
     free(passages);
@@ -193,13 +196,15 @@ void demo_run(const Config *config, int seed, const char *dir) {
     // Stage 4.
     Evaluation *found = answer(&demo, &demo.train, demo.fixed_train, heads);
     utility[DEMO_JOINT] = utility_new(found, &demo);
-    demo_train_adapter(&demo, found->passages, "4 refit", demo.recipe.refit_steps, demo.recipe.refit_batch,
-                       demo.recipe.refit_lr, demo.recipe.refit_warmup, true);
+    demo_train_adapter(&demo, found->passages, "4 refit", demo.recipe.refit_steps,
+                       demo.recipe.refit_batch, demo.recipe.refit_lr, demo.recipe.refit_warmup,
+                       true);
     evaluation_free(found);
     demo_open_scorer(&demo);
     system[DEMO_REFIT] = answer(&demo, &demo.test, demo.fixed_test, heads);
     utility[DEMO_REFIT] = utility_of_heads_new(&demo, heads);
-    LOG(INFO, "seed %d: %.0f s", seed, seconds_now() - start); // not a fact: equal runs give equal files
+    LOG(INFO, "seed %d: %.0f s", seed,
+        seconds_now() - start); // not a fact: equal runs give equal files
     write_result(&demo, result, system, utility, dir);
     free_systems(system, utility);
     for (int side = 0; side < INDEX_SIDES; side++) {

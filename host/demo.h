@@ -21,7 +21,8 @@ typedef enum {
 } DemoSystem;
 const char *demo_system_name(DemoSystem system);
 
-// Runs all stages for one seed. Writes results.json, losses.jsonl, the index and the score store below dir.
+// Runs all stages for one seed. Writes results.json, losses.jsonl, the index and the score store
+// below dir.
 void demo_run(const Config *config, int seed, const char *dir);
 
 #endif

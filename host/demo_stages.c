@@ -106,7 +106,8 @@ static void log_step(Demo *demo, const char *stage, int step, int steps, double 
     file_log_line(&demo->losses, "{\"stage\":\"%s\",\"step\":%d,\"loss\":%.9g,\"lr\":%.9g}", stage,
                   step, loss, lr);
     if ((step + 1) % 100 == 0 || step + 1 == steps) {
-        LOG(INFO, "seed %d, %s: step %d of %d, loss %.4f", demo->seed, stage, step + 1, steps, loss);
+        LOG(INFO, "seed %d, %s: step %d of %d, loss %.4f", demo->seed, stage, step + 1, steps,
+            loss);
     }
     if (!isfinite(loss)) {
         die(EXIT_DIVERGED, "demo: the loss of %s is not finite at step %d; lower the learning rate",
@@ -125,8 +126,8 @@ void demo_pretrain_towers(Demo *demo) {
     tensors_init(&demo->retriever->tensors, (uint64_t)demo->seed);
     OptimConfig optim = optim_default();
     Pretrainer trainer = pretrainer_new(demo->dev, demo->retriever, demo->tokenizer, &optim,
-                                        recipe->temperature, demo->config->pretrain.learn_temperature,
-                                        MAX_TOKENS);
+                                        recipe->temperature,
+                                        demo->config->pretrain.learn_temperature, MAX_TOKENS);
     const int B = recipe->pretrain_batch;
     const size_t each = (size_t)3 * DEMO_SIDE * DEMO_SIDE;
     float *pixels = xmalloc((size_t)B * each, sizeof *pixels);
@@ -134,14 +135,15 @@ void demo_pretrain_towers(Demo *demo) {
     const char **texts = xmalloc((size_t)B, sizeof *texts);
     for (int step = 0; step < recipe->pretrain_steps; step++) {
         for (int i = 0; i < B; i++) {
-            Rng rng = rng_new((uint64_t)demo->seed, RNG_DEMO, (uint32_t)(DRAW_PAIRS + step), (uint32_t)i);
+            Rng rng = rng_new((uint64_t)demo->seed, RNG_DEMO, (uint32_t)(DRAW_PAIRS + step),
+                              (uint32_t)i);
             demo_case(&cases[i], &rng, recipe->pretrain_finding, recipe->pretrain_wrong, -1);
             const Image image = borrow_pixels(&cases[i]);
             processor_run(&demo->tower_processor, demo->dev, &image, pixels + (size_t)i * each);
             texts[i] = cases[i].caption;
         }
-        const double lr = schedule_rate(SCHEDULE_COSINE, recipe->pretrain_lr, recipe->pretrain_warmup,
-                                        recipe->pretrain_steps, step);
+        const double lr = schedule_rate(SCHEDULE_COSINE, recipe->pretrain_lr,
+                                        recipe->pretrain_warmup, recipe->pretrain_steps, step);
         const double loss = pretrainer_step(&trainer, pixels, texts, B, lr);
         log_step(demo, "0a towers", step, recipe->pretrain_steps, loss, lr);
     }
@@ -185,13 +187,15 @@ void demo_pretrain_reader(Demo *demo) {
     OptimConfig optim = optim_default();
     optim.beta2 = 0.98f;
     optim.clip = 1;
-    ReaderTrainer trainer = reader_trainer_new(demo->dev, demo->base, &demo->prompts, &optim, false);
+    ReaderTrainer trainer = reader_trainer_new(demo->dev, demo->base, &demo->prompts, &optim,
+                                               false);
     const int B = recipe->reader_batch, closed = (int)(recipe->closed_book_share * B);
     ReaderExample *examples = xmalloc((size_t)B, sizeof *examples);
     DemoCase *cases = xmalloc(2 * (size_t)B, sizeof *cases);
     for (int step = 0; step < recipe->reader_steps; step++) {
         for (int i = 0; i < B; i++) {
-            Rng rng = rng_new((uint64_t)demo->seed, RNG_DEMO, (uint32_t)(DRAW_PROMPTS + step), (uint32_t)i);
+            Rng rng = rng_new((uint64_t)demo->seed, RNG_DEMO, (uint32_t)(DRAW_PROMPTS + step),
+                              (uint32_t)i);
             DemoCase *query = &cases[2 * i], *passage = query + 1;
             demo_case(query, &rng, 0, 0, -1);
             // Half the passages help by force: else the reader learns to distrust captions.
@@ -215,7 +219,8 @@ void demo_pretrain_reader(Demo *demo) {
     demo->reader = reader_new(demo->dev, DT_F32, &config, false);
     tensors_init(&demo->reader->tensors, (uint64_t)demo->seed);
     const int copied = tensors_copy(&demo->reader->tensors, &demo->base->tensors);
-    CHECK(copied == demo->base->tensors.count, "%d of %d tensors", copied, demo->base->tensors.count);
+    CHECK(copied == demo->base->tensors.count, "%d of %d tensors", copied,
+          demo->base->tensors.count);
     demo->prompts.reader = &demo->reader->config;
 }
 
@@ -264,21 +269,26 @@ float *demo_queries_new(Demo *demo, const DemoSet *set, const float *fixed, Head
 }
 
 // ---- stages 1 and 4: the reader's adapter ----
-void demo_train_adapter(Demo *demo, const int32_t *passages, const char *stage, int steps, int batch,
-                        double lr_top, int warmup, bool is_linear) {
+void demo_train_adapter(Demo *demo, const int32_t *passages, const char *stage, int steps,
+                        int batch, double lr_top, int warmup, bool is_linear) {
     OptimConfig optim = optim_default();
     optim.weight_decay = 0;
     optim.clip = 1;
-    ReaderTrainer trainer = reader_trainer_new(demo->dev, demo->reader, &demo->prompts, &optim, false);
+    ReaderTrainer trainer = reader_trainer_new(demo->dev, demo->reader, &demo->prompts, &optim,
+                                               false);
     const int P = 2 * demo->recipe.k;
-    const ReaderTask task = {.queries = demo->train.ds, .corpus = demo->corpus.ds, .passages = passages,
-                             .P = P, .labels = &demo->labels, .processor = &demo->reader_processor,
+    const ReaderTask task = {.queries = demo->train.ds,
+                             .corpus = demo->corpus.ds,
+                             .passages = passages,
+                             .P = P,
+                             .labels = &demo->labels,
+                             .processor = &demo->reader_processor,
                              .closed_book_share = demo->recipe.closed_book_share,
                              .seed = (uint64_t)demo->seed,
                              .sampler = sampler_new(demo->train.ds->n * P, (uint64_t)demo->seed)};
     for (int step = 0; step < steps; step++) {
-        const double lr = schedule_rate(is_linear ? SCHEDULE_LINEAR : SCHEDULE_COSINE, lr_top, warmup,
-                                        steps, step);
+        const double lr = schedule_rate(is_linear ? SCHEDULE_LINEAR : SCHEDULE_COSINE, lr_top,
+                                        warmup, steps, step);
         log_step(demo, stage, step, steps, reader_task_step(&trainer, &task, step, batch, lr), lr);
     }
     sampler_free(task.sampler);
@@ -315,8 +325,8 @@ static RetrieverTrainConfig head_config(const Demo *demo, IndexSide side, bool i
     return out;
 }
 
-Head *demo_train_head(Demo *demo, IndexSide side, bool is_permuted, const char *stage, Head **search,
-                      double *hit_rate, double *distinct) {
+Head *demo_train_head(Demo *demo, IndexSide side, bool is_permuted, const char *stage,
+                      Head **search, double *hit_rate, double *distinct) {
     const RetrieverTrainConfig config = head_config(demo, side, is_permuted);
     const ImageTowerConfig *tower = &demo->retriever->config.image;
     Head *live = head_new(demo->dev, DT_F32, tower, true);
@@ -339,7 +349,8 @@ Head *demo_train_head(Demo *demo, IndexSide side, bool is_permuted, const char *
         const RetrieverStep report = retriever_trainer_step(&trainer, lr);
         log_step(demo, stage, step, config.steps, report.loss, lr);
     }
-    const double hit = (double)(demo->store->hits - hits), miss = (double)(demo->store->misses - misses);
+    const double hit = (double)(demo->store->hits - hits),
+                 miss = (double)(demo->store->misses - misses);
     *hit_rate = hit / (hit + miss);
     *distinct = retriever_trainer_distinct(&trainer);
     retriever_trainer_free(&trainer);
@@ -376,7 +387,8 @@ double demo_probe(const Demo *demo) {
     // Normal equations of least squares, E + 1 unknowns per finding.
     const int n = demo->corpus.ds->n, half = n / 2, E = demo->index->dim, D = E + 1;
     const float *rows = demo->index_f32[INDEX_IMAGE];
-    double *A = xcalloc((size_t)D * D, sizeof *A), *b = xcalloc((size_t)D * DEMO_FINDINGS, sizeof *b);
+    double *A = xcalloc((size_t)D * D, sizeof *A),
+           *b = xcalloc((size_t)D * DEMO_FINDINGS, sizeof *b);
     double *w = xcalloc((size_t)D * DEMO_FINDINGS, sizeof *w), *x = xcalloc((size_t)D, sizeof *x);
     for (int i = 0; i < half; i++) {
         for (int d = 0; d < D; d++) {

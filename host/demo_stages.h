@@ -11,8 +11,8 @@
 #include "train_reader.h"
 #include "train_retriever.h"
 
-// The recipe of the prototype (steep in a few knobs, so its values are kept). Keys of the configuration
-// that the user sets take the place of what stands here.
+// The recipe of the prototype (steep in a few knobs, so its values are kept). Keys of the
+// configuration that the user sets take the place of what stands here.
 typedef struct {
     int corpus_size, train_size, test_size;
     double corpus_finding, corpus_wrong;     // captions of the corpus
@@ -62,18 +62,18 @@ void demo_pretrain_reader(Demo *demo); // stage 0b
 void demo_build_index(Demo *demo);
 // Stage 1, or 4 when the reader has been trained before: LoRA on examples of (query, passage).
 // passages: (train queries,2k), what a system retrieves for them.
-void demo_train_adapter(Demo *demo, const int32_t *passages, const char *stage, int steps, int batch,
-                        double lr, int warmup, bool is_linear);
+void demo_train_adapter(Demo *demo, const int32_t *passages, const char *stage, int steps,
+                        int batch, double lr, int warmup, bool is_linear);
 // Scores of the reader as it is now; ends an earlier scorer.
 void demo_open_scorer(Demo *demo);
 // Stage 2 or 3: a head trained from a copy of the frozen tower. hit_rate and distinct are reported.
 // search: search head to start with (exact.stale_search_head), or NULL for a copy of the tower.
-Head *demo_train_head(Demo *demo, IndexSide side, bool is_permuted, const char *stage, Head **search,
-                      double *hit_rate, double *distinct);
+Head *demo_train_head(Demo *demo, IndexSide side, bool is_permuted, const char *stage,
+                      Head **search, double *hit_rate, double *distinct);
 // Mixed queries of a head for a set: (n,E), to be freed. head NULL: the frozen tower alone.
 float *demo_queries_new(Demo *demo, const DemoSet *set, const float *fixed, Head *head);
-// Accuracy on the second half of the corpus of a least-squares classifier of the finding, fitted on the
-// image rows of the first half.
+// Accuracy on the second half of the corpus of a least-squares classifier of the finding, fitted on
+// the image rows of the first half.
 double demo_probe(const Demo *demo);
 void demo_close(Demo *demo);
 

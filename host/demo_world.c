@@ -26,9 +26,9 @@ const char *const *demo_words(int *count) {
     static const char *words[64];
     static int n;
     if (n == 0) {
-        static const char *const others[] = {"device", "view",   "of",   "region", "shows", "lesion",
-                                             ",",      "no",     "remark", "scan", "with",  "texture",
-                                             "background", ":", "grade", "?"};
+        static const char *const others[] = {
+            "device", "view", "of",   "region",  "shows",      "lesion", ",",     "no",
+            "remark", "scan", "with", "texture", "background", ":",      "grade", "?"};
         for (int i = 0; i < DEMO_DEVICES; i++) {
             words[n++] = device_names[i];
         }

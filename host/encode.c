@@ -33,7 +33,8 @@ PackedTexts pack_texts_new(const Tokenizer *tokenizer, const char *const *texts,
             packed.ids = xrealloc(packed.ids, (size_t)room, sizeof(int32_t));
         }
         int32_t *out = packed.ids + packed.N;
-        out[0] = 0; // an empty text without [CLS] and [SEP] is one token 0, since no sequence is empty
+        out[0] =
+            0; // an empty text without [CLS] and [SEP] is one token 0, since no sequence is empty
         if (cls >= 0) {
             *out++ = cls;
         }

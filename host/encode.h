@@ -16,13 +16,14 @@ typedef struct {
     int B, N, max_T;
     int32_t *ids, *cu_seqlens;
 } PackedTexts;
-PackedTexts pack_texts_new(const Tokenizer *tokenizer, const char *const *texts, int B, int max_tokens);
+PackedTexts pack_texts_new(const Tokenizer *tokenizer, const char *const *texts, int B,
+                           int max_tokens);
 void packed_texts_free(PackedTexts *packed);
 TextBatch packed_texts_batch(const PackedTexts *packed); // borrows
 
-// Pixels of the images of rows[0..n-1] (rows NULL: rows 0..n-1) as a tower of S x S pixels wants them:
-// out (n,3,S,S) f32. Dies with EXIT_CONFIG when the processor gives another size, with EXIT_BAD_DATA
-// at a bad image, unless the data set's policy makes it a grey one.
+// Pixels of the images of rows[0..n-1] (rows NULL: rows 0..n-1) as a tower of S x S pixels wants
+// them: out (n,3,S,S) f32. Dies with EXIT_CONFIG when the processor gives another size, with
+// EXIT_BAD_DATA at a bad image, unless the data set's policy makes it a grey one.
 void prepare_images(float *out, Device *dev, const ProcessorConfig *processor, int S, Dataset *ds,
                     const int *rows, int n);
 

@@ -14,7 +14,9 @@ const char *answer_name(Answer answer) {
     return names[answer];
 }
 
-FusionConfig fusion_default(void) { return (FusionConfig){.temperature = 0.02, .image_weight = 0.5}; }
+FusionConfig fusion_default(void) {
+    return (FusionConfig){.temperature = 0.02, .image_weight = 0.5};
+}
 
 static int arg_max(const double *p, int C) {
     int best = 0;
@@ -37,8 +39,8 @@ static void softmax_in_place(double *x, int C) {
 }
 
 // ---- passages ----
-int32_t *retrieve_new(const Index *index, const Dataset *queries, const float *const vectors[INDEX_SIDES],
-                      int k, float **scores) {
+int32_t *retrieve_new(const Index *index, const Dataset *queries,
+                      const float *const vectors[INDEX_SIDES], int k, float **scores) {
     const int Q = queries->n;
     const size_t hits = (size_t)Q * k;
     int32_t *passages = xmalloc(2 * hits, sizeof *passages), *ids = xmalloc(hits, sizeof *ids);
@@ -75,14 +77,17 @@ int32_t *retrieve_new(const Index *index, const Dataset *queries, const float *c
 int32_t *random_passages_new(const Dataset *queries, const Dataset *corpus, int P, uint64_t seed) {
     int32_t *out = xmalloc((size_t)queries->n * P, sizeof *out);
     for (int q = 0; q < queries->n; q++) {
-        Rng rng = rng_new(seed, RNG_BASELINE, 0xffffffffu, (uint32_t)q); // no training step is so late
+        Rng rng = rng_new(seed, RNG_BASELINE, 0xffffffffu,
+                          (uint32_t)q); // no training step is so late
         const int group = queries->records[q].group_id;
         int32_t *drawn = out + (size_t)q * P;
         int p = 0;
         for (int tries = 0; p < P; tries++) {
             if (tries == MOST_DRAWS * P) {
-                die(EXIT_BAD_DATA, "corpus: fewer than %d passages outside the group of query '%s'; "
-                    "lower evaluate.k", P, queries->records[q].id);
+                die(EXIT_BAD_DATA,
+                    "corpus: fewer than %d passages outside the group of query '%s'; "
+                    "lower evaluate.k",
+                    P, queries->records[q].id);
             }
             const int row = (int)rng_below(&rng, (uint32_t)corpus->n);
             bool is_good = group < 0 || corpus->records[row].group_id != group;
@@ -108,11 +113,13 @@ static void fuse(Evaluation *e, int q, const FusionConfig *config) {
         if (k == 0) { // closed book: there is nothing to fuse
             memcpy(out, probability, (size_t)C * sizeof *out);
         } else if (a == ANSWER_MIXTURE) {
-            fusion_mixture(out, probability, scores, k, k, C, config->temperature, config->image_weight);
+            fusion_mixture(out, probability, scores, k, k, C, config->temperature,
+                           config->image_weight);
         } else if (a == ANSWER_IMAGE) {
             fusion_mixture(out, probability, scores, k, 0, C, config->temperature, 1);
         } else if (a == ANSWER_TEXT) {
-            fusion_mixture(out, probability + (size_t)k * C, scores + k, 0, k, C, config->temperature, 0);
+            fusion_mixture(out, probability + (size_t)k * C, scores + k, 0, k, C,
+                           config->temperature, 0);
         } else {
             fusion_logits(out, raw, scores, k, k, C, config->is_max_norm);
             softmax_in_place(out, C); // keeps the order: the answer is that of the fused logits
@@ -162,8 +169,9 @@ Evaluation *evaluation_of_passages_new(Scorer *scorer, Dataset *queries, Dataset
     return e;
 }
 
-// Scores of the retrieved passages under both heads. A head's own hits keep the score they were found
-// with; the rest are plain dot products with the unrounded query, close to what search would say.
+// Scores of the retrieved passages under both heads. A head's own hits keep the score they were
+// found with; the rest are plain dot products with the unrounded query, close to what search would
+// say.
 static float *side_scores_new(const Index *index, const float *const vectors[INDEX_SIDES],
                               const Evaluation *e) {
     const int Q = e->Q, P = e->P, E = index->dim;
@@ -213,7 +221,8 @@ Evaluation *evaluation_new(Scorer *scorer, const Index *index, Dataset *queries,
     const float *const vectors[INDEX_SIDES] = {query_image, query_text};
     float *scores;
     int32_t *passages = retrieve_new(index, queries, vectors, k, &scores);
-    Evaluation *e = evaluation_of_passages_new(scorer, queries, corpus, passages, scores, k, fusion);
+    Evaluation *e = evaluation_of_passages_new(scorer, queries, corpus, passages, scores, k,
+                                               fusion);
     e->side_scores = side_scores_new(index, vectors, e);
     free(passages);
     free(scores);

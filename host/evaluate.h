@@ -1,4 +1,5 @@
-// evaluate: what a system answers: retrieve k passages per head, ask the reader once per passage, fuse.
+// evaluate: what a system answers: retrieve k passages per head, ask the reader once per passage,
+// fuse.
 #ifndef JOMED_HOST_EVALUATE_H
 #define JOMED_HOST_EVALUATE_H
 
@@ -28,23 +29,24 @@ typedef struct {
     float *raw, *logprob; // (Q,P,C) of the labels
     double *probability;  // (Q,P,C) softmax over the labels of logprob
     int *predicted;       // (Q,P) its arg max
-    double *fused;        // (ANSWER_COUNT,Q,C) probabilities (ANSWER_LOGITS: softmax of the fused logits)
+    double *fused; // (ANSWER_COUNT,Q,C) probabilities (ANSWER_LOGITS: softmax of the fused logits)
     int *answers;         // (ANSWER_COUNT,Q) classes
 } Evaluation;
 
 typedef struct {
     double temperature;   // T of the weights of a head's passages
     double image_weight;  // of the image head in the mixture, 1/2
-    bool is_max_norm;     // exact.max_norm: in ANSWER_LOGITS, scores divided by their head's maximum
+    bool is_max_norm; // exact.max_norm: in ANSWER_LOGITS, scores divided by their head's maximum
 } FusionConfig;
 FusionConfig fusion_default(void);
 
-// The k best passages of each side for every query, outside the query's own group: (Q,2k), image hits
-// first. vectors: (Q,E) of either side. *scores (Q,2k) unless scores is NULL. Caller frees both. Dies with
-// EXIT_BAD_DATA when a query has fewer.
-int32_t *retrieve_new(const Index *index, const Dataset *queries, const float *const vectors[INDEX_SIDES],
-                      int k, float **scores);
-// Distinct random passages outside the query's own group, (Q,P), by seed and query number. Caller frees.
+// The k best passages of each side for every query, outside the query's own group: (Q,2k), image
+// hits first. vectors: (Q,E) of either side. *scores (Q,2k) unless scores is NULL. Caller frees
+// both. Dies with EXIT_BAD_DATA when a query has fewer.
+int32_t *retrieve_new(const Index *index, const Dataset *queries,
+                      const float *const vectors[INDEX_SIDES], int k, float **scores);
+// Distinct random passages outside the query's own group, (Q,P), by seed and query number. Caller
+// frees.
 int32_t *random_passages_new(const Dataset *queries, const Dataset *corpus, int P, uint64_t seed);
 
 // Retrieves and answers. query_image, query_text: (Q,E) mixed query vectors of the two heads.

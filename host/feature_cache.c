@@ -27,8 +27,10 @@ void feature_cache_free(FeatureCache *cache) {
 // ---- order of use ----
 static void unlink_feature(FeatureCache *cache, int i) {
     Feature *feature = &cache->features[i];
-    *(feature->newer >= 0 ? &cache->features[feature->newer].older : &cache->newest) = feature->older;
-    *(feature->older >= 0 ? &cache->features[feature->older].newer : &cache->oldest) = feature->newer;
+    *(feature->newer >= 0 ? &cache->features[feature->newer].older
+                          : &cache->newest) = feature->older;
+    *(feature->older >= 0 ? &cache->features[feature->older].newer
+                          : &cache->oldest) = feature->newer;
 }
 
 static void make_newest(FeatureCache *cache, int i) {
@@ -74,7 +76,8 @@ const Feature *feature_cache_get(FeatureCache *cache, uint64_t key) {
 
 const Feature *feature_cache_put(FeatureCache *cache, uint64_t key, size_t bytes, int rows,
                                  int columns, int pinned) {
-    // Entries newer than the pinned-th are in use; walk from the oldest, at most as many as are free.
+    // Entries newer than the pinned-th are in use; walk from the oldest, at most as many as are
+    // free.
     int live = 0;
     for (int i = cache->newest; i >= 0 && live <= pinned; i = cache->features[i].older) {
         live++;

@@ -1,5 +1,6 @@
-// feature_cache: vision features of a frozen reader, one entry per image, the least recently used dropped
-// when the bound is reached. Features are batch-invariant: kept or computed again, the same bits.
+// feature_cache: vision features of a frozen reader, one entry per image, the least recently used
+// dropped when the bound is reached. Features are batch-invariant: kept or computed again, the same
+// bits.
 #ifndef JOMED_HOST_FEATURE_CACHE_H
 #define JOMED_HOST_FEATURE_CACHE_H
 
@@ -31,8 +32,9 @@ FeatureCache feature_cache_new(Device *dev, size_t limit_bytes);
 void feature_cache_free(FeatureCache *cache);
 // NULL: not there. The entry lives until the next _put; it becomes the most recently used.
 const Feature *feature_cache_get(FeatureCache *cache, uint64_t key);
-// Makes room and returns a new entry whose data the caller fills. An entry larger than the limit is kept
-// alone. Entries got since `pinned` entries ago are never dropped: those of the batch being built.
+// Makes room and returns a new entry whose data the caller fills. An entry larger than the limit is
+// kept alone. Entries got since `pinned` entries ago are never dropped: those of the batch being
+// built.
 const Feature *feature_cache_put(FeatureCache *cache, uint64_t key, size_t bytes, int rows,
                                  int columns, int pinned);
 

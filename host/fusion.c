@@ -21,8 +21,8 @@ static void weights(double *weight, const double *scores, int n, double T) {
     }
 }
 
-void fusion_mixture(double *out, const double *probability, const float *scores, int kI, int kT, int C,
-                    double T, double image_weight) {
+void fusion_mixture(double *out, const double *probability, const float *scores, int kI, int kT,
+                    int C, double T, double image_weight) {
     const int P = kI + kT;
     CHECK(P >= 1, "kI=%d kT=%d", kI, kT);
     double *weight = xmalloc(2 * (size_t)P, sizeof *weight), *s = weight + P;

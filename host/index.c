@@ -161,7 +161,8 @@ static Error read_shard(FileBytes *bytes, const void **payload, const char *dir,
     }
     if (got.build_id != want->build_id) {
         return error_at(EXIT_BAD_DATA, 8,
-                        "%s: belongs to build %016" PRIx64 ", not %016" PRIx64 "; rebuild the index",
+                        "%s: belongs to build %016" PRIx64 ", not %016" PRIx64
+                        "; rebuild the index",
                         name, got.build_id, want->build_id);
     }
     *payload = bytes->data + sizeof got;
@@ -242,9 +243,10 @@ static Error read_meta(Meta *meta, const char *dir) {
     const char *dtype = "";
     json_t *corpus, *encoder, *build, *shards;
     IndexInfo *info = &meta->info;
-    const int rc = json_unpack(root, "{s:i s:i s:i s:s s:o s:o s:o s:o}", "version", &version, "count",
-                               &info->count, "dim", &info->dim, "dtype", &dtype, "corpus_hash", &corpus,
-                               "encoder_hash", &encoder, "build_id", &build, "shards", &shards);
+    const int rc = json_unpack(root, "{s:i s:i s:i s:s s:o s:o s:o s:o}", "version", &version,
+                               "count", &info->count, "dim", &info->dim, "dtype", &dtype,
+                               "corpus_hash", &corpus, "encoder_hash", &encoder, "build_id", &build,
+                               "shards", &shards);
     const int t = dtype_parse(dtype);
     bool is_good = rc == 0 && version == META_VERSION && t >= 0 && info->count >= 0 &&
                    info->dim >= 1 && parse_hex(corpus, &info->corpus_hash) &&
@@ -277,11 +279,11 @@ static Error write_meta(const Index *index, const char *dir, const ShardHeader *
                                               (int)shards[i].first_row, "rows", (int)shards[i].rows,
                                               "hash", hex(shards[i].payload_hash)));
     }
-    json_t *root = json_pack("{s:i s:i s:i s:s s:s s:o s:o s:o s:o}", "version", META_VERSION, "count",
-                             index->count, "dim", index->dim, "dtype", dtype_name(index->dtype),
-                             "metric", "inner product", "corpus_hash", hex(index->corpus_hash),
-                             "encoder_hash", hex(index->encoder_hash), "build_id",
-                             hex(index->build_id), "shards", list);
+    json_t *root = json_pack("{s:i s:i s:i s:s s:s s:o s:o s:o s:o}", "version", META_VERSION,
+                             "count", index->count, "dim", index->dim, "dtype",
+                             dtype_name(index->dtype), "metric", "inner product", "corpus_hash",
+                             hex(index->corpus_hash), "encoder_hash", hex(index->encoder_hash),
+                             "build_id", hex(index->build_id), "shards", list);
     CHECK(root, "meta.json of %d shards", count);
     char *text = json_dumps(root, JSON_INDENT(1)), *path = file_join_new(dir, "meta.json");
     json_decref(root);
@@ -304,9 +306,9 @@ static void describe_shards(Index *index, ShardHeader *shards, int per_side, int
                                   .dtype = (uint32_t)index->dtype};
         shards[i].magic[7] = '1';
         const size_t bytes = (size_t)rows * row_bytes(index);
-        device_copy_out(index->dev, host,
-                        (const char *)index->rows[shards[i].side] + (size_t)first * row_bytes(index),
-                        bytes);
+        device_copy_out(
+            index->dev, host,
+            (const char *)index->rows[shards[i].side] + (size_t)first * row_bytes(index), bytes);
         shards[i].payload_hash = xxh64(host, bytes, 0);
     }
     uint64_t id[2] = {index->corpus_hash, index->encoder_hash};
@@ -326,8 +328,8 @@ Error index_save(Index *index, const char *dir, int shard_rows) {
     ShardHeader *shards = xcalloc((size_t)per_side * INDEX_SIDES, sizeof *shards);
     void *host = xmalloc((size_t)largest, row_bytes(index));
     Error error = file_make_directories(dir);
-    // An old meta.json describes shards about to be overwritten: it goes first, so that a stop half way
-    // leaves a directory that says it is no index rather than one that looks damaged.
+    // An old meta.json describes shards about to be overwritten: it goes first, so that a stop half
+    // way leaves a directory that says it is no index rather than one that looks damaged.
     char *meta = file_join_new(dir, "meta.json");
     if (!error.code) {
         error = file_remove_tree(meta);
@@ -372,7 +374,8 @@ Error index_load_new(Index **out, Device *dev, const char *dir, uint64_t corpus_
                 *out = index_new(dev, meta.info.count, meta.info.dim, meta.info.dtype);
             }
             const ShardHeader *shard = &meta.shards[i];
-            device_copy_in(dev, (char *)(*out)->rows[shard->side] + shard->first_row * row_bytes(*out),
+            device_copy_in(dev,
+                           (char *)(*out)->rows[shard->side] + shard->first_row * row_bytes(*out),
                            payload, shard->rows * row_bytes(*out));
         }
         file_bytes_free(&bytes);

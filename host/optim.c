@@ -48,9 +48,9 @@ void optim_step(Optim *optim, double lr) {
         const AdamWConfig step = {.lr = (float)lr, .beta1 = config->beta1, .beta2 = config->beta2,
                                   .eps = config->eps, .step = optim->step,
                                   .weight_decay = decays ? config->weight_decay : 0};
-        device_ops(dev)->adamw(dev, list->t, tensor->data, tensor->master, optim->m + tensor->offset,
-                               optim->v + tensor->offset, tensor->grad, optim->norm + 1,
-                               tensor->count, &step);
+        device_ops(dev)->adamw(dev, list->t, tensor->data, tensor->master,
+                               optim->m + tensor->offset, optim->v + tensor->offset, tensor->grad,
+                               optim->norm + 1, tensor->count, &step);
     }
     tensors_zero_grad(list);
 }

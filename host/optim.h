@@ -9,8 +9,8 @@ typedef struct {
     float beta1, beta2, eps, weight_decay;
     bool decays_all; // exact.wd1: also tensors of one dimension; else only those of two or more
     float clip;      // largest global norm of the gradient, 0: none
-    bool is_clip_before_backward; // exact.clip_before_backward: clips the gradients of the step before,
-                                  // which are zero by then, so that nothing is clipped
+    bool is_clip_before_backward; // exact.clip_before_backward: clips the gradients of the step
+                                  // before, which are zero by then, so that nothing is clipped
 } OptimConfig;
 OptimConfig optim_default(void); // 0.9, 0.999, 1e-8, 0.01, no clipping
 
@@ -25,8 +25,9 @@ typedef struct {
 } Optim;
 Optim optim_new(TensorList *list, const OptimConfig *config);
 void optim_free(Optim *optim);
-// One update of every trainable tensor from its gradient, then zeroes the gradients. A gradient that is
-// not finite only counts in `skipped`: weights and moments stay as they were. Waits for the device.
+// One update of every trainable tensor from its gradient, then zeroes the gradients. A gradient
+// that is not finite only counts in `skipped`: weights and moments stay as they were. Waits for the
+// device.
 void optim_step(Optim *optim, double lr);
 // Length of the gradient before clipping, of the last step.
 float optim_norm(const Optim *optim);

@@ -53,8 +53,8 @@ Error predictions_write(const char *path, const Dataset *queries, const Dataset 
         }
         file_writer_print(&out, "], \"passages\": [");
         put_passages(&out, queries, corpus, e, q);
-        file_writer_print(&out, "], \"metadata\": {\"label\": %d, \"correct\": %s}}\n", query->label,
-                          said == query->label ? "true" : "false");
+        file_writer_print(&out, "], \"metadata\": {\"label\": %d, \"correct\": %s}}\n",
+                          query->label, said == query->label ? "true" : "false");
     }
     return file_writer_commit(&out);
 }

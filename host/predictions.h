@@ -1,7 +1,8 @@
-// predictions: one JSON object per query, in the original's layout, for its metric scripts and for people.
-//   {"id", "query", "answers": [gold], "generation": answer, "logits": [C: log of the answer's probabilities],
+// predictions: one JSON object per query, in the original's layout, for its metric scripts and for
+// people.
+//   {"id", "query", "answers": [gold], "generation": answer, "logits": [C],
 //    "passages": [{"id", "text", "score", "prediction"}], "metadata": {"label", "correct"}}
-// UTF-8; what is not finite is null.
+// logits: log of the answer's probabilities. UTF-8; what is not finite is null.
 #ifndef JOMED_HOST_PREDICTIONS_H
 #define JOMED_HOST_PREDICTIONS_H
 

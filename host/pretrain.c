@@ -19,7 +19,8 @@ void pretrainer_free(Pretrainer *trainer) {
 }
 
 // The pass itself, over an arena with or without memory.
-static double pass(Pretrainer *trainer, Run *run, const float *pixels, const TextBatch *texts, int B) {
+static double pass(Pretrainer *trainer, Run *run, const float *pixels, const TextBatch *texts,
+                   int B) {
     Retriever *retriever = trainer->retriever;
     Device *dev = trainer->dev;
     const int S = retriever->config.image.image_size, E = retriever->config.image.E;
@@ -38,8 +39,8 @@ static double pass(Pretrainer *trainer, Run *run, const float *pixels, const Tex
     embed_images_fwd(run, &retriever->image, &image_state, a, device_pixels, B);
     embed_texts_fwd(run, &retriever->text, &text_state, b, texts);
     RUN(run, infonce_fwd, loss, scores, lse, a, b, scale->master, B, E);
-    RUN(run, infonce_bwd, da, db, trainer->learns_temperature ? scale->grad : NULL, scores, lse, a, b,
-        scale->master, B, E);
+    RUN(run, infonce_bwd, da, db, trainer->learns_temperature ? scale->grad : NULL, scores, lse, a,
+        b, scale->master, B, E);
     embed_texts_bwd(run, &retriever->text, &text_state, db);
     embed_images_bwd(run, &retriever->image, &image_state, da);
     float both[2] = {0};

@@ -19,7 +19,8 @@ Pretrainer pretrainer_new(Device *dev, Retriever *retriever, const Tokenizer *to
                           const OptimConfig *optim, double temperature, bool learns_temperature,
                           int max_tokens);
 void pretrainer_free(Pretrainer *trainer);
-// One step on B pairs. pixels: (B,3,S,S) f32 on the host. Returns the loss (mean of both directions).
+// One step on B pairs. pixels: (B,3,S,S) f32 on the host. Returns the loss (mean of both
+// directions).
 double pretrainer_step(Pretrainer *trainer, const float *pixels, const char *const *texts, int B,
                        double lr);
 

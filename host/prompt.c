@@ -9,8 +9,8 @@
 const char *const *prompt_specials(PromptForm form, int *count) {
     static const char *const qwen2vl[] = {"<|endoftext|>", "<|im_start|>", "<|im_end|>",
                                           "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"};
-    static const char *const pixtral[] = {"<s>", "</s>", "[INST]", "[/INST]", "[IMG]", "[IMG_BREAK]",
-                                          "[IMG_END]"};
+    static const char *const pixtral[] = {"<s>",   "</s>",        "[INST]",   "[/INST]",
+                                          "[IMG]", "[IMG_BREAK]", "[IMG_END]"};
     *count = form == PROMPT_PIXTRAL ? (int)(sizeof pixtral / sizeof *pixtral)
                                     : (int)(sizeof qwen2vl / sizeof *qwen2vl);
     return form == PROMPT_PIXTRAL ? pixtral : qwen2vl;
@@ -24,8 +24,8 @@ static int32_t special(const Tokenizer *tokenizer, const char *name) {
     return id;
 }
 
-PromptMaker prompt_maker_new(PromptForm form, const Tokenizer *tokenizer, const ReaderConfig *reader,
-                             int max_tokens) {
+PromptMaker prompt_maker_new(PromptForm form, const Tokenizer *tokenizer,
+                             const ReaderConfig *reader, int max_tokens) {
     PromptMaker maker = {.form = form, .tokenizer = tokenizer, .reader = reader,
                          .max_tokens = max_tokens, .image_break = -1, .image_end = -1,
                          .vision_start = -1, .vision_end = -1, .im_start = -1, .im_end = -1,
@@ -83,7 +83,8 @@ static void push_text(const PromptMaker *maker, Ids *ids, const char *text) {
 }
 
 static void push_image(const PromptMaker *maker, Ids *ids, const ReaderImage *image) {
-    if (maker->image_break >= 0) { // Pixtral: every row of patches ends in a break, the last in an end
+    if (maker->image_break >=
+        0) { // Pixtral: every row of patches ends in a break, the last in an end
         for (int row = 0; row < image->rows; row++) {
             for (int column = 0; column < image->columns; column++) {
                 push(ids, maker->image);
@@ -152,7 +153,8 @@ int prompt_add(PromptMaker *maker, ReaderBatch *batch, const PromptInput *input,
     push_tail(maker, &tail);
     const int around = ids.count + tail.count + answer_count, room = maker->max_tokens - around;
     if (room < 0) {
-        die(EXIT_CONFIG, "prompt.max_tokens: %d tokens do not hold images and question (%d); raise it",
+        die(EXIT_CONFIG,
+            "prompt.max_tokens: %d tokens do not hold images and question (%d); raise it",
             maker->max_tokens, around);
     }
     if (input->passage_image.rows > 0) {

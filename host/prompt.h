@@ -3,11 +3,12 @@
 //   [passage image] "background: {caption}\n\n" [query image] {question}        a passage at a time
 //   [query image] {question}                                                    closed book
 //
-// The forms differ in what stands around: `tiny` nothing (one blank between words), `qwen2vl` ChatML with
-// the default system text, `pixtral` <s>[INST]...[/INST]. An image is the tokens its family puts around and
-// between its features. Captions too long for max_tokens are cut at the end, and only they; cuts are
-// counted. Left out: several passages in one prompt, several turns. Sources: the chat templates published
-// with Qwen2-VL-7B-Instruct and pixtral-12b; the message order is that of JOMED's code.
+// The forms differ in what stands around: `tiny` nothing (one blank between words), `qwen2vl`
+// ChatML with the default system text, `pixtral` <s>[INST]...[/INST]. An image is the tokens its
+// family puts around and between its features. Captions too long for max_tokens are cut at the end,
+// and only they; cuts are counted. Left out: several passages in one prompt, several turns.
+// Sources: the chat templates published with Qwen2-VL-7B-Instruct and pixtral-12b; the message
+// order is that of JOMED's code.
 #ifndef JOMED_HOST_PROMPT_H
 #define JOMED_HOST_PROMPT_H
 
@@ -27,8 +28,8 @@ typedef struct {
     int cut_captions;     // prompts whose caption was cut
 } PromptMaker;
 // Dies with EXIT_BAD_DATA when the tokenizer lacks a special token of the form.
-PromptMaker prompt_maker_new(PromptForm form, const Tokenizer *tokenizer, const ReaderConfig *reader,
-                             int max_tokens);
+PromptMaker prompt_maker_new(PromptForm form, const Tokenizer *tokenizer,
+                             const ReaderConfig *reader, int max_tokens);
 // Special tokens a tiny tokenizer must have for a form; *count of them.
 const char *const *prompt_specials(PromptForm form, int *count);
 
@@ -38,10 +39,11 @@ typedef struct {
     const char *caption, *question;
 } PromptInput;
 
-// Appends the prompt to the batch; the row that predicts the first answer token is wanted. answer: ids
-// that follow the prompt (teacher forcing), of which all rows that predict one are wanted, or NULL.
-// Text is only text: a caption that spells a special token gives its bytes. Returns the number of wanted
-// rows. Dies with EXIT_CONFIG when max_tokens does not hold what stands around the caption.
+// Appends the prompt to the batch; the row that predicts the first answer token is wanted. answer:
+// ids that follow the prompt (teacher forcing), of which all rows that predict one are wanted, or
+// NULL. Text is only text: a caption that spells a special token gives its bytes. Returns the
+// number of wanted rows. Dies with EXIT_CONFIG when max_tokens does not hold what stands around the
+// caption.
 int prompt_add(PromptMaker *maker, ReaderBatch *batch, const PromptInput *input,
                const int32_t *answer, int answer_count);
 

@@ -18,7 +18,8 @@ Sampler *sampler_new(int n, uint64_t seed) { return new_sampler(n, seed, n); }
 
 // Groups items by class and drops empty classes.
 static Sampler *new_classes(const int *label, int n, int C, uint64_t seed, int is_cyclic) {
-    int *members = xmalloc((size_t)n, sizeof *members), *start = xcalloc((size_t)C + 1, sizeof *start);
+    int *members = xmalloc((size_t)n, sizeof *members),
+        *start = xcalloc((size_t)C + 1, sizeof *start);
     int used = 0, classes = 0, rarest = n;
     for (int c = 0; c < C; c++) {
         const int before = used;

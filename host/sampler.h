@@ -1,5 +1,5 @@
-// sampler: the one global order of samples. Position p of the stream of samples is a pure function of
-// (seed, p), so that a run resumes anywhere and rank r of W takes positions p with p mod W = r.
+// sampler: the one global order of samples. Position p of the stream of samples is a pure function
+// of (seed, p), so that a run resumes anywhere and rank r of W takes positions p with p mod W = r.
 #ifndef JOMED_HOST_SAMPLER_H
 #define JOMED_HOST_SAMPLER_H
 
@@ -19,12 +19,12 @@ typedef struct {
 
 // A fresh permutation of all n items every epoch.
 Sampler *sampler_new(int n, uint64_t seed);
-// Class-balanced: an epoch has n places, dealt to the classes in turn; a class runs through its own items
-// in a random order and starts over when it is used up, so that rare ones are repeated.
+// Class-balanced: an epoch has n places, dealt to the classes in turn; a class runs through its own
+// items in a random order and starts over when it is used up, so that rare ones are repeated.
 // label: (n) classes 0..C-1; classes without items are left out.
 Sampler *sampler_balanced_new(const int *label, int n, int C, uint64_t seed);
-// exact.min_class: classes in cyclic order, each item at most once an epoch, truncated to the size of the
-// rarest class; the order within a class is fresh every epoch.
+// exact.min_class: classes in cyclic order, each item at most once an epoch, truncated to the size
+// of the rarest class; the order within a class is fresh every epoch.
 Sampler *sampler_min_class_new(const int *label, int n, int C, uint64_t seed);
 void sampler_free(Sampler *sampler);
 int sampler_item(Sampler *sampler, int64_t position);

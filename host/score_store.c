@@ -121,7 +121,8 @@ static Error create_file(ScoreStore *store, const char *dir) {
         free(name);
         store->fd = open(store->path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND, 0666);
         if (store->fd < 0 && errno != EEXIST) {
-            return error_at(EXIT_NO_OUTPUT, ERROR_NOWHERE, "%.140s: %s", store->path, strerror(errno));
+            return error_at(EXIT_NO_OUTPUT, ERROR_NOWHERE, "%.140s: %s", store->path,
+                            strerror(errno));
         }
     }
     FileHeader header = {.version = 1, .C = (uint32_t)store->C};
@@ -208,7 +209,8 @@ Error score_store_put(ScoreStore *store, ScoreKey key, const float *raw, const f
     memcpy(record + size - sizeof hash, &hash, sizeof hash);
     Error error = error_none();
     if (remember(store, key, values) && store->fd >= 0) {
-        error = file_write_all(store->fd, record, size); // one write: a tear is at the end of the file
+        error = file_write_all(store->fd, record,
+                               size); // one write: a tear is at the end of the file
     }
     free(values);
     free(record);

@@ -1,13 +1,15 @@
-// score_store: what the frozen reader said of a (query, passage) pair, computed once, kept for ever.
+// score_store: what the frozen reader said of a (query, passage) pair, computed once, kept for
+// ever.
 //
-// A record holds, for each of C labels, the raw logit of its first token and the summed log-probability
-// of its tokens, and the reader's greedy first token. The key is a 128-bit hash of everything that could
-// change them: the reader (tensors with adapter, dtype), tokenizer, prompt form, label set, resize rule,
-// numerics version, and the pair itself (query image bytes, question, passage image bytes, caption).
+// A record holds, for each of C labels, the raw logit of its first token and the summed
+// log-probability of its tokens, and the reader's greedy first token. The key is a 128-bit hash of
+// everything that could change them: the reader (tensors with adapter, dtype), tokenizer, prompt
+// form, label set, resize rule, numerics version, and the pair itself (query image bytes, question,
+// passage image bytes, caption).
 //
-// Files: a directory of append-only files, one per writer; readers load all of them. A record carries a
-// checksum; a torn or damaged tail is cut off when loading, records before it stay. Two jobs may share
-// a directory: each sees what the others had written when it opened.
+// Files: a directory of append-only files, one per writer; readers load all of them. A record
+// carries a checksum; a torn or damaged tail is cut off when loading, records before it stay. Two
+// jobs may share a directory: each sees what the others had written when it opened.
 #ifndef JOMED_HOST_SCORE_STORE_H
 #define JOMED_HOST_SCORE_STORE_H
 

@@ -20,10 +20,12 @@ LabelSet label_set_new(const Tokenizer *tokenizer, const char *const *names, int
             char *text = xformat_new("%s%s", space_tokens ? " " : "", names[c]);
             const int32_t n = tokenizer_encode(tokenizer, text, strlen(text), NULL, 0);
             if (n < 1) {
-                die(EXIT_CONFIG, "classes: label %d ('%s') has no token; give it a name", c, names[c]);
+                die(EXIT_CONFIG, "classes: label %d ('%s') has no token; give it a name", c,
+                    names[c]);
             }
             if (pass) {
-                tokenizer_encode(tokenizer, text, strlen(text), labels.tokens + c * labels.max_tokens, n);
+                tokenizer_encode(tokenizer, text, strlen(text),
+                                 labels.tokens + c * labels.max_tokens, n);
             }
             labels.counts[c] = n;
             labels.max_tokens = n > labels.max_tokens ? n : labels.max_tokens;
@@ -35,7 +37,8 @@ LabelSet label_set_new(const Tokenizer *tokenizer, const char *const *names, int
             memset(labels.tokens, 0xff, count * sizeof(int32_t));
         }
     }
-    labels.hash = xxh64(labels.tokens, (size_t)C * labels.max_tokens * sizeof(int32_t), (uint64_t)C);
+    labels.hash = xxh64(labels.tokens, (size_t)C * labels.max_tokens * sizeof(int32_t),
+                        (uint64_t)C);
     return labels;
 }
 
@@ -52,12 +55,15 @@ ReaderImage reader_image_new(Device *dev, const ProcessorConfig *processor,
     error_die(name, processor_size(processor, image->width, image->height, &width, &height));
     const int unit = vision->P * vision->merge;
     if (width % unit != 0 || height % unit != 0) {
-        die(EXIT_CONFIG, "reader.processor: gives %dx%d pixels, but the reader wants multiples of %d; "
-            "name the processor of reader.preset", width, height, unit);
+        die(EXIT_CONFIG,
+            "reader.processor: gives %dx%d pixels, but the reader wants multiples of %d; "
+            "name the processor of reader.preset",
+            width, height, unit);
     }
     float *pixels = xmalloc((size_t)3 * width * height, sizeof *pixels);
     processor_run(processor, dev, image, pixels);
-    return (ReaderImage){.rows = height / vision->P, .columns = width / vision->P, .pixels = pixels};
+    return (ReaderImage){
+        .rows = height / vision->P, .columns = width / vision->P, .pixels = pixels};
 }
 
 ReaderImage reader_image_of_row(Device *dev, const ProcessorConfig *processor,
@@ -89,19 +95,21 @@ uint64_t tensors_hash(const TensorList *list) {
 
 // ---- scorer ----
 static uint64_t block_hash(const BlockConfig *b, uint64_t seed) {
-    const double words[] = {b->C, b->H, b->Hkv, b->D, b->F, b->norm, b->eps, b->is_post_norm,
-                            b->is_causal, b->has_alibi, b->has_rope, b->pairing, b->is_gated, b->act,
-                            b->lora.rank, b->lora.alpha};
+    const double words[] = {b->C,         b->H,         b->Hkv,       b->D,
+                            b->F,         b->norm,      b->eps,       b->is_post_norm,
+                            b->is_causal, b->has_alibi, b->has_rope,  b->pairing,
+                            b->is_gated,  b->act,       b->lora.rank, b->lora.alpha};
     return xxh64(words, sizeof words, seed);
 }
 
-// Hash of all that decides what a reader says: its tensors, and the numbers of its equations that no
-// tensor shows (alpha of the adapters, theta of the positions).
+// Hash of all that decides what a reader says: its tensors, and the numbers of its equations that
+// no tensor shows (alpha of the adapters, theta of the positions).
 static uint64_t reader_hash(const Reader *reader) {
     const ReaderConfig *r = &reader->config;
     const VisionConfig *v = &r->vision;
-    const double words[] = {r->family, r->V, r->theta, r->sections[0], r->sections[1], r->sections[2],
-                            r->image_id, r->is_tied, v->P, v->merge, v->frames, v->theta};
+    const double words[] = {r->family,      r->V,           r->theta,    r->sections[0],
+                            r->sections[1], r->sections[2], r->image_id, r->is_tied,
+                            v->P,           v->merge,       v->frames,   v->theta};
     uint64_t hash = xxh64(words, sizeof words, tensors_hash(&reader->tensors));
     hash = block_hash(&r->block, hash);
     return block_hash(&v->block, hash);
@@ -129,12 +137,11 @@ void scorer_free(Scorer *scorer) {
     reader_batch_free(&scorer->batch);
 }
 
-// What the picture of a row depends on: the bytes of its file, and what the policy makes of them. That
-// a picture is bad, and so a grey square, is known only once it was asked for.
+// What the picture of a row depends on: the bytes of its file, and the policy, which decides
+// whether they are a picture or a grey square.
 static uint64_t image_key(Dataset *ds, int row) {
-    const uint64_t hash = dataset_image_hash(ds, row);
     const ImagePolicy *policy = &ds->policy;
-    const uint64_t words[] = {ds->is_bad[row] ? 0 : hash, policy->refuse_warnings,
+    const uint64_t words[] = {dataset_image_hash(ds, row), policy->refuse_warnings,
                               (uint64_t)policy->limits.max_side, policy->limits.max_pixels,
                               (uint64_t)policy->limits.max_scans};
     return xxh64(words, sizeof words, 0);
@@ -182,7 +189,8 @@ static void pick(Picks *picks, int row, int32_t token) {
     picks->token[picks->count++] = token;
 }
 
-// Adds the prompts of a pair to the batch: one where all labels are single tokens, else one per label.
+// Adds the prompts of a pair to the batch: one where all labels are single tokens, else one per
+// label.
 static void add_pair(Scorer *scorer, Picks *picks, const PromptInput *input) {
     const LabelSet *labels = scorer->labels;
     if (labels->max_tokens == 1) {
@@ -214,14 +222,15 @@ static void run_batch(Scorer *scorer, const Picks *picks, float *raw, float *log
         Run planning = run_planning(&run, &plan), *now = pass ? &run : &planning;
         ReaderState state;
         void *logits = run_take(now, (size_t)R, (size_t)V);
-        float *device_raw = run_take_f32(now, (size_t)S), *device_log = run_take_f32(now, (size_t)S);
+        float *device_raw = run_take_f32(now, (size_t)S),
+              *device_log = run_take_f32(now, (size_t)S);
         float *lse = run_take_f32(now, (size_t)R);
         int32_t *device_greedy = (int32_t *)run_take_f32(now, (size_t)R);
         int32_t *row = run_take_ids(now, picks->row, (size_t)S);
         int32_t *token = run_take_ids(now, picks->token, (size_t)S);
         reader_fwd(now, reader, &state, logits, &scorer->batch);
-        RUN(now, label_logprob, device_raw, device_log, device_greedy, lse, logits, row, token, S, R,
-            V);
+        RUN(now, label_logprob, device_raw, device_log, device_greedy, lse, logits, row, token, S,
+            R, V);
         if (!pass) {
             arena_reserve(&scorer->arena, scorer->dev, "scoring", plan.peak);
         } else {
@@ -235,7 +244,8 @@ static void run_batch(Scorer *scorer, const Picks *picks, float *raw, float *log
 
 static ScoreKey pair_key(const Scorer *scorer, Dataset *queries, Dataset *corpus, Pair pair) {
     const Record *query = &queries->records[pair.query];
-    const uint64_t q = xxh64(query->question, strlen(query->question), image_key(queries, pair.query));
+    const uint64_t q = xxh64(query->question, strlen(query->question),
+                             image_key(queries, pair.query));
     uint64_t p = 0; // closed book
     if (pair.passage >= 0) {
         const Record *passage = &corpus->records[pair.passage];
@@ -257,8 +267,10 @@ typedef struct {
 
 static void pass_init(Pass *pass, const Scorer *scorer) {
     const size_t most = (size_t)scorer->pairs_per_pass, values = most * scorer->labels->C;
-    *pass = (Pass){.pairs = xmalloc(most, sizeof *pass->pairs), .keys = xmalloc(most, sizeof *pass->keys),
-                   .raw = xmalloc(values, sizeof(float)), .logprob = xmalloc(values, sizeof(float))};
+    *pass = (Pass){.pairs = xmalloc(most, sizeof *pass->pairs),
+                   .keys = xmalloc(most, sizeof *pass->keys),
+                   .raw = xmalloc(values, sizeof(float)),
+                   .logprob = xmalloc(values, sizeof(float))};
 }
 
 static void pass_free(Pass *pass) {
@@ -325,7 +337,6 @@ static void run_pass(Scorer *scorer, Pass *pass, float *raw, float *logprob, Dat
             input.passage_image = image_features(scorer, corpus, pair.passage, 2 * i + 2);
             input.caption = corpus->records[pair.passage].text;
         }
-        pass->keys[i] = pair_key(scorer, queries, corpus, pair); // a picture may have proved bad
         first_row[i] = scorer->batch.R;
         add_pair(scorer, &picks, &input);
     }

@@ -1,8 +1,9 @@
 // scorer: what a frozen reader thinks of labels, for (query, passage) pairs, never computed twice.
 //
-// One prefill per pair; only the row before the answer reaches the LM head. A label of several tokens is
-// teacher-forced, one prompt per label. Pairs known to the score store cost nothing; vision features come
-// from the feature cache. Everything is batch-invariant, so that neither changes a bit.
+// One prefill per pair; only the row before the answer reaches the LM head. A label of several
+// tokens is teacher-forced, one prompt per label. Pairs known to the score store cost nothing;
+// vision features come from the feature cache. Everything is batch-invariant, so that neither
+// changes a bit.
 #ifndef JOMED_HOST_SCORER_H
 #define JOMED_HOST_SCORER_H
 
@@ -20,7 +21,8 @@ typedef struct {
     uint64_t hash;
 } LabelSet;
 // space_tokens: exact.space_tokens, " No" instead of "No".
-LabelSet label_set_new(const Tokenizer *tokenizer, const char *const *names, int C, bool space_tokens);
+LabelSet label_set_new(const Tokenizer *tokenizer, const char *const *names, int C,
+                       bool space_tokens);
 void label_set_free(LabelSet *labels);
 
 typedef struct {
@@ -50,8 +52,8 @@ typedef struct {
 void scorer_scores(Scorer *scorer, float *raw, float *logprob, Dataset *queries, Dataset *corpus,
                    const Pair *pairs, int n);
 
-// The image as the reader's vision tower wants it: pixels (3,h,w) to be freed by the caller. name: the
-// file in messages. Dies with EXIT_CONFIG when the processor does not fit the tower.
+// The image as the reader's vision tower wants it: pixels (3,h,w) to be freed by the caller. name:
+// the file in messages. Dies with EXIT_CONFIG when the processor does not fit the tower.
 ReaderImage reader_image_new(Device *dev, const ProcessorConfig *processor,
                              const VisionConfig *vision, const Image *image, const char *name);
 // The same for a row of a data set; dies with EXIT_BAD_DATA at a bad image that may not be blank.

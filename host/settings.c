@@ -8,20 +8,27 @@ RetrieverTrainConfig retriever_settings(const Config *config, IndexSide side) {
         [KEY_LOSS_LEGACY1] = MARGINAL_LEGACY_I,  [KEY_LOSS_LEGACY2] = MARGINAL_LEGACY_II,
         [KEY_LOSS_LEGACY3] = MARGINAL_LEGACY_III};
     if (config->retriever.loss == KEY_LOSS_EMDR2) {
-        die(EXIT_CONFIG, "retriever.loss: emdr2 needs token log-likelihoods of free answers, which a "
+        die(EXIT_CONFIG,
+            "retriever.loss: emdr2 needs token log-likelihoods of free answers, which a "
             "closed label set does not have; use marginal");
     }
-    return (RetrieverTrainConfig){
-        .side = side, .K = config->retriever.k, .batch = config->retriever.batch,
-        .refresh = config->retriever.refresh, .steps = config->retriever.steps,
-        .share = (float)config->retriever.share,
-        .marginal = {.mode = modes[config->retriever.loss], .Ts = (float)config->retriever.temperature,
-                     .Tg = (float)config->retriever.evidence_temperature, .F = 0.5f,
-                     .is_prior_t1 = config->exact.prior_t1, .is_element_mean = config->exact.kl_mean},
-        .is_double_softmax = config->exact.double_softmax,
-        .is_recompute_fp32 = config->exact.recompute_fp32,
-        .is_stale_search_head = config->exact.stale_search_head && side == INDEX_IMAGE,
-        .seed = (uint64_t)config->seed};
+    return (RetrieverTrainConfig){.side = side,
+                                  .K = config->retriever.k,
+                                  .batch = config->retriever.batch,
+                                  .refresh = config->retriever.refresh,
+                                  .steps = config->retriever.steps,
+                                  .share = (float)config->retriever.share,
+                                  .marginal = {.mode = modes[config->retriever.loss],
+                                               .Ts = (float)config->retriever.temperature,
+                                               .Tg = (float)config->retriever.evidence_temperature,
+                                               .F = 0.5f,
+                                               .is_prior_t1 = config->exact.prior_t1,
+                                               .is_element_mean = config->exact.kl_mean},
+                                  .is_double_softmax = config->exact.double_softmax,
+                                  .is_recompute_fp32 = config->exact.recompute_fp32,
+                                  .is_stale_search_head = config->exact.stale_search_head &&
+                                                          side == INDEX_IMAGE,
+                                  .seed = (uint64_t)config->seed};
 }
 
 OptimConfig retriever_optim(const Config *config) {

@@ -1,4 +1,5 @@
-// settings: from the keys of the configuration to the settings of a stage, for verbs and demo alike.
+// settings: from the keys of the configuration to the settings of a stage, for verbs and demo
+// alike.
 #ifndef JOMED_HOST_SETTINGS_H
 #define JOMED_HOST_SETTINGS_H
 
@@ -7,7 +8,8 @@
 #include "optim.h"
 #include "train_retriever.h"
 
-// Of the query head of one side. Dies with EXIT_CONFIG for a loss that a closed label set does not have.
+// Of the query head of one side. Dies with EXIT_CONFIG for a loss that a closed label set does not
+// have.
 RetrieverTrainConfig retriever_settings(const Config *config, IndexSide side);
 OptimConfig retriever_optim(const Config *config);
 OptimConfig reader_optim(const Config *config);

@@ -5,11 +5,14 @@
 
 #define MOST_BAD_STEPS 3
 
-Stage stage_begin(const Config *config, RunLog *run, const char *name, uint64_t context, Optim *optim,
-                  TensorList *const *lists, int list_count, int64_t steps) {
+Stage stage_begin(const Config *config, RunLog *run, const char *name, uint64_t context,
+                  Optim *optim, TensorList *const *lists, int list_count, int64_t steps) {
     Stage stage = {.config = config, .run = run, .steps = steps};
-    stage.state = (CheckpointState){.stage = name, .seed = (uint64_t)config->seed, .context = context,
-                                    .optim = optim, .list_count = list_count,
+    stage.state = (CheckpointState){.stage = name,
+                                    .seed = (uint64_t)config->seed,
+                                    .context = context,
+                                    .optim = optim,
+                                    .list_count = list_count,
                                     .lists = (const TensorList *const *)lists};
     if (run->is_resumed) {
         error_die(run->dir, checkpoint_load(&stage.first, run->dir, &stage.state, optim, lists));
@@ -32,12 +35,14 @@ static void save(Stage *stage, int64_t done) {
         return;
     }
     stage->state.step = done;
-    const Error error = checkpoint_save(stage->run->dir, &stage->state, stage->config->checkpoint.keep);
+    const Error error = checkpoint_save(stage->run->dir, &stage->state,
+                                        stage->config->checkpoint.keep);
     stage->is_unsaved = error.code != EXIT_OK;
     if (!error.code) {
         stage->saved = done;
     } else if (stage->config->checkpoint.on_error == KEY_ON_ERROR_WARN) {
-        LOG(WARN, "%s: checkpoint of step %lld not saved: %s", stage->run->dir, (long long)done, error.text);
+        LOG(WARN, "%s: checkpoint of step %lld not saved: %s", stage->run->dir, (long long)done,
+            error.text);
     } else {
         error_die(stage->run->dir, error);
     }
@@ -49,9 +54,10 @@ void stage_step(Stage *stage, int64_t step, double loss, double lr, double epoch
     runlog_step(stage->run, done, loss, lr, epoch, extra, extra_count);
     stage->bad_steps = isfinite(loss) && !stage->state.optim->skipped ? 0 : stage->bad_steps + 1;
     if (stage->bad_steps >= MOST_BAD_STEPS) {
-        die(EXIT_DIVERGED, "%s: loss or gradient was not finite %d steps in a row, at step %lld; the last "
-            "checkpoint is of step %lld; lower the learning rate and resume", stage->run->dir,
-            MOST_BAD_STEPS, (long long)done, (long long)stage->saved);
+        die(EXIT_DIVERGED,
+            "%s: loss or gradient was not finite %d steps in a row, at step %lld; the last "
+            "checkpoint is of step %lld; lower the learning rate and resume",
+            stage->run->dir, MOST_BAD_STEPS, (long long)done, (long long)stage->saved);
     }
     stage->request = runlog_poll(stage->run);
     const bool is_time = done % stage->config->checkpoint.every == 0 && done < stage->steps;
@@ -73,6 +79,7 @@ int stage_end(Stage *stage) {
         return runlog_close(stage->run, RUN_END_FAILED, EXIT_IO,
                             "asked to stop, but the checkpoint failed");
     }
-    return runlog_close(stage->run, stage->request == RUN_PREEMPTED ? RUN_END_PREEMPTED : RUN_END_STOPPED,
+    return runlog_close(stage->run,
+                        stage->request == RUN_PREEMPTED ? RUN_END_PREEMPTED : RUN_END_STOPPED,
                         EXIT_OK, "asked to stop");
 }

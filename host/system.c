@@ -22,7 +22,8 @@ static Dataset *empty_set(const Config *config) {
     return ds;
 }
 
-// The rows of one split as a set of their own. Queries without a class have no place in a closed task.
+// The rows of one split as a set of their own. Queries without a class have no place in a closed
+// task.
 static Dataset *take_split(const Config *config, const Dataset *all, Split split, int *left_out) {
     Dataset *ds = empty_set(config);
     for (int i = 0; i < all->n; i++) {
@@ -51,7 +52,8 @@ static void read_data(System *system) {
             config->data.corpus[0] ? "task" : "corpus");
     }
     if (config->classes.count < 2) {
-        die(EXIT_CONFIG, "classes: %d classes; list the answers of the task, such as classes=[no, yes]",
+        die(EXIT_CONFIG,
+            "classes: %d classes; list the answers of the task, such as classes=[no, yes]",
             config->classes.count);
     }
     system->corpus = empty_set(config);
@@ -79,7 +81,8 @@ static void read_data(System *system) {
     for (int i = 0; i <= SPLIT_COUNT; i++) {
         dataset_hash_images(sets[i]);
         words[i] = dataset_hash(sets[i]);
-        for (int row = 0; row < sets[i]->n; row++) { // the bytes of the pictures count, not only names
+        for (int row = 0; row < sets[i]->n;
+             row++) { // the bytes of the pictures count, not only names
             words[i] = xxh64(&sets[i]->records[row].image_hash, sizeof(uint64_t), words[i]);
         }
     }
@@ -149,7 +152,8 @@ void system_open_retriever(System *system, bool is_trainable) {
     if (strcmp(config->retriever.preset, "tiny") == 0) {
         preset.text.V = system->tokenizer->vocab;
     }
-    system->retriever = retriever_new(system->dev, (DType)config->retriever.dtype, &preset, is_trainable);
+    system->retriever = retriever_new(system->dev, (DType)config->retriever.dtype, &preset,
+                                      is_trainable);
     load_or_draw(&system->retriever->tensors, config->retriever.weights, (uint64_t)config->seed,
                  "retriever");
 }
@@ -176,10 +180,12 @@ void system_open_reader(System *system, ReaderUse use) {
     }
     system->reader = reader_new(system->dev, (DType)config->reader.dtype, &preset,
                                 use == READER_TRAINS_ALL);
-    load_or_draw(&system->reader->tensors, config->reader.weights, (uint64_t)config->seed, "reader");
+    load_or_draw(&system->reader->tensors, config->reader.weights, (uint64_t)config->seed,
+                 "reader");
     if (config->reader.adapter[0]) {
-        error_die(config->reader.adapter, weights_load(&system->reader->tensors, config->reader.adapter,
-                                                       "base_model.model.", true));
+        error_die(config->reader.adapter,
+                  weights_load(&system->reader->tensors, config->reader.adapter,
+                               "base_model.model.", true));
     }
     system->prompts = prompt_maker_new(PROMPT_TINY, system->tokenizer, &system->reader->config,
                                        config->prompt.max_tokens);
@@ -192,7 +198,8 @@ void system_open_heads(System *system) {
         if (paths[side][0]) {
             system->heads[side] = head_new(system->dev, (DType)system->config->retriever.dtype,
                                            &system->retriever->config.image, false);
-            error_die(paths[side], weights_load(&system->heads[side]->tensors, paths[side], "", false));
+            error_die(paths[side],
+                      weights_load(&system->heads[side]->tensors, paths[side], "", false));
         }
     }
 }
@@ -234,7 +241,8 @@ static void add_loss_labels(System *system, int count) {
         names[c] = c < classes->count ? classes->items[c] : "5";
     }
     label_set_free(&system->labels);
-    system->labels = label_set_new(system->tokenizer, names, count, system->config->exact.space_tokens);
+    system->labels = label_set_new(system->tokenizer, names, count,
+                                   system->config->exact.space_tokens);
     free(names);
 }
 
@@ -246,10 +254,11 @@ void system_open_scorer(System *system, const char *run_dir, bool is_loss) {
     }
     char *dir = config->score_store.dir[0] ? xstrdup(config->score_store.dir)
                                            : file_join_new(run_dir, "scores");
-    error_die(dir, score_store_open(&system->store, dir, system->labels.C, config->score_store.enable));
+    error_die(dir,
+              score_store_open(&system->store, dir, system->labels.C, config->score_store.enable));
     free(dir);
-    system->scorer = scorer_new(system->dev, system->reader, &system->prompts, &system->reader_processor,
-                                &system->labels, system->store);
+    system->scorer = scorer_new(system->dev, system->reader, &system->prompts,
+                                &system->reader_processor, &system->labels, system->store);
 }
 
 void system_close(System *system) {
@@ -293,8 +302,8 @@ float *system_queries_new(System *system, Dataset *queries, const float *fixed, 
     memcpy(out, fixed, (size_t)n * E * sizeof *out);
     Head *head = system->heads[side];
     if (head) {
-        encode_images(out, system->dev, head->tensors.t, &head->tower, &system->tower_processor, queries,
-                      NULL, n);
+        encode_images(out, system->dev, head->tensors.t, &head->tower, &system->tower_processor,
+                      queries, NULL, n);
         mix_queries(out, out, fixed, (float)system->config->retriever.share, n, E);
     }
     return out;

@@ -1,5 +1,5 @@
-// system: the parts of a run, put together from its configuration: data, towers, reader, index, scorer.
-// Each part is opened by name; what was opened is closed by system_close.
+// system: the parts of a run, put together from its configuration: data, towers, reader, index,
+// scorer. Each part is opened by name; what was opened is closed by system_close.
 #ifndef JOMED_HOST_SYSTEM_H
 #define JOMED_HOST_SYSTEM_H
 
@@ -15,7 +15,8 @@ typedef struct {
     Tokenizer *tokenizer;
     ProcessorConfig tower_processor, reader_processor;
     Dataset *corpus, *split[SPLIT_COUNT]; // passages; queries by split
-    uint64_t corpus_hash, data_hash;     // of the corpus, and of corpus and queries; pictures' bytes too
+    uint64_t corpus_hash,
+        data_hash; // of the corpus, and of corpus and queries; pictures' bytes too
     LabelSet labels;
     Retriever *retriever;
     Reader *reader;
@@ -35,7 +36,8 @@ void system_open_retriever(System *system, bool is_trainable);
 // Reader from reader.weights and reader.adapter, or drawn from the seed.
 typedef enum { READER_FROZEN, READER_TRAINS_ADAPTER, READER_TRAINS_ALL } ReaderUse;
 void system_open_reader(System *system, ReaderUse use);
-// Hash of all that an index row depends on beside the corpus: towers, processor, tokenizer, max_tokens.
+// Hash of all that an index row depends on beside the corpus: towers, processor, tokenizer,
+// max_tokens.
 uint64_t system_encoder_hash(const System *system);
 // index.dir, checked against the corpus (the bytes of its pictures too) and system_encoder_hash.
 void system_open_index(System *system);

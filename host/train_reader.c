@@ -49,7 +49,8 @@ static double pass(ReaderTrainer *trainer, Run *run, const int32_t *targets) {
     return sum / R;
 }
 
-double reader_trainer_step(ReaderTrainer *trainer, const ReaderExample *examples, int B, double lr) {
+double reader_trainer_step(ReaderTrainer *trainer, const ReaderExample *examples, int B,
+                           double lr) {
     int32_t *targets = NULL;
     int count = 0;
     reader_batch_clear(&trainer->batch);
@@ -83,8 +84,8 @@ static ReaderExample example_of(const ReaderTrainer *trainer, const ReaderTask *
     const int q = record / task->P;
     const Record *query = &task->queries->records[q];
     const LabelSet *labels = task->labels;
-    CHECK(query->label >= 0 && query->label < labels->C, "query %d has label %d of %d", q, query->label,
-          labels->C);
+    CHECK(query->label >= 0 && query->label < labels->C, "query %d has label %d of %d", q,
+          query->label, labels->C);
     ReaderExample example = {.prompt = {.caption = "", .question = query->question},
                              .answer = labels->tokens + query->label * labels->max_tokens,
                              .answer_count = labels->counts[query->label]};
@@ -104,12 +105,14 @@ void reader_example_free(ReaderExample *example) {
     free((void *)example->prompt.query_image.pixels);
 }
 
-double reader_task_step(ReaderTrainer *trainer, const ReaderTask *task, int64_t step, int B, double lr) {
+double reader_task_step(ReaderTrainer *trainer, const ReaderTask *task, int64_t step, int B,
+                        double lr) {
     ReaderExample *examples = xmalloc((size_t)B, sizeof *examples);
     for (int i = 0; i < B; i++) {
         Rng rng = rng_new(task->seed, RNG_TRAIN, (uint32_t)step, (uint32_t)i);
         const bool is_closed = rng_uniform(&rng) < task->closed_book_share;
-        examples[i] = example_of(trainer, task, sampler_item(task->sampler, step * B + i), is_closed);
+        examples[i] = example_of(trainer, task, sampler_item(task->sampler, step * B + i),
+                                 is_closed);
     }
     const double loss = reader_trainer_step(trainer, examples, B, lr);
     for (int i = 0; i < B; i++) {

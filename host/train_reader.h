@@ -1,5 +1,5 @@
-// train_reader: the reader learns to answer, one passage per prompt: cross-entropy of the answer tokens.
-// What is trained (LoRA adapters, or all weights) is what the reader was built with.
+// train_reader: the reader learns to answer, one passage per prompt: cross-entropy of the answer
+// tokens. What is trained (LoRA adapters, or all weights) is what the reader was built with.
 #ifndef JOMED_HOST_TRAIN_READER_H
 #define JOMED_HOST_TRAIN_READER_H
 
@@ -8,7 +8,7 @@
 #include "scorer.h"
 
 typedef struct {
-    PromptInput prompt;    // pixels on the host, not cached features: the vision tower may be learning
+    PromptInput prompt; // pixels on the host, not cached features: the vision tower may be learning
     const int32_t *answer; // token ids
     int answer_count;
 } ReaderExample;
@@ -41,6 +41,7 @@ typedef struct {
     Sampler *sampler;         // over queries * P records
 } ReaderTask;
 // Step number `step` (0-based) on the next B records.
-double reader_task_step(ReaderTrainer *trainer, const ReaderTask *task, int64_t step, int B, double lr);
+double reader_task_step(ReaderTrainer *trainer, const ReaderTask *task, int64_t step, int B,
+                        double lr);
 
 #endif

@@ -14,10 +14,14 @@ void mix_queries(float *out, const float *h, const float *f, float share, int n,
 }
 
 static RetrieverWork work_new(const RetrieverTrainConfig *config, const Head *live, int E) {
-    const size_t B = (size_t)config->batch, pairs = B * config->K, S = live->tower.config.image_size;
-    RetrieverWork work = {.rows = xmalloc(pairs * E, sizeof(float)), .g = xmalloc(3 * pairs, sizeof(float)),
-                          .loss = xmalloc(2 * B, sizeof(float)), .predicted = xmalloc(pairs, sizeof(int32_t)),
-                          .h = xmalloc(2 * B * E, sizeof(float)), .q = xmalloc((size_t)E, sizeof(float)),
+    const size_t B = (size_t)config->batch, pairs = B * config->K,
+                 S = live->tower.config.image_size;
+    RetrieverWork work = {.rows = xmalloc(pairs * E, sizeof(float)),
+                          .g = xmalloc(3 * pairs, sizeof(float)),
+                          .loss = xmalloc(2 * B, sizeof(float)),
+                          .predicted = xmalloc(pairs, sizeof(int32_t)),
+                          .h = xmalloc(2 * B * E, sizeof(float)),
+                          .q = xmalloc((size_t)E, sizeof(float)),
                           .pixels = xmalloc(B * 3 * S * S, sizeof(float)),
                           .narrow = xmalloc(B * E, dtype_size(live->tensors.t))};
     work.s = work.g + pairs;
@@ -40,11 +44,14 @@ RetrieverTrainer retriever_trainer_new(Device *dev, const RetrieverTrainConfig *
                                        const ProcessorConfig *processor, Dataset *queries,
                                        Dataset *corpus, Scorer *scorer, Sampler *sampler,
                                        const float *fixed) {
-    const int E = index->dim, most = config->refresh < config->steps ? config->refresh : config->steps;
-    const size_t places = (size_t)most * config->batch; // queries of a block, (steps until a refresh)
+    const int E = index->dim,
+              most = config->refresh < config->steps ? config->refresh : config->steps;
+    const size_t places = (size_t)most *
+                          config->batch; // queries of a block, (steps until a refresh)
     if (places * config->K > INT32_MAX) {
-        die(EXIT_CONFIG, "retriever.refresh: %zu queries of %d passages between two refreshes; lower it",
-            places, config->K);
+        die(EXIT_CONFIG,
+            "retriever.refresh: %zu queries of %d passages between two refreshes; lower it", places,
+            config->K);
     }
     RetrieverTrainer trainer = {.config = *config, .dev = dev, .live = live, .search = search,
                                 .index = index, .rows_f32 = rows_f32, .processor = processor,
@@ -83,18 +90,21 @@ void retriever_trainer_free(RetrieverTrainer *trainer) {
 }
 
 // ---- candidates ----
-// Refreshes the search head and searches the queries of the steps until the next refresh in one sweep.
+// Refreshes the search head and searches the queries of the steps until the next refresh in one
+// sweep.
 static void start_block(RetrieverTrainer *trainer) {
     const RetrieverTrainConfig *config = &trainer->config;
     const int E = trainer->index->dim, K = config->K;
     const int start = trainer->step / config->refresh * config->refresh;
-    const int steps = config->steps - start < config->refresh ? config->steps - start : config->refresh;
+    const int steps = config->steps - start < config->refresh ? config->steps - start
+                                                              : config->refresh;
     const int n = steps * config->batch;
     if (trainer->step == start && !(config->is_stale_search_head && start == 0)) {
         tensors_copy(&trainer->search->tensors, &trainer->live->tensors);
     }
     for (int i = 0; i < n; i++) {
-        trainer->block_queries[i] = sampler_item(trainer->sampler, (int64_t)start * config->batch + i);
+        trainer->block_queries[i] = sampler_item(trainer->sampler,
+                                                 (int64_t)start * config->batch + i);
     }
     float *q = xmalloc((size_t)n * E, sizeof *q), *f = xmalloc((size_t)n * E, sizeof *f);
     float *scores = xmalloc((size_t)n * K, sizeof *scores);
@@ -110,8 +120,10 @@ static void start_block(RetrieverTrainer *trainer) {
     index_search(trainer->index, config->side, scores, trainer->candidates, q, group, n, K);
     for (int i = 0; i < n * K; i++) {
         if (trainer->candidates[i] < 0) {
-            die(EXIT_BAD_DATA, "index: a query has fewer than retriever.k=%d passages outside its own "
-                "group; lower retriever.k", K);
+            die(EXIT_BAD_DATA,
+                "index: a query has fewer than retriever.k=%d passages outside its own "
+                "group; lower retriever.k",
+                K);
         }
     }
     trainer->block_start = start;
@@ -146,7 +158,8 @@ static void gold_scores(RetrieverTrainer *trainer, float *g, int32_t *predicted,
     const RetrieverTrainConfig *config = &trainer->config;
     const int B = config->batch, K = config->K, C = trainer->scorer->labels->C;
     Pair *pairs = xmalloc((size_t)B * K, sizeof *pairs);
-    float *raw = xmalloc((size_t)B * K * C, sizeof *raw), *logprob = xmalloc((size_t)B * K * C, sizeof *raw);
+    float *raw = xmalloc((size_t)B * K * C, sizeof *raw),
+          *logprob = xmalloc((size_t)B * K * C, sizeof *raw);
     for (int b = 0; b < B; b++) {
         for (int k = 0; k < K; k++) {
             pairs[b * K + k] = (Pair){queries[b], candidates[b * K + k]};
@@ -159,8 +172,9 @@ static void gold_scores(RetrieverTrainer *trainer, float *g, int32_t *predicted,
         CHECK(label >= 0 && label < C, "query %d has label %d of %d", queries[b], label, C);
         for (int k = 0; k < K; k++) {
             const int i = b * K + k;
-            g[i] = (float)(config->is_double_softmax ? evidence_double_softmax(raw + (size_t)i * C, C, label)
-                                                     : evidence_label(logprob + (size_t)i * C, C, label));
+            g[i] = (float)(config->is_double_softmax
+                               ? evidence_double_softmax(raw + (size_t)i * C, C, label)
+                               : evidence_label(logprob + (size_t)i * C, C, label));
             int best = 0;
             for (int c = 1; c < C; c++) {
                 best = logprob[(size_t)i * C + c] > logprob[(size_t)i * C + best] ? c : best;
@@ -241,7 +255,8 @@ static void marginal_pass(RetrieverTrainer *trainer, Run *run, RetrieverWork *wo
     }
 }
 
-// One pass of the live head: forward, the host's part, backward. Over an arena with or without memory.
+// One pass of the live head: forward, the host's part, backward. Over an arena with or without
+// memory.
 static void head_pass(RetrieverTrainer *trainer, Run *run) {
     Device *dev = trainer->dev;
     Head *live = trainer->live;
@@ -284,7 +299,8 @@ RetrieverStep retriever_trainer_step(RetrieverTrainer *trainer, double lr) {
     const ScoreStore *store = trainer->scorer->store;
     const uint64_t hits = store->hits, misses = store->misses;
     gold_scores(trainer, work->g, work->predicted, work->queries, work->candidates);
-    prepare_images(work->pixels, trainer->dev, trainer->processor, S, trainer->queries, work->queries, B);
+    prepare_images(work->pixels, trainer->dev, trainer->processor, S, trainer->queries,
+                   work->queries, B);
     Run run = run_new(trainer->dev, trainer->live->tensors.t, &trainer->arena, true);
     Arena plan = arena_plan();
     Run planning = run_planning(&run, &plan);

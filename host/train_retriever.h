@@ -4,8 +4,8 @@
 //   s_d = q~ . e_d                 over the K passages the search head finds
 //   dL/dh = a sum_d dL/ds_d e_d    dL/ds from op marginal, the reader's evidence as gold scores
 //
-// The search head is a copy of the live head, refreshed every `refresh` steps; the queries of the steps up
-// to the next refresh are searched in one sweep. Source: JOMED (arXiv 2508.17394).
+// The search head is a copy of the live head, refreshed every `refresh` steps; the queries of the
+// steps up to the next refresh are searched in one sweep. Source: JOMED (arXiv 2508.17394).
 #ifndef JOMED_HOST_TRAIN_RETRIEVER_H
 #define JOMED_HOST_TRAIN_RETRIEVER_H
 

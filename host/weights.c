@@ -8,7 +8,9 @@
 #define MOST_LISTED 20 // differences that are worth a line each
 
 // Rows and row length of a tensor seen as a matrix of its first dimension.
-static size_t row_count(const Tensor *tensor) { return tensor->rank ? (size_t)tensor->shape[0] : 1; }
+static size_t row_count(const Tensor *tensor) {
+    return tensor->rank ? (size_t)tensor->shape[0] : 1;
+}
 
 // Does the file's tensor have the shape of the whole one that ours is a slice of?
 static bool shape_fits(const Tensor *tensor, const SafeTensor *stored) {
@@ -43,7 +45,8 @@ static void note(Differences *differences, const char *what, const char *name, c
 // Copies ours out of the stored tensor.
 static void load_tensor(TensorList *list, Tensor *tensor, const SafeTensor *stored, DType from) {
     const size_t row_bytes = tensor->count / row_count(tensor) * dtype_size(from);
-    const size_t first = (size_t)tensor->file_row * row_bytes, bytes = row_count(tensor) * row_bytes;
+    const size_t first = (size_t)tensor->file_row * row_bytes,
+                 bytes = row_count(tensor) * row_bytes;
     void *aligned = xmalloc(bytes, 1);
     memcpy(aligned, (const char *)stored->data + first, bytes);
     tensor_write(list, tensor, from, aligned);
@@ -116,7 +119,8 @@ Error weights_save(const TensorList *list, const char *path, const char *prefix,
             w++;
         }
         const size_t row = tensor->count / row_count(tensor);
-        const size_t rows = tensor->rank && tensor->file_rows ? (size_t)tensor->file_rows : row_count(tensor);
+        const size_t rows = tensor->rank && tensor->file_rows ? (size_t)tensor->file_rows
+                                                              : row_count(tensor);
         if (w == count) {
             wholes[count].first = tensor;
             wholes[count++].values = xcalloc(rows * row, sizeof(float));
@@ -130,7 +134,8 @@ Error weights_save(const TensorList *list, const char *path, const char *prefix,
         snprintf(whole->name, sizeof whole->name, "%s%s", prefix, tensor->file);
         out[w] = (SafeTensor){.name = whole->name, .type = safe_type_of(t), .rank = tensor->rank};
         for (int i = 0; i < tensor->rank; i++) {
-            out[w].shape[i] = (size_t)(i == 0 && tensor->file_rows ? tensor->file_rows : tensor->shape[i]);
+            out[w].shape[i] = (size_t)(i == 0 && tensor->file_rows ? tensor->file_rows
+                                                                   : tensor->shape[i]);
         }
         out[w].data = whole->values;
         if (t != DT_F32) {

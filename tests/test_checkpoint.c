@@ -77,14 +77,23 @@ static void state_of(const Fixture *f, float out[2 * COUNT + MATRIX]) {
 }
 
 static Error save(Fixture *f, const char *dir, int64_t step, int keep) {
-    const CheckpointState state = {.stage = "stage", .step = step, .seed = 7, .context = 9, .optim = &f->optim,
-                                   .lists = (const TensorList *const *)f->lists, .list_count = 1};
+    const CheckpointState state = {.stage = "stage",
+                                   .step = step,
+                                   .seed = 7,
+                                   .context = 9,
+                                   .optim = &f->optim,
+                                   .lists = (const TensorList *const *)f->lists,
+                                   .list_count = 1};
     return checkpoint_save(dir, &state, keep);
 }
 
 static Error load(Fixture *f, const char *dir, int64_t *step, uint64_t seed, uint64_t context) {
-    const CheckpointState state = {.stage = "stage", .seed = seed, .context = context, .optim = &f->optim,
-                                   .lists = (const TensorList *const *)f->lists, .list_count = 1};
+    const CheckpointState state = {.stage = "stage",
+                                   .seed = seed,
+                                   .context = context,
+                                   .optim = &f->optim,
+                                   .lists = (const TensorList *const *)f->lists,
+                                   .list_count = 1};
     return checkpoint_load(step, dir, &state, &f->optim, f->lists);
 }
 
@@ -102,7 +111,8 @@ TEST(checkpoint_resume) {
         train(whole, 0, 3);
         error_die(dir, save(whole, dir, 3, 2));
         const Error error = load(resumed, dir, &step, 7, 9);
-        EXPECT(error.code == 0 && step == 3 && resumed->optim.step == 3, "step %d: %s", (int)step, error.text);
+        EXPECT(error.code == 0 && step == 3 && resumed->optim.step == 3, "step %d: %s", (int)step,
+               error.text);
         state_of(whole, want);
         state_of(resumed, got);
         EXPECT(memcmp(got, want, sizeof got) == 0, "the state differs");
@@ -110,7 +120,8 @@ TEST(checkpoint_resume) {
         train(resumed, 3, 4);
         state_of(whole, want);
         state_of(resumed, got);
-        EXPECT(memcmp(got, want, sizeof got) == 0, "the state differs after further steps: moments");
+        EXPECT(memcmp(got, want, sizeof got) == 0,
+               "the state differs after further steps: moments");
         fixture_free(whole);
         fixture_free(resumed);
         free(dir);
@@ -134,7 +145,8 @@ static int names_in(const char *dir, char *all, size_t room) {
 TEST(checkpoint_keep) {
     char *dir = file_join_new(check_tmpdir(), "run"), all[512];
     Fixture *f = fixture_new(DT_F32, 1);
-    char *torn = xformat_new("%s/checkpoints/.tmp-stage-4.1", dir), *other = xformat_new("%s/checkpoints/other-00000001", dir);
+    char *torn = xformat_new("%s/checkpoints/.tmp-stage-4.1", dir),
+         *other = xformat_new("%s/checkpoints/other-00000001", dir);
     error_die(torn, file_make_directories(torn));
     error_die(other, file_make_directories(other));
     for (int step = 1; step <= 5; step++) {
@@ -190,7 +202,8 @@ TEST(checkpoint_damaged) {
         int64_t step;
         const Error error = load(back, dir, &step, 7, 9);
         state_of(back, got);
-        EXPECT(error.code == 0 && step == 1 && back->optim.step == 1, "step %d: %s", (int)step, error.text);
+        EXPECT(error.code == 0 && step == 1 && back->optim.step == 1, "step %d: %s", (int)step,
+               error.text);
         EXPECT(memcmp(got, want, sizeof got) == 0, "not the state of step 1");
         error_die("tree", file_remove_tree(dir));
         fixture_free(f);

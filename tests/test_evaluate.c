@@ -1,4 +1,5 @@
-// test_evaluate: the wiring from retrieval to answers, every number by hand from the reader's scores.
+// test_evaluate: the wiring from retrieval to answers, every number by hand from the reader's
+// scores.
 #include "host/evaluate.h"
 
 #include <math.h>
@@ -46,7 +47,8 @@ static void answer_by_hand(double out[ANSWER_COUNT][CLASSES], const Evaluation *
     for (int side = 0; side < 2; side++) { // one softmax at temperature 1 over all four
         double top = fmax(s[side * TOP], s[side * TOP + 1]);
         for (int p = 0; p < TOP; p++) {
-            scaled[side * TOP + p] = s[side * TOP + p] / (fusion->is_max_norm && top != 0 ? top : 1);
+            scaled[side * TOP + p] = s[side * TOP + p] /
+                                     (fusion->is_max_norm && top != 0 ? top : 1);
         }
     }
     for (int p = 0; p < PLACES; p++) {
@@ -81,7 +83,8 @@ static void expect_answers(const Evaluation *e, const FusionConfig *fusion) {
         for (int a = 0; a < ANSWER_COUNT; a++) {
             const double *got = e->fused + ((size_t)a * QUERIES + q) * CLASSES;
             expect_within(answer_name((Answer)a), got, want[a], CLASSES, 1e-9);
-            EXPECT(e->answers[a * QUERIES + q] == largest(want[a]), "%s, query %d", answer_name((Answer)a), q);
+            EXPECT(e->answers[a * QUERIES + q] == largest(want[a]), "%s, query %d",
+                   answer_name((Answer)a), q);
         }
     }
 }
@@ -115,7 +118,8 @@ TEST(evaluate_fusion) {
             EXPECT(e->scores[i] == (k < 2 ? scores[i] : 0), "score %d", i);
             EXPECT(e->predicted[i] == largest(e->probability + i * CLASSES), "prediction %d", i);
             const char *text = w->corpus->records[passages[i]].text;
-            EXPECT(e->caption_length[i] == tokenizer_encode(w->tokenizer, text, strlen(text), NULL, 0),
+            EXPECT(e->caption_length[i] ==
+                       tokenizer_encode(w->tokenizer, text, strlen(text), NULL, 0),
                    "caption of place %d", i);
         }
         expect_answers(e, &fusions[k % 2]);
@@ -164,16 +168,19 @@ TEST(evaluate_retrieval) {
                 for (int i = 0; i < CORPUS; i++) {
                     better += group[i] != w->queries->records[q].group_id && s[i] > s[found];
                 }
-                EXPECT(group[found] != w->queries->records[q].group_id, "query %d meets its own group", q);
-                EXPECT(better == p, "query %d, %s place %d: rank %d", q, index_side_name((IndexSide)side), p,
-                       better);
-                EXPECT(fabs(e->scores[place] - s[found]) <= 1e-5, "score %g, not %g", (double)e->scores[place],
-                       s[found]);
-                EXPECT(e->side_scores[side * QUERIES * PLACES + place] == e->scores[place], "own score");
+                EXPECT(group[found] != w->queries->records[q].group_id,
+                       "query %d meets its own group", q);
+                EXPECT(better == p, "query %d, %s place %d: rank %d", q,
+                       index_side_name((IndexSide)side), p, better);
+                EXPECT(fabs(e->scores[place] - s[found]) <= 1e-5, "score %g, not %g",
+                       (double)e->scores[place], s[found]);
+                EXPECT(e->side_scores[side * QUERIES * PLACES + place] == e->scores[place],
+                       "own score");
             }
             for (int p = 0; p < PLACES; p++) { // and what this side says of the other's hits
                 const float got = e->side_scores[(side * QUERIES + q) * PLACES + p];
-                EXPECT(fabs(got - s[e->passages[q * PLACES + p]]) <= 1e-5, "side score %d of query %d", p, q);
+                EXPECT(fabs(got - s[e->passages[q * PLACES + p]]) <= 1e-5,
+                       "side score %d of query %d", p, q);
             }
         }
     }
@@ -189,28 +196,32 @@ TEST(evaluate_closed_book) {
     World *w = small_world();
     Scorer scorer = world_scorer(w);
     const FusionConfig fusion = fusion_default();
-    Evaluation *e = evaluation_of_passages_new(&scorer, w->queries, w->corpus, NULL, NULL, 0, &fusion);
+    Evaluation *e = evaluation_of_passages_new(&scorer, w->queries, w->corpus, NULL, NULL, 0,
+                                               &fusion);
     EXPECT(e->P == 1 && e->k == 0 && e->side_scores == NULL, "P=%d", e->P);
     int right = 0, right_even = 0;
     for (int q = 0; q < QUERIES; q++) {
         EXPECT(e->passages[q] == -1, "passage %d", e->passages[q]);
         for (int a = 0; a < ANSWER_COUNT; a++) {
-            expect_exact("fused", e->fused + ((size_t)a * QUERIES + q) * CLASSES, e->probability + q * CLASSES,
-                         CLASSES);
+            expect_exact("fused", e->fused + ((size_t)a * QUERIES + q) * CLASSES,
+                         e->probability + q * CLASSES, CLASSES);
         }
         right += e->predicted[q] == w->queries->records[q].label;
         right_even += q % 2 == 0 && e->predicted[q] == w->queries->records[q].label;
     }
     const bool even[QUERIES] = {true, false, true, false, true}, none[QUERIES] = {false};
-    EXPECT(evaluation_accuracy(e, w->queries, ANSWER_TEXT, NULL) == right / (double)QUERIES, "accuracy");
-    EXPECT(evaluation_accuracy(e, w->queries, ANSWER_TEXT, even) == right_even / 3.0, "of a subset");
+    EXPECT(evaluation_accuracy(e, w->queries, ANSWER_TEXT, NULL) == right / (double)QUERIES,
+           "accuracy");
+    EXPECT(evaluation_accuracy(e, w->queries, ANSWER_TEXT, even) == right_even / 3.0,
+           "of a subset");
     EXPECT(isnan(evaluation_accuracy(e, w->queries, ANSWER_TEXT, none)), "of nothing");
     evaluation_free(e);
     scorer_free(&scorer);
     world_free(w);
 }
 
-// Random passages differ from each other, keep out of the query's group, and depend on the seed only.
+// Random passages differ from each other, keep out of the query's group, and depend on the seed
+// only.
 static void draw_too_many(void *ctx) {
     const World *w = ctx;
     free(random_passages_new(w->queries, w->corpus, CORPUS + 1, 1));
@@ -229,8 +240,8 @@ TEST(evaluate_random_passages) {
     int32_t *c = random_passages_new(w->queries, w->corpus, PLACES, 2);
     for (int i = 0; i < QUERIES * PLACES; i++) {
         const int group = w->queries->records[i / PLACES].group_id;
-        EXPECT(a[i] >= 0 && a[i] < CORPUS && a[i] % 2 != group, "query %d of group %d meets passage %d",
-               i / PLACES, group, a[i]);
+        EXPECT(a[i] >= 0 && a[i] < CORPUS && a[i] % 2 != group,
+               "query %d of group %d meets passage %d", i / PLACES, group, a[i]);
         for (int j = i / PLACES * PLACES; j < i; j++) {
             EXPECT(a[j] != a[i], "places %d and %d hold the same passage", j, i);
         }

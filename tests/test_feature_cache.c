@@ -63,7 +63,8 @@ TEST(feature_cache_random_use) {
         uint64_t hits = 0;
         for (int i = 0; i < 2000; i++) {
             // Keys that share a bucket (their low bits are equal) must not be mixed up.
-            const uint64_t small = 1 + rng_below(&rng, 5), key = small | (uint64_t)rng_below(&rng, 2) << 40;
+            const uint64_t small = 1 + rng_below(&rng, 5),
+                           key = small | (uint64_t)rng_below(&rng, 2) << 40;
             const Feature *feature = feature_cache_get(&cache, key);
             const bool is_there = order_use(&order, key);
             hits += is_there;
@@ -74,7 +75,8 @@ TEST(feature_cache_random_use) {
             } else {
                 char fill[3 * UNIT];
                 memset(fill, (int)small, sizeof fill);
-                feature = feature_cache_put(&cache, key, bytes_of(key), (int)small, 2 * (int)small, pinned);
+                feature = feature_cache_put(&cache, key, bytes_of(key), (int)small, 2 * (int)small,
+                                            pinned);
                 device_copy_in(check_device(), feature->data, fill, bytes_of(key));
                 order_put(&order, key, limit, pinned);
             }
@@ -83,7 +85,8 @@ TEST(feature_cache_random_use) {
             }
             EXPECT(cache.used <= limit || order.count <= pinned + 1, "%zu bytes", cache.used);
         }
-        EXPECT(cache.hits == hits && cache.misses == 2000 - hits && hits > 100, "%d hits", (int)hits);
+        EXPECT(cache.hits == hits && cache.misses == 2000 - hits && hits > 100, "%d hits",
+               (int)hits);
         feature_cache_free(&cache);
         EXPECT(device_bytes_in_use(check_device()) == before, "memory is left over");
     }
@@ -95,7 +98,8 @@ TEST(feature_cache_large_entry) {
     feature_cache_put(&cache, 1, 3 * UNIT, 1, 2, 0);
     EXPECT(feature_cache_get(&cache, 1) != NULL, "the large entry is gone");
     feature_cache_put(&cache, 2, 3 * UNIT, 1, 2, 0);
-    EXPECT(feature_cache_get(&cache, 1) == NULL && feature_cache_get(&cache, 2) != NULL, "not replaced");
+    EXPECT(feature_cache_get(&cache, 1) == NULL && feature_cache_get(&cache, 2) != NULL,
+           "not replaced");
     feature_cache_put(&cache, 3, 3 * UNIT, 1, 2, 1); // the newest one is in use
     EXPECT(feature_cache_get(&cache, 2) != NULL && feature_cache_get(&cache, 3) != NULL, "pinned");
     feature_cache_free(&cache);

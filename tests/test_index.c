@@ -65,7 +65,8 @@ TEST(index_damage_is_refused_by_name) {
             continue;
         }
         char *dir = file_join_new(check_tmpdir(), damages[k]);
-        char *path = file_join_new(dir, "text.00001.shard"), *twin = file_join_new(dir, "image.00001.shard");
+        char *path = file_join_new(dir, "text.00001.shard"),
+             *twin = file_join_new(dir, "image.00001.shard");
         Index *index = sample_index(DT_F16), *back = NULL;
         index_save(index, dir, SHARD);
         FileBytes bytes, other;
@@ -80,11 +81,16 @@ TEST(index_damage_is_refused_by_name) {
         } else if (k == 5) {
             file_replace(path, other.data, other.size);
         } else {
-            file_replace(path, copy, k == 1 ? bytes.size - 1 : k == 2 ? bytes.size + 1 : k == 6 ? 0 : bytes.size);
+            file_replace(path, copy,
+                         k == 1   ? bytes.size - 1
+                         : k == 2 ? bytes.size + 1
+                         : k == 6 ? 0
+                                  : bytes.size);
         }
         const Error error = index_load_new(&back, check_device(), dir, 17);
         EXPECT(error.code == (k == 0 ? EXIT_NO_INPUT : EXIT_BAD_DATA), "code %d", error.code);
-        EXPECT(strstr(error.text, "text.00001.shard"), "the error names no shard: '%s'", error.text);
+        EXPECT(strstr(error.text, "text.00001.shard"), "the error names no shard: '%s'",
+               error.text);
         EXPECT(back == NULL, "a damaged index was handed out");
         EXPECT(index_verify(dir, NULL, NULL).code == error.code, "verify does not agree");
         file_bytes_free(&bytes);
@@ -96,8 +102,8 @@ TEST(index_damage_is_refused_by_name) {
     }
 }
 
-// Not file_replace: hundreds of files, and none of them needs to outlive a power cut. A new file each
-// time: what is cut and written again is flushed to the disk by some file systems.
+// Not file_replace: hundreds of files, and none of them needs to outlive a power cut. A new file
+// each time: what is cut and written again is flushed to the disk by some file systems.
 static void write_plainly(const char *path, const void *bytes, size_t size) {
     unlink(path);
     FILE *file = fopen(path, "wb");
@@ -110,7 +116,8 @@ TEST(index_meta_is_checked) {
     index_save(index, dir, SHARD);
     FileBytes bytes;
     EXPECT(file_read_new(&bytes, path, 1 << 20).code == 0, "read");
-    // Any prefix of meta.json, and any single flipped byte, is refused or leaves the meaning as it was.
+    // Any prefix of meta.json, and any single flipped byte, is refused or leaves the meaning as it
+    // was.
     for (size_t at = 0; at < bytes.size; at++) {
         uint8_t *copy = malloc(bytes.size);
         memcpy(copy, bytes.data, bytes.size);
@@ -119,12 +126,15 @@ TEST(index_meta_is_checked) {
         Index *back = NULL;
         const Error error = index_load_new(&back, check_device(), dir, 17);
         EXPECT((error.code == 0) == (back != NULL), "byte %zu", at);
-        if (back) { // a blank, the metric's name, a file name that is for people, the encoder's hash
-            EXPECT(memcmp(back->rows[0], index->rows[0], sizeof(float) * COUNT * DIM) == 0, "byte %zu", at);
+        if (back) { // a blank, the metric's name, a file name that is for people, the encoder's
+                    // hash
+            EXPECT(memcmp(back->rows[0], index->rows[0], sizeof(float) * COUNT * DIM) == 0,
+                   "byte %zu", at);
             index_free(back);
         }
         write_plainly(path, copy, at);
-        EXPECT(index_load_new(&back, check_device(), dir, 17).code == EXIT_BAD_DATA, "prefix %zu", at);
+        EXPECT(index_load_new(&back, check_device(), dir, 17).code == EXIT_BAD_DATA, "prefix %zu",
+               at);
         free(copy);
     }
     unlink(path);

@@ -71,12 +71,13 @@ static const struct {
     OptimConfig config;
 } cases[] = {
     {"default", {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .weight_decay = 0.01f}},
-    {"decays_all", {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .weight_decay = 1, .decays_all = true}},
+    {"decays_all",
+     {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .weight_decay = 1, .decays_all = true}},
     {"matrices decay", {.beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = 1}},
     {"clip", {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .clip = 0.5f}},
     {"large clip", {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .clip = 1e6f}},
-    {"clip_before_backward", {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .clip = 0.5f,
-                              .is_clip_before_backward = true}},
+    {"clip_before_backward",
+     {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .clip = 0.5f, .is_clip_before_backward = true}},
 };
 
 TEST(optim_steps) {
@@ -165,9 +166,11 @@ TEST(optim_bad_gradient) {
         set_gradient(&f, 3, 1, gradient);
         optim_step(&optim, 0.1);
         read_values(&f, after);
-        EXPECT(optim.skipped == 0 && optim.step == 2, "skipped %d, step %d", optim.skipped, optim.step);
+        EXPECT(optim.skipped == 0 && optim.step == 2, "skipped %d, step %d", optim.skipped,
+               optim.step);
         for (int i = 0; i < COUNT; i++) {
-            EXPECT(isfinite(after[i]), "weight %d is %g: the bad gradient was kept", i, (double)after[i]);
+            EXPECT(isfinite(after[i]), "weight %d is %g: the bad gradient was kept", i,
+                   (double)after[i]);
         }
         EXPECT(memcmp(before, after, sizeof before) != 0, "weights did not move again");
         optim_free(&optim);

@@ -1,4 +1,5 @@
-// test_pretrain: the contrastive step against the loss in double precision over the towers' embeddings.
+// test_pretrain: the contrastive step against the loss in double precision over the towers'
+// embeddings.
 #include "host/pretrain.h"
 
 #include <math.h>
@@ -18,9 +19,11 @@ typedef struct {
 
 static Fixture *fixture_new(bool learns_temperature) {
     Fixture *f = xcalloc(1, sizeof *f);
-    World *w = f->world = world_new(&(WorldConfig){.queries = 1, .corpus = B, .is_trainable = true});
+    World *w = f->world = world_new(
+        &(WorldConfig){.queries = 1, .corpus = B, .is_trainable = true});
     const OptimConfig optim = {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f};
-    f->trainer = pretrainer_new(w->dev, w->retriever, w->tokenizer, &optim, 0.2, learns_temperature, 64);
+    f->trainer = pretrainer_new(w->dev, w->retriever, w->tokenizer, &optim, 0.2, learns_temperature,
+                                64);
     const int S = w->retriever->config.image.image_size;
     f->pixels = xmalloc((size_t)B * 3 * S * S, sizeof(float));
     prepare_images(f->pixels, w->dev, &w->tower_processor, S, w->corpus, NULL, B);
@@ -73,7 +76,8 @@ TEST(pretrain_step) {
             continue;
         }
         Fixture *f = fixture_new(learns);
-        const double want = loss_by_hand(f), loss = pretrainer_step(&f->trainer, f->pixels, f->texts, B, 0);
+        const double want = loss_by_hand(f),
+                     loss = pretrainer_step(&f->trainer, f->pixels, f->texts, B, 0);
         EXPECT(fabs(loss - want) <= 1e-5 * want, "loss %.9g, not %.9g", loss, want);
         float *gradient = world_gradient_new(&f->trainer.optim);
         expect_list_gradient(&f->world->retriever->tensors, gradient, loss_by_hand, f);
@@ -91,14 +95,16 @@ TEST(pretrain_temperature) {
         const TensorList *list = &f->world->retriever->tensors;
         float before, after;
         tensor_read(list, f->world->retriever->logit_scale, &before);
-        EXPECT(fabsf(before - logf(5)) < 1e-6f, "temperature 0.2 is scale %g", (double)expf(before));
+        EXPECT(fabsf(before - logf(5)) < 1e-6f, "temperature 0.2 is scale %g",
+               (double)expf(before));
         double first = 0, last = 0;
         for (int step = 0; step < 10; step++) {
             last = pretrainer_step(&f->trainer, f->pixels, f->texts, B, 1e-3);
             first = step ? first : last;
         }
         tensor_read(list, f->world->retriever->logit_scale, &after);
-        EXPECT((before != after) == learns, "scale went from %g to %g", (double)before, (double)after);
+        EXPECT((before != after) == learns, "scale went from %g to %g", (double)before,
+               (double)after);
         EXPECT(last < first, "loss %g after %g", last, first);
         fixture_free(f);
     }

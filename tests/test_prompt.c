@@ -36,8 +36,8 @@ static Fixture *fixture_new(PromptForm form, const char *preset, int max_tokens)
     f->tokenizer = tokenizer_tiny_new(specials, n, NULL, 0);
     CHECK(reader_preset(&f->reader, preset), "no preset '%s'", preset);
     f->reader.V = f->tokenizer->vocab;
-    f->reader.image_id = tokenizer_id(f->tokenizer,
-                                      f->reader.family == READER_PIXTRAL ? "[IMG]" : "<|image_pad|>");
+    f->reader.image_id = tokenizer_id(
+        f->tokenizer, f->reader.family == READER_PIXTRAL ? "[IMG]" : "<|image_pad|>");
     f->maker = prompt_maker_new(form, f->tokenizer, &f->reader, max_tokens);
     f->batch = reader_batch_new();
     return f;
@@ -53,8 +53,8 @@ static ReaderImage image_of(Fixture *f, int rows, int columns) {
     return (ReaderImage){.rows = rows, .columns = columns, .pixels = f->pixels};
 }
 
-// Ids of a text in which every special token is written as itself; {...} is plain text even if it spells
-// a special token.
+// Ids of a text in which every special token is written as itself; {...} is plain text even if it
+// spells a special token.
 static int expand(const Fixture *f, const char *text, int32_t ids[MOST]) {
     int n = 0;
     bool is_plain = false;
@@ -67,7 +67,8 @@ static int expand(const Fixture *f, const char *text, int32_t ids[MOST]) {
         int32_t id = -1;
         for (int i = 0; !is_plain && i < f->tokenizer->vocab && id < 0; i++) {
             const Piece *piece = &f->tokenizer->pieces[i];
-            if (piece->kind == PIECE_SPECIAL && strncmp(text, piece->bytes, (size_t)piece->size) == 0) {
+            if (piece->kind == PIECE_SPECIAL &&
+                strncmp(text, piece->bytes, (size_t)piece->size) == 0) {
                 id = i;
                 text += piece->size;
             }
@@ -100,10 +101,12 @@ static const struct {
     {"qwen2vl", "tiny-qwen2vl", PROMPT_QWEN2VL, 2, 4,
      "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
      "<|vision_start|><|image_pad|><|image_pad|><|vision_end|>background: {" CAPTION "}\n\n"
-     "<|vision_start|><|image_pad|><|vision_end|>{" QUESTION "}<|im_end|>\n<|im_start|>assistant\n"},
+     "<|vision_start|><|image_pad|><|vision_end|>{" QUESTION
+     "}<|im_end|>\n<|im_start|>assistant\n"},
     {"qwen2vl closed book", "tiny-qwen2vl", PROMPT_QWEN2VL, 0, 0,
      "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
-     "<|vision_start|><|image_pad|><|vision_end|>{" QUESTION "}<|im_end|>\n<|im_start|>assistant\n"},
+     "<|vision_start|><|image_pad|><|vision_end|>{" QUESTION
+     "}<|im_end|>\n<|im_start|>assistant\n"},
     {"pixtral", "tiny-pixtral", PROMPT_PIXTRAL, 2, 3,
      "<s>[INST][IMG][IMG][IMG][IMG_BREAK][IMG][IMG][IMG][IMG_END]background: {" CAPTION "}\n\n"
      "[IMG][IMG][IMG_BREAK][IMG][IMG][IMG_END]{" QUESTION "}[/INST]"},
@@ -123,7 +126,8 @@ TEST(prompt_forms) {
             continue;
         }
         Fixture *f = fixture_new(forms[k].form, forms[k].preset, 4096);
-        PromptInput input = {.query_image = image_of(f, 2, 2), .caption = CAPTION, .question = QUESTION};
+        PromptInput input = {
+            .query_image = image_of(f, 2, 2), .caption = CAPTION, .question = QUESTION};
         if (forms[k].passage_rows) {
             input.passage_image = image_of(f, forms[k].passage_rows, forms[k].passage_columns);
         }
@@ -140,8 +144,8 @@ TEST(prompt_forms) {
     }
 }
 
-// Teacher forcing: the answer follows the prompt, its last token is not fed, and every row that predicts
-// an answer token is wanted.
+// Teacher forcing: the answer follows the prompt, its last token is not fed, and every row that
+// predicts an answer token is wanted.
 TEST(prompt_answer_rows) {
     Fixture *f = fixture_new(PROMPT_PIXTRAL, "tiny-pixtral", 4096);
     const PromptInput input = {.query_image = image_of(f, 1, 1), .caption = "", .question = "?"};
@@ -152,7 +156,8 @@ TEST(prompt_answer_rows) {
     EXPECT(prompt_add(&f->maker, &f->batch, &input, answer, n) == n, "%d rows", n);
     expect_ids(f, "<s>[INST][IMG][IMG_END]?[/INST]ye", f->batch.ids + T, f->batch.N - T);
     for (int i = 0; i < n; i++) {
-        EXPECT(f->batch.wanted[1 + i] == 2 * T - 1 + i, "wanted row %d is %d", i, f->batch.wanted[1 + i]);
+        EXPECT(f->batch.wanted[1 + i] == 2 * T - 1 + i, "wanted row %d is %d", i,
+               f->batch.wanted[1 + i]);
     }
     fixture_free(f);
 }
@@ -165,12 +170,16 @@ TEST(prompt_cut) {
         }
         Fixture *f = fixture_new(PROMPT_PIXTRAL, "tiny-pixtral", 1000);
         int32_t ids[MOST];
-        const int whole = expand(f, "<s>[INST][IMG][IMG_END]background: abcdef\n\n[IMG][IMG_END]Q[/INST]", ids);
+        const int whole = expand(
+            f, "<s>[INST][IMG][IMG_END]background: abcdef\n\n[IMG][IMG_END]Q[/INST]", ids);
         f->maker.max_tokens = whole - missing;
-        const PromptInput input = {.passage_image = image_of(f, 1, 1), .query_image = image_of(f, 1, 1),
-                                   .caption = "abcdef", .question = "Q"};
+        const PromptInput input = {.passage_image = image_of(f, 1, 1),
+                                   .query_image = image_of(f, 1, 1),
+                                   .caption = "abcdef",
+                                   .question = "Q"};
         static const char *const want[] = {"abcdef\n\n", "abcdef\n", "abcdef", "abcde", "abcd"};
-        char *text = xformat_new("<s>[INST][IMG][IMG_END]background: %s[IMG][IMG_END]Q[/INST]", want[missing]);
+        char *text = xformat_new("<s>[INST][IMG][IMG_END]background: %s[IMG][IMG_END]Q[/INST]",
+                                 want[missing]);
         prompt_add(&f->maker, &f->batch, &input, NULL, 0);
         expect_ids(f, text, f->batch.ids, f->batch.N);
         EXPECT(f->maker.cut_captions == (missing > 0), "%d cuts", f->maker.cut_captions);
@@ -207,8 +216,10 @@ TEST(prompt_too_small) {
 
 // Whatever changes what the reader sees changes the hash.
 TEST(prompt_hash) {
-    Fixture *a = fixture_new(PROMPT_TINY, "tiny-qwen2vl", 100), *b = fixture_new(PROMPT_QWEN2VL, "tiny-qwen2vl", 100);
-    Fixture *c = fixture_new(PROMPT_TINY, "tiny-qwen2vl", 101), *d = fixture_new(PROMPT_TINY, "tiny-qwen2vl", 100);
+    Fixture *a = fixture_new(PROMPT_TINY, "tiny-qwen2vl", 100),
+            *b = fixture_new(PROMPT_QWEN2VL, "tiny-qwen2vl", 100);
+    Fixture *c = fixture_new(PROMPT_TINY, "tiny-qwen2vl", 101),
+            *d = fixture_new(PROMPT_TINY, "tiny-qwen2vl", 100);
     EXPECT(prompt_hash(&a->maker) == prompt_hash(&d->maker), "equal makers differ");
     EXPECT(prompt_hash(&a->maker) != prompt_hash(&b->maker), "form");
     EXPECT(prompt_hash(&a->maker) != prompt_hash(&c->maker), "max_tokens");

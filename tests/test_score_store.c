@@ -51,7 +51,8 @@ TEST(score_store_remembers) {
     EXPECT(known(store) == COUNT, "some are lost");
     EXPECT(store->hits == COUNT && store->misses == 0, "counters");
     EXPECT(!score_store_get(store, score_key(2, 1, 9), NULL, NULL, NULL), "another reader's score");
-    EXPECT(!score_store_get(store, score_key(1, 9, 1), NULL, NULL, NULL), "query and passage swapped");
+    EXPECT(!score_store_get(store, score_key(1, 9, 1), NULL, NULL, NULL),
+           "query and passage swapped");
     score_store_close(store);
     EXPECT(score_store_open(&store, NULL, C, false).code == 0, "open");
     put_some(store, 0, 10);

@@ -12,26 +12,32 @@
 #include "tests/world.h"
 
 enum { QUERIES = 3, CORPUS = 4, PAIRS = 9, MOST_LABELS = 3 };
-static const Pair pairs[PAIRS] = {{0, 1}, {0, 3}, {1, -1}, {1, 0}, {2, 2}, {0, 1}, {2, -1}, {1, 3}, {0, 3}};
+static const Pair pairs[PAIRS] = {{0, 1}, {0, 3},  {1, -1}, {1, 0}, {2, 2},
+                                  {0, 1}, {2, -1}, {1, 3},  {0, 3}};
 enum { DISTINCT = 7 }; // of these pairs
 
 static World *world_of(bool has_long_labels) {
-    return world_new(&(WorldConfig){.queries = QUERIES, .corpus = CORPUS, .has_long_labels = has_long_labels});
+    return world_new(
+        &(WorldConfig){.queries = QUERIES, .corpus = CORPUS, .has_long_labels = has_long_labels});
 }
 
-// Logits (rows,V) of one prompt with pixels instead of kept features, alone in its batch. Caller frees.
+// Logits (rows,V) of one prompt with pixels instead of kept features, alone in its batch. Caller
+// frees.
 static float *direct_logits_new(World *w, Pair pair, const int32_t *answer, int count) {
     const VisionConfig *vision = &w->reader->config.vision;
     PromptInput input = {.question = w->queries->records[pair.query].question, .caption = ""};
-    input.query_image = reader_image_of_row(w->dev, &w->reader_processor, vision, w->queries, pair.query);
+    input.query_image = reader_image_of_row(w->dev, &w->reader_processor, vision, w->queries,
+                                            pair.query);
     if (pair.passage >= 0) {
-        input.passage_image = reader_image_of_row(w->dev, &w->reader_processor, vision, w->corpus, pair.passage);
+        input.passage_image = reader_image_of_row(w->dev, &w->reader_processor, vision, w->corpus,
+                                                  pair.passage);
         input.caption = w->corpus->records[pair.passage].text;
     }
     ReaderBatch batch = reader_batch_new();
     prompt_add(&w->prompts, &batch, &input, answer, count);
     const size_t values = (size_t)batch.R * w->reader->config.V;
-    float *out = xmalloc(values, sizeof *out), *logits = device_alloc(w->dev, values * sizeof(float), "logits");
+    float *out = xmalloc(values, sizeof *out),
+          *logits = device_alloc(w->dev, values * sizeof(float), "logits");
     Run run = run_new(w->dev, DT_F32, NULL, false);
     Arena plan = arena_plan();
     Run planning = run_planning(&run, &plan);
@@ -82,8 +88,8 @@ TEST(scorer_direct) {
                     want += logits[(size_t)t * V + tokens[t]] - lse;
                     scale += fabs(lse) + fabs(logits[(size_t)t * V + tokens[t]]) + 1;
                 }
-                EXPECT(raw[i * C + c] == logits[tokens[0]], "pair %d label %d: raw %.9g, not %.9g", i, c,
-                       (double)raw[i * C + c], (double)logits[tokens[0]]);
+                EXPECT(raw[i * C + c] == logits[tokens[0]], "pair %d label %d: raw %.9g, not %.9g",
+                       i, c, (double)raw[i * C + c], (double)logits[tokens[0]]);
                 // A few f32 roundings of numbers of this size.
                 EXPECT(fabs(logprob[i * C + c] - want) <= 8 * 0x1p-24 * scale,
                        "pair %d label %d: %.9g, not %.9g", i, c, (double)logprob[i * C + c], want);
@@ -107,7 +113,8 @@ TEST(scorer_same_bits) {
         EXPECT(forwards == DISTINCT * each && scorer.pairs == PAIRS, "%d forwards", (int)forwards);
         if (CASE("long=%d store", is_long)) {
             scorer_scores(&scorer, again[0], again[1], w->queries, w->corpus, pairs, PAIRS);
-            EXPECT(memcmp(raw, again[0], bytes) == 0 && memcmp(logprob, again[1], bytes) == 0, "other bits");
+            EXPECT(memcmp(raw, again[0], bytes) == 0 && memcmp(logprob, again[1], bytes) == 0,
+                   "other bits");
             EXPECT(scorer.forwards == forwards, "computed again");
             float only[PAIRS * MOST_LABELS];
             scorer_scores(&scorer, NULL, only, w->queries, w->corpus, pairs, PAIRS);
@@ -116,7 +123,8 @@ TEST(scorer_same_bits) {
         scorer_free(&scorer);
         for (int per_pass = 1; per_pass <= 4; per_pass += 3) {
             for (int has_cache = 0; has_cache < 2; has_cache++) {
-                if (!CASE("long=%d pairs per pass %d, cache %d, no store", is_long, per_pass, has_cache)) {
+                if (!CASE("long=%d pairs per pass %d, cache %d, no store", is_long, per_pass,
+                          has_cache)) {
                     continue;
                 }
                 w->store->is_enabled = false;
@@ -124,8 +132,10 @@ TEST(scorer_same_bits) {
                 other.pairs_per_pass = per_pass;
                 other.features.limit = has_cache ? other.features.limit : 0;
                 scorer_scores(&other, again[0], again[1], w->queries, w->corpus, pairs, PAIRS);
-                EXPECT(memcmp(raw, again[0], bytes) == 0 && memcmp(logprob, again[1], bytes) == 0, "other bits");
-                EXPECT(other.forwards >= DISTINCT * each, "%d forwards without a store", (int)other.forwards);
+                EXPECT(memcmp(raw, again[0], bytes) == 0 && memcmp(logprob, again[1], bytes) == 0,
+                       "other bits");
+                EXPECT(other.forwards >= DISTINCT * each, "%d forwards without a store",
+                       (int)other.forwards);
                 w->store->is_enabled = true;
                 scorer_free(&other);
             }
@@ -175,8 +185,8 @@ TEST(scorer_context) {
     world_free(twin);
 }
 
-// A picture that a policy turns into a grey square is another picture: scores of the one are never handed
-// out for the other, in either order.
+// A picture that a policy turns into a grey square is another picture: scores of the one are never
+// handed out for the other, in either order.
 TEST(scorer_blank_picture) {
     World *w = world_of(false);
     const char *dir = check_tmpdir();
@@ -209,13 +219,15 @@ TEST(scorer_blank_picture) {
         scorer_free(&scorer);
     }
     EXPECT(sets[1]->is_bad[0] && !sets[0]->is_bad[0], "the limit does not work");
-    EXPECT(memcmp(want[0], want[1], sizeof got) != 0, "grey gives the same scores: nothing is tested");
+    EXPECT(memcmp(want[0], want[1], sizeof got) != 0,
+           "grey gives the same scores: nothing is tested");
     w->store->is_enabled = true;
     for (int k = 0; k < 4; k++) {
         sets[k % 2]->is_bad[0] = sets[k % 2]->bad_images = 0; // a new process does not know yet
         Scorer scorer = world_scorer(w);
         scorer_scores(&scorer, NULL, got, w->queries, sets[k % 2], &pair, 1);
-        EXPECT(memcmp(got, want[k % 2], sizeof got) == 0, "round %d: scores of the other picture", k);
+        EXPECT(memcmp(got, want[k % 2], sizeof got) == 0, "round %d: scores of the other picture",
+               k);
         scorer_free(&scorer);
     }
     for (int k = 0; k < 2; k++) {
@@ -239,7 +251,8 @@ static void score_with_wrong_processor(void *ctx) {
 static void embed_with_wrong_processor(void *ctx) {
     World *w = ctx;
     CHECK(processor_preset("jina", &w->tower_processor), "no preset");
-    encode_images(w->fixed, w->dev, DT_F32, &w->retriever->image, &w->tower_processor, w->queries, NULL, 1);
+    encode_images(w->fixed, w->dev, DT_F32, &w->retriever->image, &w->tower_processor, w->queries,
+                  NULL, 1);
 }
 
 // A processor of another size is the user's mistake, not a write past a buffer.
@@ -253,8 +266,11 @@ TEST(scorer_wrong_processor) {
 TEST(scorer_labels) {
     World *w = world_of(true);
     static const char *const names[] = {"device", "ab", "device view"};
-    LabelSet plain = label_set_new(w->tokenizer, names, 3, false), spaced = label_set_new(w->tokenizer, names, 3, true);
-    EXPECT(plain.counts[0] == 1 && plain.counts[1] == 2 && plain.counts[2] == 2 && plain.max_tokens == 2, "counts");
+    LabelSet plain = label_set_new(w->tokenizer, names, 3, false),
+             spaced = label_set_new(w->tokenizer, names, 3, true);
+    EXPECT(plain.counts[0] == 1 && plain.counts[1] == 2 && plain.counts[2] == 2 &&
+               plain.max_tokens == 2,
+           "counts");
     EXPECT(plain.tokens[1] == -1, "behind the end stands %d", plain.tokens[1]);
     EXPECT(plain.hash != spaced.hash && spaced.counts[0] == 2, "the space is lost");
     label_set_free(&plain);

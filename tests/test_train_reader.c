@@ -1,4 +1,5 @@
-// test_train_reader: loss and gradient of a step against the reader run by hand; closed book; recomputing.
+// test_train_reader: loss and gradient of a step against the reader run by hand; closed book;
+// recomputing.
 #include "host/train_reader.h"
 
 #include <math.h>
@@ -18,7 +19,9 @@ typedef struct {
 
 static Fixture *fixture_new(bool trains_all, bool recomputes) {
     Fixture *f = xcalloc(1, sizeof *f);
-    World *w = f->world = world_new(&(WorldConfig){.queries = B, .corpus = B, .has_long_labels = true,
+    World *w = f->world = world_new(&(WorldConfig){.queries = B,
+                                                   .corpus = B,
+                                                   .has_long_labels = true,
                                                    .lora_rank = trains_all ? 0 : 2,
                                                    .is_trainable = trains_all});
     const OptimConfig optim = {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f};
@@ -27,8 +30,10 @@ static Fixture *fixture_new(bool trains_all, bool recomputes) {
     for (int i = 0; i < B; i++) {
         const Record *query = &w->queries->records[i];
         f->examples[i] = (ReaderExample){
-            .prompt = {.question = query->question, .caption = w->corpus->records[i].text,
-                       .query_image = reader_image_of_row(w->dev, &w->reader_processor, vision, w->queries, i)},
+            .prompt = {.question = query->question,
+                       .caption = w->corpus->records[i].text,
+                       .query_image = reader_image_of_row(w->dev, &w->reader_processor, vision,
+                                                          w->queries, i)},
             .answer = w->labels.tokens + query->label * w->labels.max_tokens,
             .answer_count = w->labels.counts[query->label]};
         if (i != 1) {
@@ -50,8 +55,8 @@ static void fixture_free(Fixture *f) {
     free(f);
 }
 
-// Mean over all answer tokens of -log p, in double over the reader's logits; with wants_gradient the
-// reader's gradients come from the derivative of just this.
+// Mean over all answer tokens of -log p, in double over the reader's logits; with wants_gradient
+// the reader's gradients come from the derivative of just this.
 static double loss_by_hand(Fixture *f, bool wants_gradient) {
     World *w = f->world;
     const int V = w->reader->config.V;
@@ -106,7 +111,8 @@ static double loss_by_hand(Fixture *f, bool wants_gradient) {
 TEST(train_reader_step) {
     for (int k = 0; k < 4; k++) {
         const bool trains_all = k % 2, recomputes = k / 2;
-        if (!CASE("%s%s", trains_all ? "all weights" : "adapter", recomputes ? ", recomputed" : "")) {
+        if (!CASE("%s%s", trains_all ? "all weights" : "adapter",
+                  recomputes ? ", recomputed" : "")) {
             continue;
         }
         Fixture *f = fixture_new(trains_all, recomputes);
@@ -118,7 +124,8 @@ TEST(train_reader_step) {
         for (int i = 0; i < list->count; i++) {
             const Tensor *tensor = list->tensor[i];
             if (tensor->is_trainable) {
-                device_copy_out(list->dev, by_hand + at, tensor->grad, tensor->count * sizeof *by_hand);
+                device_copy_out(list->dev, by_hand + at, tensor->grad,
+                                tensor->count * sizeof *by_hand);
                 at += tensor->count;
             }
         }
@@ -132,8 +139,8 @@ TEST(train_reader_step) {
             whole += (double)by_hand[i] * by_hand[i];
         }
         // The two ways differ in the rounding of dlogits, and of m / (1 - beta1).
-        EXPECT(sqrt(off) <= 1e-5 * sqrt(whole) && whole > 0, "gradients differ by %g of %g", sqrt(off),
-               sqrt(whole));
+        EXPECT(sqrt(off) <= 1e-5 * sqrt(whole) && whole > 0, "gradients differ by %g of %g",
+               sqrt(off), sqrt(whole));
         free(by_hand);
         free(gradient);
         fixture_free(f);
@@ -147,7 +154,8 @@ TEST(train_reader_learns) {
     for (int step = 0; step < 12; step++) {
         const double a = reader_trainer_step(&kept->trainer, kept->examples, B, 0.01);
         const double b = reader_trainer_step(&again->trainer, again->examples, B, 0.01);
-        EXPECT(memcmp(&a, &b, sizeof a) == 0, "step %d: recomputing gives %.17g, not %.17g", step, b, a);
+        EXPECT(memcmp(&a, &b, sizeof a) == 0, "step %d: recomputing gives %.17g, not %.17g", step,
+               b, a);
         first = step ? first : a;
         last = a;
     }

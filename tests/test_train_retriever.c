@@ -1,4 +1,5 @@
-// test_train_retriever: the whole step against the marginal loss in double precision, and its switches.
+// test_train_retriever: the whole step against the marginal loss in double precision, and its
+// switches.
 #include "host/train_retriever.h"
 
 #include <math.h>
@@ -24,8 +25,13 @@ typedef struct {
 } Fixture;
 
 static RetrieverTrainConfig config_of(IndexSide side) {
-    return (RetrieverTrainConfig){.side = side, .K = K, .batch = BATCH, .refresh = REFRESH, .steps = STEPS,
-                                  .share = 0.4f, .marginal = {.mode = MARGINAL_MARGINAL, .Ts = 0.1f, .Tg = 1},
+    return (RetrieverTrainConfig){.side = side,
+                                  .K = K,
+                                  .batch = BATCH,
+                                  .refresh = REFRESH,
+                                  .steps = STEPS,
+                                  .share = 0.4f,
+                                  .marginal = {.mode = MARGINAL_MARGINAL, .Ts = 0.1f, .Tg = 1},
                                   .seed = check_seed()};
 }
 
@@ -39,9 +45,9 @@ static Fixture *fixture_new(const RetrieverTrainConfig *config, const float *row
     f->scorer = world_scorer(w);
     f->sampler = sampler_new(QUERIES, check_seed());
     const OptimConfig optim = {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f};
-    f->trainer = retriever_trainer_new(w->dev, config, &optim, f->live, f->search, w->index, rows_f32,
-                                       &w->tower_processor, w->queries, w->corpus, &f->scorer, f->sampler,
-                                       w->fixed);
+    f->trainer = retriever_trainer_new(w->dev, config, &optim, f->live, f->search, w->index,
+                                       rows_f32, &w->tower_processor, w->queries, w->corpus,
+                                       &f->scorer, f->sampler, w->fixed);
     f->rows = rows_f32 ? rows_f32 : w->rows[config->side];
     return f;
 }
@@ -59,8 +65,8 @@ static void fixture_free(Fixture *f) {
 // Embeddings of the step's queries by a head: (BATCH,E).
 static float *embed_new(const Fixture *f, Head *head) {
     float *out = xmalloc((size_t)BATCH * f->world->index->dim, sizeof *out);
-    encode_images(out, f->world->dev, DT_F32, &head->tower, &f->world->tower_processor, f->world->queries,
-                  f->queries, BATCH);
+    encode_images(out, f->world->dev, DT_F32, &head->tower, &f->world->tower_processor,
+                  f->world->queries, f->queries, BATCH);
     return out;
 }
 
@@ -139,7 +145,8 @@ TEST(train_retriever_gradient) {
         }
         const RetrieverStep report = observe_step(f);
         const double want = marginal_loss(f);
-        EXPECT(fabs(report.loss - want) <= 1e-5 * fabs(want) && fabs(report.nll - want) <= 1e-5 * fabs(want),
+        EXPECT(fabs(report.loss - want) <= 1e-5 * fabs(want) &&
+                   fabs(report.nll - want) <= 1e-5 * fabs(want),
                "loss %.9g, nll %.9g, not %.9g", report.loss, report.nll, want);
         float *gradient = world_gradient_new(&f->trainer.optim);
         expect_list_gradient(&f->live->tensors, gradient, marginal_loss, f);
@@ -147,8 +154,8 @@ TEST(train_retriever_gradient) {
         for (size_t i = 0; i < tensors_count(&f->live->tensors, true); i++) {
             square += (double)gradient[i] * gradient[i];
         }
-        EXPECT(fabs(report.norm - sqrt(square)) <= 1e-4 * sqrt(square), "norm %g, not %g", report.norm,
-               sqrt(square));
+        EXPECT(fabs(report.norm - sqrt(square)) <= 1e-4 * sqrt(square), "norm %g, not %g",
+               report.norm, sqrt(square));
         free(gradient);
         if (f != plain) {
             fixture_free(f);
@@ -169,7 +176,8 @@ static void expect_candidates(const Fixture *f, const float *h, const char *what
         for (int i = 0; i < CORPUS; i++) {
             s[i] = 0;
             for (int e = 0; e < E; e++) {
-                s[i] += (a * h[b * E + e] + (1 - a) * w->fixed[f->queries[b] * E + e]) * rows[i * E + e];
+                s[i] += (a * h[b * E + e] + (1 - a) * w->fixed[f->queries[b] * E + e]) *
+                        rows[i * E + e];
             }
         }
         for (int k = 0; k < K; k++) {
@@ -177,7 +185,8 @@ static void expect_candidates(const Fixture *f, const float *h, const char *what
             for (int i = 0; i < CORPUS; i++) {
                 better += s[i] > s[found[k]];
             }
-            EXPECT(better == k, "%s: query %d, place %d holds the passage of rank %d", what, b, k, better);
+            EXPECT(better == k, "%s: query %d, place %d holds the passage of rank %d", what, b, k,
+                   better);
         }
     }
 }
@@ -205,9 +214,10 @@ TEST(train_retriever_refresh) {
             tensors_copy(&first->tensors, &f->live->tensors);
         }
         retriever_trainer_step(&f->trainer, 0.05);
-        EXPECT(equal_values(&f->search->tensors, &first->tensors), "step %d: not the head of step %d", step,
-               step / REFRESH * REFRESH);
-        EXPECT(!equal_values(&f->search->tensors, &f->live->tensors), "step %d: nothing was learned", step);
+        EXPECT(equal_values(&f->search->tensors, &first->tensors),
+               "step %d: not the head of step %d", step, step / REFRESH * REFRESH);
+        EXPECT(!equal_values(&f->search->tensors, &f->live->tensors),
+               "step %d: nothing was learned", step);
         const int offset = (step - f->trainer.block_start) * BATCH;
         memcpy(f->queries, f->trainer.block_queries + offset, sizeof f->queries);
         memcpy(f->candidates, f->trainer.candidates + (size_t)offset * K, sizeof f->candidates);
@@ -220,7 +230,8 @@ TEST(train_retriever_refresh) {
     fixture_free(f);
 }
 
-// exact.stale_search_head: the given search head finds the candidates of the first block, and only these.
+// exact.stale_search_head: the given search head finds the candidates of the first block, and only
+// these.
 TEST(train_retriever_stale_search_head) {
     for (int is_stale = 0; is_stale < 2; is_stale++) {
         if (!CASE("stale=%d", is_stale)) {
@@ -236,7 +247,8 @@ TEST(train_retriever_stale_search_head) {
         for (int step = 0; step <= REFRESH; step++) {
             observe_step(f);
             const bool uses_other = is_stale && step < REFRESH;
-            EXPECT(equal_values(&f->search->tensors, &(uses_other ? other : f->live)->tensors), "step %d", step);
+            EXPECT(equal_values(&f->search->tensors, &(uses_other ? other : f->live)->tensors),
+                   "step %d", step);
             float *h = embed_new(f, uses_other ? other : f->live);
             expect_candidates(f, h, uses_other ? "stale" : "fresh");
             free(h);
@@ -247,7 +259,8 @@ TEST(train_retriever_stale_search_head) {
 }
 
 // Does some order of the gold scores of every query give this loss?
-static bool fits_permutation(const Fixture *f, const float *h, double loss, float *g, int b, int k) {
+static bool fits_permutation(const Fixture *f, const float *h, double loss, float *g, int b,
+                             int k) {
     if (b == BATCH) {
         return fabs(marginal_of(f, h, g) - loss) <= 1e-5 * fabs(loss);
     }
@@ -279,7 +292,8 @@ TEST(train_retriever_permuted) {
         const RetrieverStep report = observe_step(f);
         float *h = embed_new(f, f->live), g[BATCH * K];
         memcpy(g, f->g, sizeof g);
-        EXPECT(fits_permutation(f, h, report.nll, g, 0, 0), "step %d: %.9g is no permutation", step, report.nll);
+        EXPECT(fits_permutation(f, h, report.nll, g, 0, 0), "step %d: %.9g is no permutation", step,
+               report.nll);
         moved += fabs(marginal_of(f, h, f->g) - report.nll) > 1e-5 * report.nll;
         free(h);
     }
@@ -287,7 +301,8 @@ TEST(train_retriever_permuted) {
     fixture_free(f);
 }
 
-// A query never meets a passage of its own group; a group that leaves too few is the user's mistake.
+// A query never meets a passage of its own group; a group that leaves too few is the user's
+// mistake.
 static void step_without_passages(void *ctx) {
     Fixture *f = ctx;
     int32_t group[CORPUS];
@@ -333,7 +348,8 @@ TEST(train_retriever_counts) {
         hits += retriever_trainer_step(&f->trainer, 0).hit_rate / STEPS;
     }
     // At rate 0 nothing moves: every query keeps its K passages, and asks anew only the first time.
-    EXPECT(retriever_trainer_distinct(&f->trainer) == K, "%g", retriever_trainer_distinct(&f->trainer));
+    EXPECT(retriever_trainer_distinct(&f->trainer) == K, "%g",
+           retriever_trainer_distinct(&f->trainer));
     EXPECT(f->scorer.forwards == QUERIES * K, "%d forwards", (int)f->scorer.forwards);
     EXPECT(fabs(hits - (1 - (double)QUERIES / (STEPS * BATCH))) < 1e-12, "hit rate %g", hits);
     fixture_free(f);

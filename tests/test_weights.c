@@ -1,5 +1,5 @@
-// test_weights: what is saved comes back, under the names and in the shapes of the original checkpoints,
-// and a file that is not the model's is refused with every difference.
+// test_weights: what is saved comes back, under the names and in the shapes of the original
+// checkpoints, and a file that is not the model's is refused with every difference.
 #include "host/weights.h"
 
 #include <stdlib.h>
@@ -58,7 +58,8 @@ TEST(weights_round_trip) {
             char *base = path_new("base.safetensors"), *adapter = path_new("adapter.safetensors");
             const int before = differing(&from->tensors, &to->tensors, true);
             error_die(base, weights_save(&from->tensors, base, "", false, false));
-            error_die(adapter, weights_save(&from->tensors, adapter, "base_model.model.", true, true));
+            error_die(adapter,
+                      weights_save(&from->tensors, adapter, "base_model.model.", true, true));
             Error error = weights_load(&to->tensors, base, "", false);
             EXPECT(error.code == 0, "base: %s", error.text);
             EXPECT(differing(&from->tensors, &to->tensors, false) == 0, "base tensors differ");
@@ -76,21 +77,26 @@ TEST(weights_round_trip) {
 }
 
 // A fused tensor is whole in the file: its rows are those of q, k and v, in this order.
-static void expect_fused(const SafeTensors *file, const TensorList *list, const char *name, int rank) {
+static void expect_fused(const SafeTensors *file, const TensorList *list, const char *name,
+                         int rank) {
     const SafeTensor *whole = safetensors_find(file, name);
     EXPECT(whole && whole->rank == rank, "no '%s' of rank %d", name, rank);
     size_t covered = 0;
     for (int i = 0; whole && i < list->count; i++) {
         const Tensor *tensor = list->tensor[i];
-        if (strncmp(name + (strncmp(name, "base_model.model.", 17) ? 0 : 17), tensor->file, TENSOR_NAME) != 0) {
+        if (strncmp(name + (strncmp(name, "base_model.model.", 17) ? 0 : 17), tensor->file,
+                    TENSOR_NAME) != 0) {
             continue;
         }
         const size_t row = tensor->count / (size_t)tensor->shape[0];
         float *values = xmalloc(tensor->count, sizeof *values);
         tensor_read(list, tensor, values);
-        EXPECT(whole->shape[0] == (size_t)(tensor->file_rows ? tensor->file_rows : tensor->shape[0]), "rows of '%s'", name);
-        EXPECT(memcmp((const char *)whole->data + (size_t)tensor->file_row * row * sizeof *values, values,
-                      tensor->count * sizeof *values) == 0, "'%s' is not at its rows", tensor->name);
+        EXPECT(whole->shape[0] ==
+                   (size_t)(tensor->file_rows ? tensor->file_rows : tensor->shape[0]),
+               "rows of '%s'", name);
+        EXPECT(memcmp((const char *)whole->data + (size_t)tensor->file_row * row * sizeof *values,
+                      values, tensor->count * sizeof *values) == 0,
+               "'%s' is not at its rows", tensor->name);
         covered += tensor->count;
         free(values);
     }
@@ -98,34 +104,45 @@ static void expect_fused(const SafeTensors *file, const TensorList *list, const 
 }
 
 TEST(weights_names) {
-    Reader *qwen = reader_of("tiny-qwen2vl", 2, DT_F32, 1), *pixtral = reader_of("tiny-pixtral", 2, DT_F32, 1);
+    Reader *qwen = reader_of("tiny-qwen2vl", 2, DT_F32, 1),
+           *pixtral = reader_of("tiny-pixtral", 2, DT_F32, 1);
     char *path = path_new("names.safetensors");
-    // Names as published with Qwen2-VL-7B-Instruct and the community's pixtral-12b, and PEFT's of an adapter.
+    // Names as published with Qwen2-VL-7B-Instruct and the community's pixtral-12b, and PEFT's of
+    // an adapter.
     const struct {
         Reader *reader;
         bool is_adapter;
         const char *names[6];
         int ranks[6];
     } cases[] = {
-        {qwen, false, {"visual.blocks.0.attn.qkv.weight", "visual.blocks.0.attn.qkv.bias",
-                       "visual.patch_embed.proj.weight", "model.layers.0.self_attn.q_proj.weight",
-                       "model.embed_tokens.weight", "visual.merger.mlp.2.bias"}, {2, 1, 5, 2, 2, 1}},
-        {qwen, true, {"base_model.model.visual.blocks.0.attn.qkv.lora_A.weight",
-                      "base_model.model.visual.blocks.0.attn.qkv.lora_B.weight",
-                      "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight",
-                      "base_model.model.model.layers.0.mlp.down_proj.lora_B.weight",
-                      "base_model.model.visual.blocks.0.mlp.fc1.lora_A.weight",
-                      "base_model.model.visual.blocks.0.attn.proj.lora_B.weight"}, {2, 2, 2, 2, 2, 2}},
-        {pixtral, true, {"base_model.model.language_model.model.layers.0.mlp.down_proj.lora_A.weight",
-                         "base_model.model.vision_tower.transformer.layers.0.attention.q_proj.lora_A.weight",
-                         "base_model.model.language_model.model.layers.0.self_attn.k_proj.lora_B.weight",
-                         "base_model.model.language_model.model.layers.0.mlp.gate_proj.lora_B.weight",
-                         "base_model.model.vision_tower.transformer.layers.0.feed_forward.up_proj.lora_A.weight",
-                         "base_model.model.vision_tower.transformer.layers.0.attention.o_proj.lora_B.weight"},
+        {qwen,
+         false,
+         {"visual.blocks.0.attn.qkv.weight", "visual.blocks.0.attn.qkv.bias",
+          "visual.patch_embed.proj.weight", "model.layers.0.self_attn.q_proj.weight",
+          "model.embed_tokens.weight", "visual.merger.mlp.2.bias"},
+         {2, 1, 5, 2, 2, 1}},
+        {qwen,
+         true,
+         {"base_model.model.visual.blocks.0.attn.qkv.lora_A.weight",
+          "base_model.model.visual.blocks.0.attn.qkv.lora_B.weight",
+          "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight",
+          "base_model.model.model.layers.0.mlp.down_proj.lora_B.weight",
+          "base_model.model.visual.blocks.0.mlp.fc1.lora_A.weight",
+          "base_model.model.visual.blocks.0.attn.proj.lora_B.weight"},
+         {2, 2, 2, 2, 2, 2}},
+        {pixtral,
+         true,
+         {"base_model.model.language_model.model.layers.0.mlp.down_proj.lora_A.weight",
+          "base_model.model.vision_tower.transformer.layers.0.attention.q_proj.lora_A.weight",
+          "base_model.model.language_model.model.layers.0.self_attn.k_proj.lora_B.weight",
+          "base_model.model.language_model.model.layers.0.mlp.gate_proj.lora_B.weight",
+          "base_model.model.vision_tower.transformer.layers.0.feed_forward.up_proj.lora_A.weight",
+          "base_model.model.vision_tower.transformer.layers.0.attention.o_proj.lora_B.weight"},
          {2, 2, 2, 2, 2, 2}},
     };
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
-        if (!CASE("%s%s", cases[k].reader == qwen ? "qwen2vl" : "pixtral", cases[k].is_adapter ? " adapter" : "")) {
+        if (!CASE("%s%s", cases[k].reader == qwen ? "qwen2vl" : "pixtral",
+                  cases[k].is_adapter ? " adapter" : "")) {
             continue;
         }
         const TensorList *list = &cases[k].reader->tensors;
@@ -143,7 +160,16 @@ TEST(weights_names) {
     reader_free(pixtral);
 }
 
-enum { FAULT_NONE, FAULT_MISSING, FAULT_SURPLUS, FAULT_SHAPE, FAULT_TYPE, FAULT_TWO, FAULT_FUSED, FAULTS };
+enum {
+    FAULT_NONE,
+    FAULT_MISSING,
+    FAULT_SURPLUS,
+    FAULT_SHAPE,
+    FAULT_TYPE,
+    FAULT_TWO,
+    FAULT_FUSED,
+    FAULTS
+};
 
 // Writes the file's tensors again with one fault.
 static void write_with_fault(const char *path, const char *to, int fault) {
@@ -195,14 +221,18 @@ TEST(weights_differences) {
         Reader *to = reader_of("tiny-qwen2vl", 0, DT_F32, 2);
         write_with_fault(whole, path, fault);
         const Error error = weights_load(&to->tensors, path, "", false);
-        EXPECT(error.code == (fault ? EXIT_BAD_DATA : EXIT_OK), "code %d: %s", error.code, error.text);
-        EXPECT(!fault || (strstr(error.text, want[fault].count) && strstr(error.text, want[fault].first)),
+        EXPECT(error.code == (fault ? EXIT_BAD_DATA : EXIT_OK), "code %d: %s", error.code,
+               error.text);
+        EXPECT(!fault ||
+                   (strstr(error.text, want[fault].count) && strstr(error.text, want[fault].first)),
                "'%s'", error.text);
         reader_free(to);
     }
     // The adapter's prefix is part of the names.
-    EXPECT(weights_load(&from->tensors, whole, "base_model.model.", false).code == EXIT_BAD_DATA, "prefix");
-    EXPECT(weights_load(&from->tensors, "/nonexistent", "", false).code == EXIT_NO_INPUT, "no file");
+    EXPECT(weights_load(&from->tensors, whole, "base_model.model.", false).code == EXIT_BAD_DATA,
+           "prefix");
+    EXPECT(weights_load(&from->tensors, "/nonexistent", "", false).code == EXIT_NO_INPUT,
+           "no file");
     free(whole);
     free(path);
     reader_free(from);

@@ -26,7 +26,8 @@ static Dataset *draw(uint32_t which, int n, const char *const *classes, int C) {
         record.question = i % 2 ? "grade ?" : "view of region ?";
         record.label = i % C;
         record.answer = classes[record.label];
-        record.image = (Image){.width = DEMO_SIDE, .height = DEMO_SIDE, .channels = 1, .data = drawn.pixels};
+        record.image = (Image){
+            .width = DEMO_SIDE, .height = DEMO_SIDE, .channels = 1, .data = drawn.pixels};
         dataset_add(ds, &record);
     }
     return ds;
@@ -66,13 +67,14 @@ static void make_index(World *w) {
     }
     encode_images(w->rows[INDEX_IMAGE], w->dev, DT_F32, &w->retriever->image, &w->tower_processor,
                   w->corpus, NULL, n);
-    encode_texts(w->rows[INDEX_TEXT], w->dev, DT_F32, &w->retriever->text, w->tokenizer, texts, n, 64);
+    encode_texts(w->rows[INDEX_TEXT], w->dev, DT_F32, &w->retriever->text, w->tokenizer, texts, n,
+                 64);
     for (int side = 0; side < INDEX_SIDES; side++) {
         index_set_rows(w->index, (IndexSide)side, 0, n, w->rows[side]);
     }
     w->fixed = xmalloc((size_t)w->queries->n * E, sizeof(float));
-    encode_images(w->fixed, w->dev, DT_F32, &w->retriever->image, &w->tower_processor, w->queries, NULL,
-                  w->queries->n);
+    encode_images(w->fixed, w->dev, DT_F32, &w->retriever->image, &w->tower_processor, w->queries,
+                  NULL, w->queries->n);
     free(texts);
 }
 
@@ -150,7 +152,8 @@ float *world_gradient_new(const Optim *optim) {
     for (int i = 0; i < list->count; i++) {
         const Tensor *tensor = list->tensor[i];
         if (tensor->is_trainable) {
-            device_copy_out(list->dev, out + at, optim->m + tensor->offset, tensor->count * sizeof *out);
+            device_copy_out(list->dev, out + at, optim->m + tensor->offset,
+                            tensor->count * sizeof *out);
             at += tensor->count;
         }
     }
@@ -186,7 +189,8 @@ static double slope(TensorList *list, Tensor *tensor, const float *g, double nor
     return (at[0] - at[1]) / (2 * step);
 }
 
-void expect_list_gradient(TensorList *list, const float *gradient, double (*loss)(void *ctx), void *ctx) {
+void expect_list_gradient(TensorList *list, const float *gradient, double (*loss)(void *ctx),
+                          void *ctx) {
     const double whole = length(gradient, tensors_count(list, true));
     EXPECT(whole > 1e-4, "the gradient is %g: nothing to see", whole);
     int tried = 0;
@@ -196,11 +200,13 @@ void expect_list_gradient(TensorList *list, const float *gradient, double (*loss
             continue;
         }
         const double norm = length(gradient, tensor->count);
-        if (!(norm <= 0.05 * whole)) { // smaller ones drown in the noise of f32; NaN goes on to fail
+        if (!(norm <=
+              0.05 * whole)) { // smaller ones drown in the noise of f32; NaN goes on to fail
             const double wide = slope(list, tensor, gradient, norm, 4e-3, loss, ctx);
             const double narrow = slope(list, tensor, gradient, norm, 2e-3, loss, ctx);
             const double got = narrow + (narrow - wide) / 3; // without the error of second order
-            EXPECT(fabs(got - norm) <= 0.01 * whole, "%s: slope %g, gradient %g", tensor->name, got, norm);
+            EXPECT(fabs(got - norm) <= 0.01 * whole, "%s: slope %g, gradient %g", tensor->name, got,
+                   norm);
             tried++;
         }
         gradient += tensor->count;

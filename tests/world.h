@@ -1,4 +1,5 @@
-// world: what the tests of scoring and training share: a few drawn cases, and models of toy size for them.
+// world: what the tests of scoring and training share: a few drawn cases, and models of toy size
+// for them.
 #ifndef JOMED_TESTS_WORLD_H
 #define JOMED_TESTS_WORLD_H
 
@@ -42,6 +43,7 @@ float *world_gradient_new(const Optim *optim);
 // The gradient of a loss against central differences of the same loss, tensor by tensor along the
 // gradient itself, where the loss sees a wrong scale or sign best. loss: in double, but over an f32
 // forward, so steps are wide and agreement is to one per cent of the whole gradient's length.
-void expect_list_gradient(TensorList *list, const float *gradient, double (*loss)(void *ctx), void *ctx);
+void expect_list_gradient(TensorList *list, const float *gradient, double (*loss)(void *ctx),
+                          void *ctx);
 
 #endif
