@@ -301,7 +301,7 @@ static bool take_values(const SafeTensors *set, TensorList *list, Tensor *tensor
     if (!values) {
         return false;
     }
-    tensor_write(list, tensor, DT_F32, values); // also what the ops read: rounded, packed later
+    tensor_write(list, tensor, DT_F32, values); // and what the ops read, rounded
     free(values);
     return true;
 }

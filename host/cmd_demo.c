@@ -73,8 +73,7 @@ int cmd_demo(const Config *config) {
     for (int i = 0; i < count; i++) {
         dirs[i] = seed_dir_new(dir, config->demo.seeds.items[i]);
     }
-    retriever_settings(config,
-                       INDEX_TEXT); // refuses at once what a seed would refuse after minutes
+    retriever_settings(config, INDEX_TEXT); // refuses now what a seed would refuse after minutes
     const double start = seconds_now();
     run_seeds(config, dir, config->demo.seeds.items, count);
     LOG(INFO, "%d seeds in %.0f s", count, seconds_now() - start);

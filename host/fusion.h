@@ -8,7 +8,8 @@
 
 // Probability mixture: p(c) = sum_head w_head sum_d softmax(s/T)_d pi_d(c), softmax within the
 // head, w = image_weight and 1 - image_weight (a head without passages leaves its weight to the
-// other). out: (C)   probability: (P,C) rows pi_d   scores: (P)
+// other).
+// out: (C)   probability: (P,C) rows pi_d   scores: (P)
 void fusion_mixture(double *out, const double *probability, const float *scores, int kI, int kT,
                     int C, double T, double image_weight);
 

@@ -209,8 +209,7 @@ Error score_store_put(ScoreStore *store, ScoreKey key, const float *raw, const f
     memcpy(record + size - sizeof hash, &hash, sizeof hash);
     Error error = error_none();
     if (remember(store, key, values) && store->fd >= 0) {
-        error = file_write_all(store->fd, record,
-                               size); // one write: a tear is at the end of the file
+        error = file_write_all(store->fd, record, size); // one write: only the end can be torn
     }
     free(values);
     free(record);

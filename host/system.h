@@ -15,8 +15,8 @@ typedef struct {
     Tokenizer *tokenizer;
     ProcessorConfig tower_processor, reader_processor;
     Dataset *corpus, *split[SPLIT_COUNT]; // passages; queries by split
-    uint64_t corpus_hash,
-        data_hash; // of the corpus, and of corpus and queries; pictures' bytes too
+    uint64_t corpus_hash; // of the corpus, the bytes of its pictures too
+    uint64_t data_hash;   // of corpus and queries, likewise
     LabelSet labels;
     Retriever *retriever;
     Reader *reader;

@@ -129,6 +129,40 @@ TEST(evaluate_fusion) {
     world_free(w);
 }
 
+// The hits of one side for query q are its best rows outside the group, with their scores under either
+// side.
+static void expect_hits(const World *w, const Evaluation *e, const int32_t *group, const float *vectors,
+                        int side, int q) {
+    const int E = w->index->dim;
+    double s[CORPUS];
+    for (int i = 0; i < CORPUS; i++) {
+        s[i] = 0;
+        for (int d = 0; d < E; d++) {
+            s[i] += (double)vectors[q * E + d] * w->rows[side][i * E + d];
+        }
+    }
+    for (int p = 0; p < TOP; p++) {
+        const int place = q * PLACES + side * TOP + p, found = e->passages[place];
+        int better = 0;
+        for (int i = 0; i < CORPUS; i++) {
+            better += group[i] != w->queries->records[q].group_id && s[i] > s[found];
+        }
+        EXPECT(group[found] != w->queries->records[q].group_id,
+               "query %d meets its own group", q);
+        EXPECT(better == p, "query %d, %s place %d: rank %d", q,
+               index_side_name((IndexSide)side), p, better);
+        EXPECT(fabs(e->scores[place] - s[found]) <= 1e-5, "score %g, not %g",
+               (double)e->scores[place], s[found]);
+        EXPECT(e->side_scores[side * QUERIES * PLACES + place] == e->scores[place],
+               "own score");
+    }
+    for (int p = 0; p < PLACES; p++) { // and what this side says of the other's hits
+        const float got = e->side_scores[(side * QUERIES + q) * PLACES + p];
+        EXPECT(fabs(got - s[e->passages[q * PLACES + p]]) <= 1e-5,
+               "side score %d of query %d", p, q);
+    }
+}
+
 // Each side is searched with its own query vector, and the own group is left out.
 TEST(evaluate_retrieval) {
     World *w = small_world();
@@ -153,36 +187,8 @@ TEST(evaluate_retrieval) {
     }
     Evaluation *e = evaluation_new(&scorer, w->index, w->queries, w->corpus, vectors[INDEX_IMAGE],
                                    vectors[INDEX_TEXT], TOP, &fusion);
-    for (int q = 0; q < QUERIES; q++) {
-        for (int side = 0; side < INDEX_SIDES; side++) {
-            double s[CORPUS];
-            for (int i = 0; i < CORPUS; i++) {
-                s[i] = 0;
-                for (int d = 0; d < E; d++) {
-                    s[i] += (double)vectors[side][q * E + d] * w->rows[side][i * E + d];
-                }
-            }
-            for (int p = 0; p < TOP; p++) {
-                const int place = q * PLACES + side * TOP + p, found = e->passages[place];
-                int better = 0;
-                for (int i = 0; i < CORPUS; i++) {
-                    better += group[i] != w->queries->records[q].group_id && s[i] > s[found];
-                }
-                EXPECT(group[found] != w->queries->records[q].group_id,
-                       "query %d meets its own group", q);
-                EXPECT(better == p, "query %d, %s place %d: rank %d", q,
-                       index_side_name((IndexSide)side), p, better);
-                EXPECT(fabs(e->scores[place] - s[found]) <= 1e-5, "score %g, not %g",
-                       (double)e->scores[place], s[found]);
-                EXPECT(e->side_scores[side * QUERIES * PLACES + place] == e->scores[place],
-                       "own score");
-            }
-            for (int p = 0; p < PLACES; p++) { // and what this side says of the other's hits
-                const float got = e->side_scores[(side * QUERIES + q) * PLACES + p];
-                EXPECT(fabs(got - s[e->passages[q * PLACES + p]]) <= 1e-5,
-                       "side score %d of query %d", p, q);
-            }
-        }
+    for (int i = 0; i < QUERIES * INDEX_SIDES; i++) {
+        expect_hits(w, e, group, vectors[i % INDEX_SIDES], i % INDEX_SIDES, i / INDEX_SIDES);
     }
     expect_answers(e, &fusion);
     evaluation_free(e);
