@@ -426,7 +426,8 @@ static void put_row(Output *out, const Config *config, PrepareFacts *facts, Reco
         text = xformat_new("%s %s", record.question, record.answer);
     }
     if (writes_images(config)) {
-        record.path = path = image_name_new(&record);
+        path = image_name_new(&record);
+        record.path = path;
     }
     if (record.split == SPLIT_TRAIN) {
         put_passage(&out->corpus, &record, text);

@@ -26,14 +26,14 @@
 #include "dataset.h"
 
 typedef struct {
-    int rows;       // in the source, all splits
-    int left_out;   // of them, beyond prepare.max_rows
-    int bad_images; // of them, whose picture cannot be had (data.on_bad_image not fail)
-    int passages;
+    int rows;                 // in the source, all splits
+    int left_out;             // of them, beyond prepare.max_rows
+    int bad_images;           // of them, whose picture cannot be had (data.on_bad_image not fail)
+    int passages;             // written
     int queries[SPLIT_COUNT]; // written
     int dropped;              // rows that became neither passage nor query
-    int test_images,
-        overlap; // distinct pictures of the source's own test split; also in its training
+    int test_images;          // distinct pictures of the source's own test split
+    int overlap;              // of them, those that its training split has too
 } PrepareFacts;
 
 // Reads, writes, reports. Dies: EXIT_NO_INPUT without the source, EXIT_BAD_DATA when it is not what

@@ -93,7 +93,7 @@ static void read_data(System *system) {
         system->split[SPLIT_TRAIN]->n, system->split[SPLIT_VAL]->n, system->split[SPLIT_TEST]->n);
 }
 
-// The tiny tokenizer: special tokens, the class names as words, and bytes for everything else.
+// The tiny tokenizer: special tokens, class names of one word as words, bytes for everything else.
 static Tokenizer *tiny_tokenizer_new(const Config *config) {
     const char *specials[32] = {"[CLS]", "[SEP]"};
     int n = 2;
@@ -110,8 +110,16 @@ static Tokenizer *tiny_tokenizer_new(const Config *config) {
             }
         }
     }
-    return tokenizer_tiny_new(specials, n, (const char *const *)config->classes.items,
-                              config->classes.count);
+    const char **words = xcalloc((size_t)config->classes.count + 1, sizeof *words);
+    int word_count = 0;
+    for (int c = 0; c < config->classes.count; c++) {
+        if (!strpbrk(config->classes.items[c], " \t\n\v\f\r")) {
+            words[word_count++] = config->classes.items[c];
+        }
+    }
+    Tokenizer *tokenizer = tokenizer_tiny_new(specials, n, words, word_count);
+    free(words);
+    return tokenizer;
 }
 
 static void preset_processor(ProcessorConfig *out, const char *key, const char *name) {

@@ -290,6 +290,29 @@ TEST(prepare_vqa_rad) {
     config_free(&config);
 }
 
+// What prepare writes is what another verb reads, also with a class name of several words.
+TEST(prepare_feeds_pretrain) {
+    const char *file = check_data("medical/breast-ultrasound/busi_28_medmnist_form.npz");
+    if (!file) {
+        return;
+    }
+    char *output, *dir = below("out"), *run = below("run");
+    const char *classes = "'classes=[malignant, normal or benign]'";
+    int code = check_run(&output,
+                         "%s prepare prepare.source=%s prepare.dir=%s prepare.max_rows=9 %s",
+                         check_program(), file, dir, classes);
+    EXPECT(code == EXIT_OK && strstr(output, "9 passages"), "code %d: %s", code, output);
+    free(output);
+    code = check_run(
+        &output,
+        "%s pretrain %s data.root=%s data.corpus=%s/corpus.jsonl data.task=%s/task.jsonl "
+        "run.dir=%s pretrain.steps=2 pretrain.batch=4",
+        check_program(), classes, dir, dir, dir, run);
+    EXPECT(code == EXIT_OK && file_exists(below("run/retriever.safetensors")), "code %d: %s", code,
+           output);
+    free(output);
+}
+
 // ---- again, and by mistake ----
 TEST(prepare_replaces_its_own_only) {
     put_small_vqa();
