@@ -1,14 +1,12 @@
 // rope: rotary position embeddings. Source: Su et al. 2021; Qwen2-VL 2024 for M-RoPE.
 //
 // Row n rotates pair j of every head by angle[n,j] = position[axis(j)][n] * freq(j), j < D/2.
-//   layout             axis(j)                          freq(j) = theta^-x with x =   used by
+//   layout             axis(j)                          freq(j) = theta^-x with x =
 //   ROPE_1D            0                                2j/D
-//   ROPE_2D_HALVES     j < D/4 ? row : column           2(j mod D/4)/(D/2)            jina, Qwen2-VL
-//                                                                                     vision
-//   ROPE_2D_ALTERNATE  j < D/4 ? row : column           row: 4j/D,                    Pixtral
-//                                                       column: (4(j-D/4)+2)/D
-//   ROPE_M             t, h or w by the three sections  2j/D                          Qwen2-VL
-//                                                                                     language
+//   ROPE_2D_HALVES     j < D/4 ? row : column           2(j mod D/4)/(D/2)
+//   ROPE_2D_ALTERNATE  j < D/4 ? row : column           row: 4j/D, column: (4(j-D/4)+2)/D
+//   ROPE_M             t, h or w by the three sections  2j/D
+// HALVES: jina, Qwen2-VL vision. ALTERNATE: Pixtral. M: Qwen2-VL language.
 // 2-D layouts have positions[0] = row and [1] = column and need D % 4 == 0; M has t, h, w.
 // Pairing: interleaved = (2j, 2j+1), half = (j, j + D/2).   x' = x cos + rot(x) sin.
 // The rotation is taken in f32 and rounded once.
