@@ -3,7 +3,7 @@
 // RUN/reader.safetensors with reader.all_weights=true.
 #include <stdlib.h>
 
-#include "file.h"
+#include "adapter.h"
 #include "schedule.h"
 #include "settings.h"
 #include "stage.h"
@@ -32,17 +32,11 @@ static int32_t *find_passages_new(System *system) {
 // index, heads and k; the reader's tensors are those it starts from.
 static uint64_t context_of(const System *system, const ReaderTask *task) {
     const Config *config = system->config;
-    const double words[] = {config->reader.lr,
-                            config->reader.warmup,
-                            config->reader.steps,
-                            config->reader.batch,
-                            config->reader.weight_decay,
-                            config->reader.clip,
-                            config->reader.closed_book_share,
-                            config->reader.all_weights,
-                            config->reader.beta2,
-                            config->reader.schedule,
-                            config->reader.lora_alpha};
+    const double words[] = {config->reader.lr, config->reader.warmup, config->reader.steps,
+                            config->reader.batch, config->reader.weight_decay, config->reader.clip,
+                            config->reader.closed_book_share, config->reader.all_weights,
+                            config->reader.beta2, config->reader.schedule,
+                            (double)system->reader->config.block.lora.alpha};
     uint64_t hash = xxh64(words, sizeof words, system->data_hash);
     hash = xxh64(task->passages, (size_t)task->queries->n * task->P * sizeof *task->passages, hash);
     const uint64_t hashes[] = {tensors_hash(&system->reader->tensors),
@@ -52,15 +46,13 @@ static uint64_t context_of(const System *system, const ReaderTask *task) {
 }
 
 static void save_reader(const System *system, const RunLog *run) {
+    const TensorList *list = &system->reader->tensors;
+    const LoraConfig *lora = &system->reader->config.block.lora;
     const bool is_whole = system->config->reader.all_weights;
     char *path = runlog_path_new(run, is_whole ? "reader.safetensors" : "adapter");
-    if (!is_whole) {
-        error_die(path, file_make_directories(path));
-        free(path);
-        path = runlog_path_new(run, "adapter/adapter_model.safetensors");
-    }
-    error_die(path, weights_save(&system->reader->tensors, path,
-                                 is_whole ? "" : "base_model.model.", !is_whole, true));
+    const AdapterConfig adapter = {.rank = lora->rank, .alpha = lora->alpha};
+    error_die(path, is_whole ? weights_save(list, path, "", false, true)
+                             : adapter_save(list, path, &adapter));
     free(path);
 }
 

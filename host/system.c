@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "adapter.h"
 #include "dataset_files.h"
 #include "evidence.h"
 #include "file.h"
@@ -166,6 +167,22 @@ void system_open_retriever(System *system, bool is_trainable) {
                  "retriever");
 }
 
+// r and alpha of the adapter's own file; of the keys where an adapter begins.
+static AdapterConfig adapter_config_of(const Config *config) {
+    AdapterConfig adapter = {.rank = config->reader.lora_rank, .alpha = config->reader.lora_alpha};
+    if (config->reader.adapter[0]) {
+        error_die(config->reader.adapter, adapter_read_config(&adapter, config->reader.adapter));
+        const bool has_other_rank = adapter.rank != config->reader.lora_rank;
+        const bool has_other_alpha = adapter.alpha != config->reader.lora_alpha;
+        if ((has_other_rank && config_is_set(config, "reader.lora_rank")) ||
+            (has_other_alpha && config_is_set(config, "reader.lora_alpha"))) {
+            die(EXIT_CONFIG, "reader.adapter: has r=%d and alpha=%g; leave reader.lora_rank and "
+                "reader.lora_alpha out", adapter.rank, adapter.alpha);
+        }
+    }
+    return adapter;
+}
+
 void system_open_reader(System *system, ReaderUse use) {
     const Config *config = system->config;
     ReaderConfig preset;
@@ -184,7 +201,8 @@ void system_open_reader(System *system, ReaderUse use) {
     }
     const bool has_adapter = use == READER_TRAINS_ADAPTER || config->reader.adapter[0];
     if (has_adapter) {
-        reader_set_lora(&preset, config->reader.lora_rank, (float)config->reader.lora_alpha, true);
+        const AdapterConfig adapter = adapter_config_of(config);
+        reader_set_lora(&preset, adapter.rank, (float)adapter.alpha, true);
     }
     system->reader = reader_new(system->dev, (DType)config->reader.dtype, &preset,
                                 use == READER_TRAINS_ALL);
@@ -192,8 +210,7 @@ void system_open_reader(System *system, ReaderUse use) {
                  "reader");
     if (config->reader.adapter[0]) {
         error_die(config->reader.adapter,
-                  weights_load(&system->reader->tensors, config->reader.adapter,
-                               "base_model.model.", true));
+                  adapter_load(&system->reader->tensors, config->reader.adapter));
     }
     system->prompts = prompt_maker_new(PROMPT_TINY, system->tokenizer, &system->reader->config,
                                        config->prompt.max_tokens);

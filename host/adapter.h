@@ -1,0 +1,22 @@
+// adapter: a LoRA adapter as PEFT keeps it, a directory with adapter_config.json and
+// adapter_model.safetensors. The scale alpha / r is no tensor: read from anywhere else it would be
+// wrong without a sign of it.
+// Left out: adapters of other kinds, patterns of ranks, biases and modules that are stored whole.
+// Source: Hugging Face PEFT, LoraConfig and its files.
+#ifndef JOMED_HOST_ADAPTER_H
+#define JOMED_HOST_ADAPTER_H
+
+#include "models/model.h"
+
+typedef struct {
+    int rank;
+    double alpha;
+} AdapterConfig;
+// EXIT_NO_INPUT without a file, EXIT_BAD_DATA for one that is broken or asks for what is left out.
+Error adapter_read_config(AdapterConfig *out, const char *dir);
+// Fills the adapter tensors of the list; see weights_load.
+Error adapter_load(TensorList *list, const char *dir);
+// Makes the directory, then writes both files, values in f32 (masters).
+Error adapter_save(const TensorList *list, const char *dir, const AdapterConfig *config);
+
+#endif
