@@ -71,7 +71,7 @@ TEST(bad_input_files) {
         {"adapter",
          "evaluate c.yaml run.dir=c " TOWERS " reader.adapter=images",
          EXIT_NO_INPUT,
-         {"images:", "adapter_model.safetensors"}},
+         {"images:", "adapter_config.json"}},
         {"index",
          "evaluate c.yaml run.dir=d index.dir=absent " TOWERS,
          EXIT_NO_INPUT,
