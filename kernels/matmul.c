@@ -18,10 +18,10 @@
 #include "matmul.h"
 
 #include <math.h>
-#include <stdlib.h>
 
 #include "base.h"
 #include "matmul_kernel.h"
+#include "scratch.h"
 
 static void check_sizes(int M, int N, int K) {
     CHECK(M >= 1 && N >= 1 && K >= 1, "M=%d N=%d K=%d", M, N, K);
@@ -112,24 +112,13 @@ typedef struct {
     bool is_accumulated;
 } Product;
 
-// What one thread needs besides the operands. Made when a thread first multiplies and kept, so that
-// a step allocates nothing; 1.6 MB a thread, of which c is only touched where outputs are not f32.
+// What one thread needs besides the operands, kept as scratch.h says; 1.6 MB a thread, of which c
+// is only touched where outputs are not f32.
 typedef struct {
     float a[BLOCK_ROWS * DEPTH];
     float panels[GROUP * DEPTH * MATMUL_MAX_COLUMNS];
     float c[BLOCK_ROWS * BLOCK_COLUMNS];
 } Scratch;
-
-static Scratch *scratch_of_thread(void) {
-    static _Thread_local Scratch *scratch;
-    if (!scratch) {
-        scratch = aligned_alloc(64, (sizeof *scratch + 63) / 64 * 64);
-        if (!scratch) {
-            die(EXIT_RESOURCE, "memory: cannot get %zu bytes for matmul", sizeof *scratch);
-        }
-    }
-    return scratch;
-}
 
 static int ceil_div(int a, int b) { return a / b + (a % b > 0); }
 static int min_int(int a, int b) { return a < b ? a : b; }
@@ -292,7 +281,7 @@ static void start_of_panel(const Product *p, float *first, int j, int columns) {
 
 // One block of C, for all of l. rows <= BLOCK_ROWS, columns <= BLOCK_COLUMNS; j0 starts a panel.
 static void multiply_block(const Product *p, int i0, int rows, int j0, int columns) {
-    Scratch *scratch = scratch_of_thread();
+    Scratch *scratch = scratch_bytes(SCRATCH_MATMUL, sizeof *scratch);
     const MatmulKernel *kernel = p->kernel;
     const int width = kernel->columns, step = even_piece(p->depth, DEPTH, 8);
     const size_t at = (size_t)i0 * p->columns + j0;

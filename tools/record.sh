@@ -12,12 +12,14 @@ mkdir -p bench/results tests/results
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# "2026-01-31 at commit 0123abc on CPU NAME, N cores, gcc 12.2.0 -march=..."
+# "2026-01-31 at commit 0123abc on CPU NAME, N cores, gcc 12.2.0 -march=..., load 0.3 before"; times
+# mean little where others were at work, and the load says so.
+load=$(cut -d' ' -f1 /proc/loadavg)
 origin() {
     cpu=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1 | tr -d '"\\')
     version=$("$bin"/jomed --version | sed 's/.*(\(.*\))$/\1/; s/ *$//')
     echo "$(date -u +%Y-%m-%d) at commit ${version%%,*} on ${cpu:-an unnamed CPU}," \
-        "$(nproc) core$([ "$(nproc)" = 1 ] || echo s),${version#*,}"
+        "$(nproc) core$([ "$(nproc)" = 1 ] || echo s),${version#*,}, load $load before"
 }
 
 case ${1:-} in
