@@ -24,8 +24,8 @@ void reference_load(const Reference *reference, TensorList *list, bool is_partia
 // max |got - f64| <= 2 max |original f32 - f64| + 1e-7 max |f64|, for "out" and for every stored
 // gradient of a trainable tensor; a fused tensor is judged as a whole, by its slices. The original's
 // error is the largest of four f32 runs that differ only in rounding (tools/reference.py), because
-// one run is a lottery for small tensors: of 420, six of Pixtral's would miss twice the error of its
-// first run, by a factor of 1.47 at most, and torch's own other runs miss it more often. A gradient
+// one run is a lottery for small tensors: of 420, six of Pixtral's would miss the bound of its first
+// run alone, by a factor of 1.47 at most; held to one another's, torch's runs miss 2 to 16. A gradient
 // that is zero in exact arithmetic (a key bias under softmax) has no scale of its own: the largest
 // of all stands in. Returns how many gradients were compared.
 void reference_expect(const Reference *reference, const char *name, const float *got,
