@@ -5,6 +5,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include <errno.h>
 #include <omp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,27 +24,44 @@ static char *seed_dir_new(const char *dir, int seed) {
     return xformat_new("%s/seed-%d", dir, seed);
 }
 
-// Waits for one child; a child that failed has said why, so that its code is enough.
-static void wait_for_one(void) {
+// The processes that run seeds; 0 a free place.
+typedef struct {
+    pid_t *pids; // (count)
+    int count, running;
+} Seeds;
+
+// Waits for one child. One that failed has said why, so that its code is enough; the others are
+// ended, since nobody would wait for them.
+static void wait_for_one(Seeds *seeds) {
     int status;
-    while (wait(&status) < 0) {
+    pid_t pid;
+    while ((pid = wait(&status)) < 0) {
         CHECK(errno == EINTR, "wait: %s", strerror(errno));
     }
-    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-        const int code = WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_INTERNAL;
-        die((ExitCode)code, "demo: a seed ended with %s %d; its message is above",
-            WIFEXITED(status) ? "code" : "signal",
-            WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
+    for (int i = 0; i < seeds->count; i++) {
+        seeds->pids[i] = seeds->pids[i] == pid ? 0 : seeds->pids[i];
     }
+    seeds->running--;
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+        return;
+    }
+    for (int i = 0; i < seeds->count; i++) {
+        if (seeds->pids[i] > 0) {
+            kill(seeds->pids[i], SIGTERM);
+        }
+    }
+    const int code = WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_INTERNAL;
+    die((ExitCode)code, "demo: a seed ended with %s %d; its message is above",
+        WIFEXITED(status) ? "code" : "signal",
+        WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
 }
 
-static void run_seeds(const Config *config, const char *dir, const int *seeds, int count) {
+static void run_seeds(const Config *config, const char *dir, const int *numbers, int count) {
     const int workers = config->threads > 0 ? config->threads : omp_get_num_procs();
-    int running = 0;
+    Seeds seeds = {.pids = xcalloc((size_t)count, sizeof *seeds.pids), .count = count};
     for (int i = 0; i < count; i++) {
-        if (running == workers) {
-            wait_for_one();
-            running--;
+        if (seeds.running == workers) {
+            wait_for_one(&seeds);
         }
         fflush(NULL);
         const pid_t pid = fork();
@@ -51,16 +69,18 @@ static void run_seeds(const Config *config, const char *dir, const int *seeds, i
             die(EXIT_RESOURCE, "demo: cannot start a process: %s", strerror(errno));
         }
         if (pid == 0) {
-            char *own = seed_dir_new(dir, seeds[i]);
-            demo_run(config, seeds[i], own);
+            char *own = seed_dir_new(dir, numbers[i]);
+            demo_run(config, numbers[i], own);
             fflush(NULL);
             _exit(EXIT_OK);
         }
-        running++;
+        seeds.pids[i] = pid;
+        seeds.running++;
     }
-    while (running-- > 0) {
-        wait_for_one();
+    while (seeds.running > 0) {
+        wait_for_one(&seeds);
     }
+    free(seeds.pids);
 }
 
 int cmd_demo(const Config *config) {
