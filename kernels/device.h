@@ -20,12 +20,12 @@ typedef enum { STREAM_COMPUTE, STREAM_COPY, STREAM_COMM, STREAM_COUNT } StreamId
 extern "C" {
 #endif
 
-// First line of every main: OpenMP threads that wait shall sleep, not spin. Spinning is the default;
-// where another process keeps one of their cores busy, passes of the small models took 12 to 157
-// times as long with it. The OpenMP runtime reads its environment while the program is loaded, so
-// this sets OMP_WAIT_POLICY=passive and starts the program over: same process, same arguments.
-// Returns when there is nothing to do: the variable (or GOMP_SPINCOUNT) is set, to whatever the user
-// likes, or the program cannot be started over, which only costs time.
+// First line of every main: OpenMP threads that wait shall sleep, not spin. Spinning is the
+// default; where another process keeps one of their cores busy, passes of the small models took 12
+// to 157 times as long with it. The OpenMP runtime reads its environment while the program is
+// loaded, so this sets OMP_WAIT_POLICY=passive and starts the program over: same process, same
+// arguments. Returns when there is nothing to do: the variable (or GOMP_SPINCOUNT) is set, to
+// whatever the user likes, or the program cannot be started over, which only costs time.
 void device_threads_sleep(char **argv);
 
 // Opens device `index` of a kind; threads is for the CPU (0: as many as OpenMP says). Dies with
