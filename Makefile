@@ -49,7 +49,7 @@ BINS  := $(BUILD)/bin/jomed $(BUILD)/bin/test $(BUILD)/bin/bench
 
 # ---- rules ----
 .PHONY: all test demo bench check readme deps help clean report-parts
-.PHONY: record record-test record-demo record-bench
+.PHONY: record record-test record-demo record-bench record-real
 all: report-parts $(BINS)
 
 $(BUILD)/bin/jomed: $(call obj,$(LIB) host/main.c)
@@ -96,9 +96,9 @@ check:
 	@tools/check.sh
 
 # A record says where it comes from and is committed; what readme writes comes from records alone.
-record-test record-demo record-bench: record-%: all
+record-test record-demo record-bench record-real: record-%: all
 	@BUILD=$(BUILD) tools/record.sh $*
-record: record-test record-bench record-demo
+record: record-test record-bench record-demo record-real
 	@$(MAKE) --no-print-directory readme
 readme:
 	@tools/readme_numbers.sh

@@ -21,6 +21,13 @@ demo() {
     echo "Recorded $(origin $record)."
 }
 
+real() {
+    record=bench/results/real.md
+    [ -f $record ] || { echo "Not recorded yet: \`make record-real\`."; return; }
+    sed 1d $record
+    echo "Accuracy, percent, mean and sample sd over seeds 1 to 3. Recorded $(origin $record)."
+}
+
 # Rows of `bench json=FILE`: flat objects, one per line, without commas inside values.
 bench() {
     record=bench/results/bench.json

@@ -1,9 +1,9 @@
 #!/bin/sh
 # record: runs something and keeps its summary, with where it comes from, for README and tests/README.
 #
-#   tools/record.sh demo|bench|test    after a build
+#   tools/record.sh demo|bench|test|real    after a build; real wants the test data
 #
-# Writes bench/results/demo.md, bench/results/bench.json, tests/results/cpu.txt. Run it on a clean
+# Writes bench/results/demo.md, bench/results/bench.json, tests/results/cpu.txt, bench/results/real.md. Run it on a clean
 # tree: a commit that ends in "+changes" names no source anybody else has.
 set -eu
 cd "$(dirname "$0")/.."
@@ -47,13 +47,28 @@ bench)
     "$bin"/bench json="$work"/rows
     { printf '{"origin":"%s"}\n' "$(origin)" && cat "$work"/rows; } >bench/results/bench.json
     ;;
+real)
+    for name in pneumonia breast skin vqa_rad; do
+        tools/real/$name.sh 1 2 3
+    done
+    {
+        echo "<!-- origin: $(origin) -->"
+        for name in pneumonia breast skin vqa_rad; do
+            echo "**$name**"
+            echo
+            # System, the four ways to answer, the oracle: all queries.
+            grep '^|' runs/$name/tables/main.md | cut -d'|' -f1-7 | sed 's/$/|/'
+            echo
+        done
+    } >bench/results/real.md
+    ;;
 test)
     "$bin"/test record="$work"/rows || code=$?
     { echo "# origin: $(origin)" && cat "$work"/rows; } >tests/results/cpu.txt
     exit "${code:-0}"
     ;;
 *)
-    echo "usage: tools/record.sh demo|bench|test" >&2
+    echo "usage: tools/record.sh demo|bench|test|real" >&2
     exit 64
     ;;
 esac
