@@ -71,5 +71,6 @@ tests() {
 [ "${1:-}" != --tests ] || { tests; exit; }
 file=${1:-README.md}
 tools/between_markers.sh "$file" demo "$(demo)" || exit
+tools/between_markers.sh "$file" real "$(real)" || exit
 tools/between_markers.sh "$file" bench "$(bench)" || exit
 tools/between_markers.sh "$file" tests "$(tests)"
