@@ -89,7 +89,7 @@ demo: all
 	$(BUILD)/bin/jomed demo
 
 bench: all
-	$(BUILD)/bin/bench
+	$(BUILD)/bin/bench seconds=0.2 json=$(BUILD)/bench.json
 
 # Static checks; needs no build.
 check:
@@ -108,7 +108,7 @@ help:
 	@echo "make            build what this machine allows, and say what it left out"
 	@echo "make test       ops, models, host and programs on the CPU"
 	@echo "make demo       the embedded benchmark, three seeds"
-	@echo "make bench      kernels beside their peers"
+	@echo "make bench      kernels and models beside their peers, rows also in $(BUILD)/bench.json"
 	@echo "make check      layout, sizes, includes, stale numbers"
 	@echo "make record     run tests, bench and demo, keep their summaries (record-test, -bench, -demo)"
 	@echo "make readme     rewrite the numbers of README.md and tests/README.md from recorded runs"

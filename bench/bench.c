@@ -11,6 +11,7 @@
 
 #define MAX_BENCHES 256
 #define MAX_SAMPLES 4096
+#define PERIOD 1048583 // of normal deviates: a prime, so that no two rows of a matrix are equal
 
 #define X(op) void bench_##op(void);
 OPS(X)
@@ -54,9 +55,13 @@ void *bench_zeros(size_t bytes) {
 void *bench_normal(DType t, size_t n) {
     void *memory = bench_zeros(n * dtype_size(t));
     void *host = xmalloc(n, dtype_size(t));
+    const size_t size = dtype_size(t), drawn = n < PERIOD ? n : PERIOD;
     Rng rng = rng_new(1, RNG_TEST, 0, 0);
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < drawn; i++) {
         dtype_store(t, host, i, (float)rng_normal(&rng));
+    }
+    for (size_t i = drawn; i < n; i += PERIOD) {
+        memcpy((char *)host + i * size, host, (n - i < PERIOD ? n - i : PERIOD) * size);
     }
     device_copy_in(bench_device(), memory, host, n * dtype_size(t));
     free(host);

@@ -43,7 +43,8 @@ void bench_took(double seconds_taken);
 double bench_now(int thread_count);
 // Fused multiply-adds of f32 this machine does in registers, in FLOP/s; measured once per count.
 double bench_peak_flops(int threads);
-// A device buffer of n normal deviates of type t (fixed seed), and one of zeros.
+// A device buffer of n normal deviates of type t (fixed seed; they come again after a million), and
+// one of zeros.
 void *bench_normal(DType t, size_t n);
 void *bench_zeros(size_t bytes);
 

@@ -14,7 +14,7 @@ typedef struct {
 
 static const Shape shapes[] = {
     {"ViT-B/16", 2, 197, 12, 12, 64, false},  {"demo tower", 128, 17, 4, 4, 16, false},
-    {"demo reader", 64, 30, 4, 4, 16, true},  {"causal 4:1", 1, 1024, 8, 2, 128, true},
+    {"demo reader", 64, 30, 4, 4, 16, true},  {"causal 4:1", 1, 512, 8, 2, 128, true},
     {"decoding 7:1", 1, 1, 28, 4, 128, true},
 };
 
