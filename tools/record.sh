@@ -44,7 +44,7 @@ demo)
     exit "${code:-0}"
     ;;
 bench)
-    "$bin"/bench json="$work"/rows
+    "$bin"/bench seconds=0.2 json="$work"/rows
     { printf '{"origin":"%s"}\n' "$(origin)" && cat "$work"/rows; } >bench/results/bench.json
     ;;
 real)
