@@ -70,7 +70,7 @@ TEST(resume_after_every_step) {
         if (strstr(stages[i].arguments, "narrow")) {
             program_must_run("index build c.yaml index.dir=narrow retriever.dtype=bf16 " TOWERS);
         }
-        char run[16], whole[16], file[32];
+        char run[20], whole[20], file[32];
         snprintf(run, sizeof run, "run%d", i);
         snprintf(whole, sizeof whole, "whole%d", i);
         program_must_run("%s run.dir=%s", stages[i].arguments, whole);
@@ -324,7 +324,7 @@ TEST(resume_damaged_checkpoint) {
     const StageCase *stage = &stages[READER_STAGE];
     for (int f = 0; f < 3; f++) {
         if (CASE("%s", files[f])) {
-            char run[16], whole[16], name[128], *output;
+            char run[20], whole[20], name[128], *output;
             world_with_index();
             snprintf(run, sizeof run, "run%d", f);
             snprintf(whole, sizeof whole, "whole%d", f);
