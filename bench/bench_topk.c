@@ -111,9 +111,9 @@ static double overlap(const int32_t *a, const int32_t *b, size_t Q, size_t K) {
 
 BENCH_OP(topk) {
     static const Shape shapes[] = {
-        {256, 100000, 768, 50, DT_F16},
-        {256, 100000, 768, 50, DT_F32},
-        {1, 100000, 768, 50, DT_F16},
+        {256, 200000, 768, 50, DT_F16},
+        {256, 200000, 768, 50, DT_F32},
+        {1, 200000, 768, 50, DT_F16},
         {64, 2000, 64, 10, DT_F16}, // the demo
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
