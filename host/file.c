@@ -255,16 +255,11 @@ void file_writer_add(FileWriter *writer, const void *data, size_t size) {
 }
 
 void file_writer_print(FileWriter *writer, const char *fmt, ...) {
-    va_list args, again;
+    va_list args;
     va_start(args, fmt);
-    va_copy(again, args);
-    const int length = vsnprintf(NULL, 0, fmt, args);
-    CHECK(length >= 0, "format '%s'", fmt);
-    char *text = xmalloc((size_t)length + 1, 1);
-    vsnprintf(text, (size_t)length + 1, fmt, again);
-    va_end(again);
+    char *text = xformat_args_new(fmt, args);
     va_end(args);
-    file_writer_add(writer, text, (size_t)length);
+    file_writer_add(writer, text, strlen(text));
     free(text);
 }
 

@@ -176,15 +176,21 @@ char *xstrdup(const char *text) {
     return memcpy(xmalloc(bytes, 1), text, bytes);
 }
 
-char *xformat_new(const char *fmt, ...) {
-    va_list args, again;
-    va_start(args, fmt);
+char *xformat_args_new(const char *fmt, va_list args) {
+    va_list again;
     va_copy(again, args);
     const int length = vsnprintf(NULL, 0, fmt, args);
     CHECK(length >= 0, "format '%s'", fmt);
     char *text = xmalloc((size_t)length + 1, 1);
     vsnprintf(text, (size_t)length + 1, fmt, again);
     va_end(again);
+    return text;
+}
+
+char *xformat_new(const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    char *text = xformat_args_new(fmt, args);
     va_end(args);
     return text;
 }

@@ -10,6 +10,7 @@
 #ifndef JOMED_KERNELS_BASE_H
 #define JOMED_KERNELS_BASE_H
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -81,6 +82,7 @@ void *xcalloc(size_t count, size_t size);
 void *xrealloc(void *old, size_t count, size_t size);
 char *xstrdup(const char *text);
 char *xformat_new(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+char *xformat_args_new(const char *fmt, va_list args) __attribute__((format(printf, 1, 0)));
 // False, and *out untouched, when the result does not fit.
 bool size_mul(size_t a, size_t b, size_t *out);
 bool size_add(size_t a, size_t b, size_t *out);
