@@ -47,6 +47,41 @@ void model_run(const ModelUnderTest *model, float *out, const float *weight, boo
     arena_free(&arena);
 }
 
+// ---- values by formula ----
+static double formula_unit(uint64_t hash, size_t i) {
+    uint64_t z = hash + (i + 1) * 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return (double)((z ^ z >> 31) >> 40) / 8388608 - 1;
+}
+
+void tensors_formula(TensorList *list) {
+    for (int k = 0; k < list->count; k++) {
+        Tensor *tensor = list->tensor[k];
+        const char *name = tensor->file;
+        const size_t length = strlen(name);
+        const size_t row = tensor->rank ? tensor->count / (size_t)tensor->shape[0] : 1;
+        double centre = 0, spread = 0.3;
+        if (tensor->rank >= 2) {
+            const bool is_table = tensor->rank <= 3 && strstr(name, "embed");
+            spread = strstr(name, "lora_B") ? 0.35 : is_table ? 0.8 : sqrt(3.0 / (double)row);
+        } else if (length >= 6 && strcmp(name + length - 6, "weight") == 0) {
+            centre = 1;
+        }
+        uint64_t hash = 0xcbf29ce484222325u;
+        for (size_t i = 0; i < length; i++) {
+            hash = (hash ^ (uint8_t)name[i]) * 0x100000001b3u;
+        }
+        float *values = xmalloc(tensor->count, sizeof *values);
+        for (size_t i = 0; i < tensor->count; i++) {
+            const size_t at = (size_t)tensor->file_row * row + i;
+            values[i] = (float)(centre + spread * formula_unit(hash, at));
+        }
+        tensor_write(list, tensor, DT_F32, values);
+        free(values);
+    }
+}
+
 // ---- gradients ----
 typedef struct {
     const ModelUnderTest *model;

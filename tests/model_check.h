@@ -20,6 +20,15 @@ typedef struct {
 // their influence.
 void tensors_disturb(TensorList *list, double sd);
 
+// Fills every tensor with values that any program can make again, so that a fixture need not hold
+// weights. For element i of the file's tensor `name` (slices are cut out of it), in 64 bits:
+//   h = FNV-1a of name;  z = splitmix64's output for the state h + (i+1) * 0x9e3779b97f4a7c15
+//   u = (z >> 40) / 2^23 - 1, in [-1, 1);   value = (float)(centre + spread * u)
+//   rank >= 2: centre 0, spread 0.35 for lora_B, 0.8 if rank <= 3 and the name has "embed", else
+//   sqrt(3 / (elements per row)); below, centre 1 if the name ends in "weight", else 0, spread 0.3.
+// formula_weights in tools/reference.py is the same. Sources: Fowler, Noll, Vo; Steele et al. 2014.
+void tensors_formula(TensorList *list);
+
 // Runs one pass over an arena of exactly the planned size. Gradients are added to what is there.
 // out (count), weight (count) or NULL on the host. The loss of a gradient is sum weight out.
 void model_run(const ModelUnderTest *model, float *out, const float *weight, bool recomputes);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "tests/check.h"
+#include "tests/model_check.h"
 
 static TensorList list_of_three(DType t, bool is_trainable) {
     TensorList list = tensors_new();
@@ -135,5 +136,28 @@ TEST(model_pack) {
     buf_free(&inp);
     buf_free(&plain);
     buf_free(&packed);
+    tensors_free(&list);
+}
+
+// Values that formula_weights of tools/reference.py printed, and a slice of a fused tensor.
+TEST(model_formula) {
+    TensorList list = tensors_new();
+    tensors_add(&list, "a.q.weight", init_constant(0), 2, (int[]){4, 3});
+    Tensor *slice = tensors_add(&list, "a.q.weight/k", init_constant(0), 2, (int[]){2, 3});
+    tensor_set_slice(slice, "a.q.weight", 1, 4);
+    tensors_add(&list, "norm.weight", init_constant(0), 1, (int[]){4});
+    tensors_add(&list, "wte.embed.weight", init_constant(0), 2, (int[]){5, 2});
+    tensors_add(&list, "x.bias", init_constant(0), 1, (int[]){2});
+    tensors_add(&list, "x.lora_B.weight", init_constant(0), 2, (int[]){3, 2});
+    tensors_allocate(&list, check_device(), DT_F32);
+    tensors_formula(&list);
+    const float first[] = {-0x1.5ad2acp-1f, -0x1.8f98p-1f,     0x1.b72d72p-1f,
+                           0x1.12f48cp-2f,  -0x1.019c84p-2f, -0x1.6cbde0p-3f};
+    for (int i = 0; i < list.count; i++) {
+        float values[12];
+        tensor_read(&list, list.tensor[i], values);
+        EXPECT(values[0] == first[i], "%s begins with %a, not %a", list.tensor[i]->name, values[0],
+               first[i]);
+    }
     tensors_free(&list);
 }

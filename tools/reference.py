@@ -96,6 +96,31 @@ def random_weights(shapes, seed):
     return weights
 
 
+def formula_weights(shapes):
+    """The same values as tensors_formula in tests/model_check.c, where the formula stands: a fixture
+    made with them need not hold weights. shapes: by the checkpoint's names."""
+    mask, golden = (1 << 64) - 1, numpy.uint64(0x9e3779b97f4a7c15)
+    weights = {}
+    for name, shape in shapes.items():
+        h = 0xcbf29ce484222325
+        for byte in name.encode():
+            h = ((h ^ byte) * 0x100000001b3) & mask
+        count = int(numpy.prod(shape, dtype=numpy.int64))
+        z = numpy.uint64(h) + numpy.arange(1, count + 1, dtype=numpy.uint64) * golden
+        z = (z ^ z >> numpy.uint64(30)) * numpy.uint64(0xbf58476d1ce4e5b9)
+        z = (z ^ z >> numpy.uint64(27)) * numpy.uint64(0x94d049bb133111eb)
+        u = ((z ^ z >> numpy.uint64(31)) >> numpy.uint64(40)).astype(numpy.float64) / 2**23 - 1
+        centre, spread = 0.0, 0.3
+        if len(shape) >= 2:
+            is_table = len(shape) <= 3 and "embed" in name
+            spread = (0.35 if "lora_B" in name else 0.8 if is_table
+                      else numpy.sqrt(3.0 / (count // shape[0])))
+        elif name.endswith("weight"):
+            centre = 1.0
+        weights[name] = (centre + spread * u).astype(numpy.float32).reshape(shape)
+    return weights
+
+
 def _measure(build, run, weights, inputs, frozen, seed, dtype, modules, scale=1):
     """Output and gradients of one run, the loss times scale and the gradients divided by it."""
     with precision(dtype, modules):
@@ -144,11 +169,11 @@ def measure_bf16(build, run, weights, rename, modules):
 
 
 def dump(file, build, run, inputs, modules=(), rename=lambda name: name, frozen=lambda name: False,
-         seed=1, given=None, keep=lambda name: True, run_bf16=None):
+         seed=1, given=None, keep=lambda name: True, run_bf16=None, is_formula=False):
     """build() makes the model, run(model, dtype) its output. rename maps a parameter's name to the
     checkpoint's. given: weights that another fixture already holds; they are used and not stored.
     keep: whose gradients are stored. run_bf16: run for bf16, where that is wanted; it rounds its
-    inputs in the f64 run, too.
+    inputs in the f64 run, too. is_formula: weights by formula_weights, which are not stored.
 
     The f32 error is the largest of four f32 runs of the original on these very weights, which differ
     only in rounding: with and without oneDNN, the loss multiplied by 1 and by 0.7. One run alone may
@@ -156,7 +181,12 @@ def dump(file, build, run, inputs, modules=(), rename=lambda name: name, frozen=
     of torch fails for 2 to 16 of the 420 tensors."""
     with precision(torch.float32, modules):
         shapes = {n: tuple(p.shape) for n, p in build().named_parameters()}
-    weights = random_weights(shapes, seed)
+    if is_formula:
+        made = formula_weights({rename(name): shape for name, shape in shapes.items()})
+        weights = {name: made[rename(name)] for name in shapes}
+        given = made
+    else:
+        weights = random_weights(shapes, seed)
     for name in weights:
         if given and rename(name) in given:
             weights[name] = given[rename(name)]
