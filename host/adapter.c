@@ -74,7 +74,7 @@ Error adapter_read_config(AdapterConfig *out, const char *dir) {
 
 Error adapter_load(TensorList *list, const char *dir) {
     char *path = file_join_new(dir, TENSORS_NAME);
-    const Error error = weights_load(list, path, PREFIX, true);
+    const Error error = weights_load(list, path, &(WeightNames){.prefix = PREFIX}, true);
     free(path);
     return error;
 }

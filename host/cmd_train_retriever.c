@@ -56,7 +56,7 @@ static Head *search_head_new(System *system, const RetrieverTrainConfig *train) 
                 "retriever.search_head: exact.stale_search_head wants the text stage's "
                 "search_head.safetensors");
         }
-        error_die(stale, weights_load(&head->tensors, stale, "", false));
+        error_die(stale, weights_load(&head->tensors, stale, NULL, false));
     }
     return head;
 }

@@ -145,7 +145,7 @@ System system_open(const Config *config) {
 static void load_or_draw(TensorList *list, const char *path, uint64_t seed, const char *what) {
     tensors_init(list, seed);
     if (path[0]) {
-        error_die(path, weights_load(list, path, "", false));
+        error_die(path, weights_load(list, path, NULL, false));
     } else {
         LOG(INFO, "%s: no weights named, drawn from the seed", what);
     }
@@ -224,7 +224,7 @@ void system_open_heads(System *system) {
             system->heads[side] = head_new(system->dev, (DType)system->config->retriever.dtype,
                                            &system->retriever->config.image, false);
             error_die(paths[side],
-                      weights_load(&system->heads[side]->tensors, paths[side], "", false));
+                      weights_load(&system->heads[side]->tensors, paths[side], NULL, false));
         }
     }
 }

@@ -12,14 +12,30 @@ static size_t row_count(const Tensor *tensor) {
     return tensor->rank ? (size_t)tensor->shape[0] : 1;
 }
 
+// Length of dimension i in the file.
+static size_t file_side(const Tensor *tensor, int i) {
+    if (tensor->is_transposed) {
+        return (size_t)tensor->shape[1 - i];
+    }
+    return (size_t)(i == 0 && tensor->file_rows ? tensor->file_rows : tensor->shape[i]);
+}
+
+// out (columns,rows) = the transpose of inp (rows,columns), elements of `size` bytes.
+static void transpose(char *out, const char *inp, size_t rows, size_t columns, size_t size) {
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t c = 0; c < columns; c++) {
+            memcpy(out + (c * rows + r) * size, inp + (r * columns + c) * size, size);
+        }
+    }
+}
+
 // Does the file's tensor have the shape of the whole one that ours is a slice of?
 static bool shape_fits(const Tensor *tensor, const SafeTensor *stored) {
     if (stored->rank != tensor->rank) {
         return false;
     }
     for (int i = 0; i < tensor->rank; i++) {
-        const int want = i == 0 && tensor->file_rows ? tensor->file_rows : tensor->shape[i];
-        if (stored->shape[i] != (size_t)want) {
+        if (stored->shape[i] != file_side(tensor, i)) {
             return false;
         }
     }
@@ -48,12 +64,42 @@ static void load_tensor(TensorList *list, Tensor *tensor, const SafeTensor *stor
     const size_t first = (size_t)tensor->file_row * row_bytes,
                  bytes = row_count(tensor) * row_bytes;
     void *aligned = xmalloc(bytes, 1);
-    memcpy(aligned, (const char *)stored->data + first, bytes);
+    if (tensor->is_transposed) {
+        transpose(aligned, stored->data, stored->shape[0], stored->shape[1], dtype_size(from));
+    } else {
+        memcpy(aligned, (const char *)stored->data + first, bytes);
+    }
     tensor_write(list, tensor, from, aligned);
     free(aligned);
 }
 
-Error weights_load(TensorList *list, const char *path, const char *prefix, bool adapters_only) {
+// Our name as the file spells it.
+static void spell(char out[2 * TENSOR_NAME], const WeightNames *names, const char *ours) {
+    const char *prefix = names && names->prefix ? names->prefix : "";
+    for (const NamePair *pair = names ? names->renamed : NULL; pair && pair->ours; pair++) {
+        const char *part = strstr(ours, pair->ours);
+        if (part) {
+            snprintf(out, 2 * TENSOR_NAME, "%s%.*s%s%s", prefix, (int)(part - ours), ours,
+                     pair->theirs, part + strlen(pair->ours));
+            return;
+        }
+    }
+    snprintf(out, 2 * TENSOR_NAME, "%s%s", prefix, ours);
+}
+
+static bool is_ignored(const WeightNames *names, const char *name) {
+    const size_t length = strlen(name);
+    for (const char *const *end = names ? names->ignored : NULL; end && *end; end++) {
+        const size_t size = strlen(*end);
+        if (size <= length && strcmp(name + length - size, *end) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+Error weights_load(TensorList *list, const char *path, const WeightNames *names,
+                   bool adapters_only) {
     SafeStore store = {0};
     const Error error = safestore_open_new(&store, path);
     if (error.code) {
@@ -67,7 +113,7 @@ Error weights_load(TensorList *list, const char *path, const char *prefix, bool 
             continue;
         }
         char name[2 * TENSOR_NAME], found[128];
-        snprintf(name, sizeof name, "%s%s", prefix, tensor->file);
+        spell(name, names, tensor->file);
         const SafeTensor *stored = safetensors_find(&store.all, name);
         if (!stored) {
             note(&differences, "missing", name, "");
@@ -82,7 +128,7 @@ Error weights_load(TensorList *list, const char *path, const char *prefix, bool 
         }
     }
     for (int i = 0; i < store.all.count; i++) {
-        if (!is_used[i]) {
+        if (!is_used[i] && !is_ignored(names, store.all.tensors[i].name)) {
             note(&differences, "not part of this model", store.all.tensors[i].name, "");
         }
     }
@@ -134,8 +180,14 @@ Error weights_save(const TensorList *list, const char *path, const char *prefix,
         snprintf(whole->name, sizeof whole->name, "%s%s", prefix, tensor->file);
         out[w] = (SafeTensor){.name = whole->name, .type = safe_type_of(t), .rank = tensor->rank};
         for (int i = 0; i < tensor->rank; i++) {
-            out[w].shape[i] = (size_t)(i == 0 && tensor->file_rows ? tensor->file_rows
-                                                                   : tensor->shape[i]);
+            out[w].shape[i] = file_side(tensor, i);
+        }
+        if (tensor->is_transposed) {
+            float *turned = xmalloc(tensor->count, sizeof *turned);
+            transpose((char *)turned, (const char *)whole->values, (size_t)tensor->shape[0],
+                      (size_t)tensor->shape[1], sizeof *turned);
+            free(whole->values);
+            whole->values = turned;
         }
         out[w].data = whole->values;
         if (t != DT_F32) {

@@ -34,6 +34,7 @@ typedef struct {
     Init init;
     bool is_trainable, is_adapter; // an adapter tensor is a LoRA A or B
     bool is_matrix;         // used as the (shape[0], count/shape[0]) weight of a matmul
+    bool is_transposed;     // the file has (shape[1],shape[0]): written for x @ P
     size_t offset;          // trainable: first element in the list's value, master and grad
     void *data;             // (count) t on the device: what the ops read
     float *master;          // (count) f32, == data when t is F32; NULL when frozen

@@ -45,6 +45,7 @@ static int differing(const TensorList *a, const TensorList *b, bool is_adapter) 
 
 static char *path_new(const char *name) { return file_join_new(check_tmpdir(), name); }
 
+static const WeightNames peft = {.prefix = "base_model.model."};
 static const char *const presets[] = {"tiny-qwen2vl", "tiny-pixtral"};
 
 TEST(weights_round_trip) {
@@ -60,12 +61,12 @@ TEST(weights_round_trip) {
             error_die(base, weights_save(&from->tensors, base, "", false, false));
             error_die(adapter,
                       weights_save(&from->tensors, adapter, "base_model.model.", true, true));
-            Error error = weights_load(&to->tensors, base, "", false);
+            Error error = weights_load(&to->tensors, base, NULL, false);
             EXPECT(error.code == 0, "base: %s", error.text);
             EXPECT(differing(&from->tensors, &to->tensors, false) == 0, "base tensors differ");
             EXPECT(differing(&from->tensors, &to->tensors, true) == before && before > 0,
                    "the base brought adapters");
-            error = weights_load(&to->tensors, adapter, "base_model.model.", true);
+            error = weights_load(&to->tensors, adapter, &peft, true);
             EXPECT(error.code == 0, "adapter: %s", error.text);
             EXPECT(differing(&from->tensors, &to->tensors, true) == 0, "adapters differ");
             free(base);
@@ -220,7 +221,7 @@ TEST(weights_differences) {
         }
         Reader *to = reader_of("tiny-qwen2vl", 0, DT_F32, 2);
         write_with_fault(whole, path, fault);
-        const Error error = weights_load(&to->tensors, path, "", false);
+        const Error error = weights_load(&to->tensors, path, NULL, false);
         EXPECT(error.code == (fault ? EXIT_BAD_DATA : EXIT_OK), "code %d: %s", error.code,
                error.text);
         EXPECT(!fault ||
@@ -229,9 +230,9 @@ TEST(weights_differences) {
         reader_free(to);
     }
     // The adapter's prefix is part of the names.
-    EXPECT(weights_load(&from->tensors, whole, "base_model.model.", false).code == EXIT_BAD_DATA,
+    EXPECT(weights_load(&from->tensors, whole, &peft, false).code == EXIT_BAD_DATA,
            "prefix");
-    EXPECT(weights_load(&from->tensors, "/nonexistent", "", false).code == EXIT_NO_INPUT,
+    EXPECT(weights_load(&from->tensors, "/nonexistent", NULL, false).code == EXIT_NO_INPUT,
            "no file");
     free(whole);
     free(path);
