@@ -15,6 +15,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+// Functions of a header that CPU code and CUDA kernels share.
+#ifdef __CUDACC__
+#define HOST_DEVICE __host__ __device__
+#else
+#define HOST_DEVICE
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -40,9 +47,9 @@ typedef enum {
 // ---- stopping ----
 // Writes "error: <text>" (host and rank first when there are several) and exits with code.
 // Text: lower case, no full stop, "file:place: what; remedy", subject in 'quotes'.
-_Noreturn void die(ExitCode code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-_Noreturn void check_failed(const char *file, int line, const char *condition, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
+void die(ExitCode code, const char *fmt, ...) __attribute__((noreturn, format(printf, 2, 3)));
+void check_failed(const char *file, int line, const char *condition, const char *fmt, ...)
+    __attribute__((noreturn, format(printf, 4, 5)));
 #define CHECK(condition, ...)                                              \
     do {                                                                   \
         if (!(condition)) {                                                \

@@ -12,9 +12,11 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "base.h"
+
 #define LANES 16
 
-static inline float lanes_halve(const float lane[LANES]) {
+static inline HOST_DEVICE float lanes_halve(const float lane[LANES]) {
     float half[8], quarter[4];
     for (int i = 0; i < 8; i++) {
         half[i] = lane[i] + lane[i + 8];
@@ -91,7 +93,7 @@ static inline float dot16(const float *x, const float *y, int n) {
 // e^x. Error below 1.03 ulp for results in the normal range (measured over all of them); 0 below
 // about -87.3 (results that would be subnormal are flushed), +inf above 88.72; NaN stays NaN.
 //   x = n ln2 + r, |r| <= ln2/2;  e^r by a degree-6 Taylor-like polynomial (Cephes expf).
-static inline float exp_f32(float x) {
+static inline HOST_DEVICE float exp_f32(float x) {
     const float LOG2E = 1.44269504088896341f, LEAST = -87.33654f, GREATEST = 88.72283f;
     const float LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f; // sum is ln 2, high part exact
     // Adding 1.5 2^23 rounds to an integer, which then stands in the lowest bits.
@@ -120,7 +122,7 @@ static inline float exp_f32(float x) {
 // ln x of an f32 in f64, with a relative error below 1e-15. -inf at 0, NaN below, +inf and NaN
 // stay.
 //   x = 2^n m, m in [sqrt(1/2), sqrt 2);  ln m = 2 atanh((m - 1) / (m + 1)) by its series.
-static inline double log_wide(float x) {
+static inline HOST_DEVICE double log_wide(float x) {
     if (!(x > 0.0f) || x == INFINITY) {
         return x == 0.0f ? -INFINITY : x < 0.0f ? NAN : (double)x;
     }
@@ -145,6 +147,6 @@ static inline double log_wide(float x) {
 }
 
 // ln x, correctly rounded but for results within 1e-7 ulp of a tie.
-static inline float log_f32(float x) { return (float)log_wide(x); }
+static inline HOST_DEVICE float log_f32(float x) { return (float)log_wide(x); }
 
 #endif
