@@ -21,6 +21,7 @@
 #include <zlib.h>
 
 #include "file.h"
+#include "kernels/device.h"
 #include "verbs.h"
 #include "version.h"
 
@@ -64,7 +65,6 @@ static void print_optional(void) {
         const char *what, *library, *use;
     } optional[] = {
         {"CUDA driver", "libcuda.so.1", "device=cuda"},
-        {"CUDA runtime", "libcudart.so.13", "device=cuda"},
         {"cuBLASLt", "libcublasLt.so.13", "an alternative matmul, and a bench peer"},
         {"cuDNN", "libcudnn.so.9", "a bench peer"},
         {"NCCL", "libnccl.so.2", "comm=nccl"},
@@ -81,6 +81,17 @@ static void print_optional(void) {
 }
 
 // ---- machine ----
+static void print_gpu(void) {
+    char why[200];
+    if (!device_is_there(DEVICE_CUDA, 0, why, sizeof why)) {
+        row("--", "GPU", why);
+        return;
+    }
+    Device *dev = device_new(DEVICE_CUDA, 0, 1);
+    row("ok", "GPU", device_name(dev));
+    device_free(dev);
+}
+
 static void print_cpu(const Config *config) {
     char value[256] = "";
 #if defined(__x86_64__)
@@ -172,6 +183,7 @@ int cmd_doctor(const Config *config) {
     print_libraries();
     print_optional();
     print_cpu(config);
+    print_gpu();
     bool is_writable = print_directory("run.dir", config->run.dir[0] ? config->run.dir : ".");
     if (config->index.dir[0]) {
         is_writable &= print_directory("index.dir", config->index.dir);

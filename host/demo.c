@@ -175,7 +175,7 @@ static void free_systems(Evaluation **system, UtilityModel **utility) {
 void demo_run(const Config *config, int seed, const char *dir) {
     const double start = seconds_now();
     Demo demo = {.config = config, .recipe = demo_recipe(config), .seed = seed, .dir = dir,
-                 .dev = device_new((DeviceKind)config->device, 0, 1)};
+                 .dev = device_of_keys(config, 1)};
     RunResult *result;
     Head *const none[INDEX_SIDES] = {NULL, NULL};
     open_demo(&demo, dir);

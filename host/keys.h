@@ -37,14 +37,14 @@
 #define ON_ERROR_CHOICES(C) C(KEY_ON_ERROR_STOP, "stop") C(KEY_ON_ERROR_WARN, "warn")
 #define FORMAT_CHOICES(C) C(KEY_FORMAT_MEDMNIST, "medmnist") C(KEY_FORMAT_VQA_RAD, "vqa-rad")
 #define DTYPE_CHOICES(C) C(KEY_F32, "f32") C(KEY_BF16, "bf16") C(KEY_F16, "f16")
-#define DEVICE_CHOICES(C) C(KEY_CPU, "cpu") C(KEY_CUDA, "cuda")
+#define DEVICE_CHOICES(C) C(KEY_CPU, "cpu") C(KEY_CUDA, "cuda") C(KEY_AUTO, "auto")
 
 // ---- the list ----
 // clang-format off
 #define CONFIG(BEGIN, X, END) \
 X(, seed, INT, "1", BETWEEN(0, 2147483647), "key of every random number") \
 X(, threads, INT, "0", BETWEEN(0, 4096), "CPU threads; 0: what OpenMP says; results do not depend on it") \
-X(, device, CHOICE, "cpu", ONE_OF(DEVICE_CHOICES), "where ops run; cuda never falls back to cpu") \
+X(, device, CHOICE, "cpu", ONE_OF(DEVICE_CHOICES), "where ops run; cuda never falls back to cpu; auto: cuda if it is there") \
 X(, comm, CHOICE, "auto", ONE_OF(COMM_CHOICES), "how several processes talk") \
 X(, world, INT, "0", BETWEEN(0, 65536), "number of processes expected; 0: what the launcher says") \
 X(, question, TEXT, "", ANY, "question of the task, put before the answer") \

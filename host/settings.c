@@ -1,6 +1,22 @@
 // settings: see settings.h.
 #include "settings.h"
 
+Device *device_of_keys(const Config *config, int threads) {
+    DeviceKind kind = config->device == KEY_CUDA ? DEVICE_CUDA : DEVICE_CPU;
+    char why[200];
+    if (config->device == KEY_AUTO) {
+        kind = device_is_there(DEVICE_CUDA, 0, why, sizeof why) ? DEVICE_CUDA : DEVICE_CPU;
+    }
+    Device *dev = device_new(kind, 0, threads);
+    if (config->device == KEY_AUTO) {
+        LOG(INFO, "device=auto: %s; %s", device_name(dev),
+            kind == DEVICE_CUDA ? "a GPU is there" : why);
+    } else if (kind == DEVICE_CUDA) {
+        LOG(INFO, "device: %s", device_name(dev));
+    }
+    return dev;
+}
+
 RetrieverTrainConfig retriever_settings(const Config *config, IndexSide side) {
     static const MarginalMode modes[] = {
         [KEY_LOSS_MARGINAL] = MARGINAL_MARGINAL, [KEY_LOSS_JOMED] = MARGINAL_JOMED,

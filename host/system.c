@@ -8,6 +8,7 @@
 #include "dataset_files.h"
 #include "evidence.h"
 #include "file.h"
+#include "settings.h"
 #include "train_retriever.h"
 #include "weights.h"
 
@@ -131,7 +132,7 @@ static void preset_processor(ProcessorConfig *out, const char *key, const char *
 
 System system_open(const Config *config) {
     System system = {.config = config};
-    system.dev = device_new((DeviceKind)config->device, 0, config->threads);
+    system.dev = device_of_keys(config, config->threads);
     read_data(&system);
     system.tokenizer = tiny_tokenizer_new(config);
     preset_processor(&system.tower_processor, "retriever.processor", config->retriever.processor);

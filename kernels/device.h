@@ -7,6 +7,7 @@
 #ifndef JOMED_KERNELS_DEVICE_H
 #define JOMED_KERNELS_DEVICE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -31,13 +32,16 @@ void device_threads_sleep(char **argv);
 // Opens device `index` of a kind; threads is for the CPU (0: as many as OpenMP says). Dies with
 // EXIT_NO_DEPENDENCY when this build or this machine lacks the kind: a GPU run never falls back.
 Device *device_new(DeviceKind kind, int index, int threads);
+// Whether device_new would succeed; if not, why (size bytes) says what is missing.
+bool device_is_there(DeviceKind kind, int index, char *why, size_t size);
 void device_free(Device *dev);
 DeviceKind device_kind(const Device *dev);
 const char *device_name(const Device *dev); // for logs: model and memory
 int device_threads(const Device *dev);
 const struct Ops *device_ops(const Device *dev);
 
-// Memory. `what` names the purpose in messages. Alignment: 256 bytes. Dies with EXIT_RESOURCE.
+// Memory. `what` names the purpose in messages. Alignment: 256 bytes. Dies with EXIT_RESOURCE and
+// names the purposes that hold most. Not to be called from several threads at once.
 void *device_alloc(Device *dev, size_t bytes, const char *what);
 void device_release(Device *dev, void *memory);
 size_t device_bytes_in_use(const Device *dev);

@@ -179,7 +179,6 @@ TEST(config_choices_agree) {
     EXPECT((int)KEY_F32 == (int)DT_F32 && (int)KEY_BF16 == (int)DT_BF16 &&
                (int)KEY_F16 == (int)DT_F16,
            "DType");
-    EXPECT((int)KEY_CPU == (int)DEVICE_CPU && (int)KEY_CUDA == (int)DEVICE_CUDA, "DeviceKind");
     EXPECT((int)KEY_LEVEL_ERROR == (int)LOG_ERROR && (int)KEY_LEVEL_DEBUG == (int)LOG_DEBUG,
            "LogLevel");
     EXPECT((int)KEY_BAD_IMAGE_FAIL == (int)BAD_IMAGE_FAIL &&

@@ -1,0 +1,154 @@
+// device: the part of a device that is the same for every backend; see device.h.
+#include "device.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base.h"
+#include "device_backend.h"
+#include "ops.h"
+
+#define LARGEST 4 // purposes named when memory is out
+
+// ---- opening ----
+static const DeviceBackend *backend_of(DeviceKind kind) {
+    switch (kind) {
+    case DEVICE_CPU: return &device_backend_cpu;
+    case DEVICE_CUDA: return &device_backend_cuda;
+    case DEVICE_EMU: return &device_backend_emu;
+    }
+    CHECK(false, "kind=%d", (int)kind);
+}
+
+bool device_is_there(DeviceKind kind, int index, char *why, size_t size) {
+    const DeviceBackend *backend = backend_of(kind);
+    if (!backend) {
+        snprintf(why, size, "this build has no %s backend", kind == DEVICE_EMU ? "emulated" : "CUDA");
+        return false;
+    }
+    return backend->probe(index, why, size);
+}
+
+Device *device_new(DeviceKind kind, int index, int threads) {
+    char why[200];
+    if (!device_is_there(kind, index, why, sizeof why)) {
+        die(kind == DEVICE_CPU ? EXIT_RESOURCE : EXIT_NO_DEPENDENCY, "device: %s; %s", why,
+            kind == DEVICE_CPU ? "rebuild with make CPUFLAGS= for a slow portable program"
+                               : "use device=cpu");
+    }
+    Device *dev = xcalloc(1, sizeof *dev);
+    dev->backend = backend_of(kind);
+    dev->backend->open(dev, index, threads);
+    return dev;
+}
+
+void device_free(Device *dev) {
+    dev->backend->close(dev);
+    free(dev->block);
+    free(dev);
+}
+
+DeviceKind device_kind(const Device *dev) { return dev->backend->kind; }
+const char *device_name(const Device *dev) { return dev->name; }
+int device_threads(const Device *dev) { return dev->threads; }
+const Ops *device_ops(const Device *dev) { return dev->backend->ops; }
+
+// ---- memory ----
+// "index 12.0 GiB, gradients 3.1 GiB": the purposes that hold most, over all their blocks.
+static void list_largest(const Device *dev, char *text, size_t size) {
+    const char *named[LARGEST] = {NULL};
+    size_t used = 0;
+    text[0] = '\0';
+    for (int place = 0; place < LARGEST; place++) {
+        size_t most = 0;
+        for (size_t i = 0; i < dev->block_count; i++) {
+            const char *what = dev->block[i].what;
+            size_t sum = 0;
+            for (size_t k = 0; k < dev->block_count; k++) {
+                sum += strcmp(dev->block[k].what, what) == 0 ? dev->block[k].bytes : 0;
+            }
+            for (int p = 0; p < place; p++) {
+                sum = named[p] && strcmp(named[p], what) == 0 ? 0 : sum;
+            }
+            if (sum > most) {
+                most = sum;
+                named[place] = what;
+            }
+        }
+        if (most && used < size) {
+            used += (size_t)snprintf(text + used, size - used, "%s%s %.1f MiB", place ? ", " : "",
+                                     named[place], (double)most / (1 << 20));
+        }
+    }
+}
+
+void *device_alloc(Device *dev, size_t bytes, const char *what) {
+    // Never of no bytes: whoever holds a block can release it.
+    void *memory = dev->backend->alloc(dev, bytes ? bytes : 1);
+    if (!memory) {
+        char largest[300];
+        list_largest(dev, largest, sizeof largest);
+        die(EXIT_RESOURCE, "memory: cannot get %.1f MiB for %s on %s; in use: %s",
+            (double)bytes / (1 << 20), what, dev->name, largest[0] ? largest : "nothing");
+    }
+    if (dev->block_count == dev->block_room) {
+        dev->block_room = dev->block_room ? 2 * dev->block_room : 64;
+        dev->block = xrealloc(dev->block, dev->block_room, sizeof *dev->block);
+    }
+    DeviceBlock *block = &dev->block[dev->block_count++];
+    *block = (DeviceBlock){.memory = memory, .bytes = bytes};
+    snprintf(block->what, sizeof block->what, "%s", what);
+    dev->in_use += bytes;
+    return memory;
+}
+
+void device_release(Device *dev, void *memory) {
+    if (!memory) {
+        return;
+    }
+    size_t i = dev->block_count; // young blocks go first, most of the time
+    while (i > 0 && dev->block[i - 1].memory != memory) {
+        i--;
+    }
+    CHECK(i > 0, "memory %p is not of this device, or was released before", memory);
+    dev->in_use -= dev->block[i - 1].bytes;
+    dev->block[i - 1] = dev->block[--dev->block_count];
+    dev->backend->release(dev, memory);
+}
+
+size_t device_bytes_in_use(const Device *dev) { return dev->in_use; }
+
+// ---- copies and streams ----
+void device_copy_in(Device *dev, void *to, const void *from_host, size_t bytes) {
+    if (bytes) {
+        dev->backend->copy_in(dev, to, from_host, bytes);
+    }
+}
+
+void device_copy_out(Device *dev, void *to_host, const void *from, size_t bytes) {
+    if (bytes) {
+        dev->backend->copy_out(dev, to_host, from, bytes);
+    }
+}
+
+void device_copy(Device *dev, void *to, const void *from, size_t bytes) {
+    if (bytes) {
+        dev->backend->copy(dev, to, from, bytes);
+    }
+}
+
+void device_zero(Device *dev, void *memory, size_t bytes) {
+    if (bytes) {
+        dev->backend->zero(dev, memory, bytes);
+    }
+}
+
+void device_use(Device *dev, StreamId stream) {
+    CHECK(stream < STREAM_COUNT, "stream=%d", (int)stream);
+    dev->backend->use(dev, stream);
+}
+
+DeviceEvent device_record(Device *dev) { return dev->backend->record(dev); }
+void device_wait(Device *dev, DeviceEvent event) { dev->backend->wait(dev, event); }
+void device_sync(Device *dev) { dev->backend->sync(dev); }

@@ -1,0 +1,146 @@
+// test_device: memory, copies, streams and events of the device under test, and what it says when
+// it must stop.
+#define _POSIX_C_SOURCE 200809L
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tests/check.h"
+
+// Exit status of a child that runs stop(); text (size bytes) gets what it says on stderr.
+static int status_and_text(void (*stop)(void), char *text, size_t size) {
+    int ends[2];
+    CHECK(pipe(ends) == 0, "pipe");
+    const pid_t pid = fork();
+    CHECK(pid >= 0, "fork");
+    if (pid == 0) {
+        dup2(ends[1], STDERR_FILENO);
+        stop();
+        _exit(0);
+    }
+    close(ends[1]);
+    size_t used = 0;
+    for (ssize_t got; (got = read(ends[0], text + used, size - 1 - used)) > 0;) {
+        used += (size_t)got;
+    }
+    text[used] = '\0';
+    close(ends[0]);
+    int status = 0;
+    waitpid(pid, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+// ---- memory ----
+static void ask_too_much(void) {
+    Device *dev = check_device();
+    for (int i = 0; i < 3; i++) {
+        device_alloc(dev, (size_t)1 << 20, "gradients"); // together the most, each less than index
+    }
+    device_alloc(dev, (size_t)2 << 20, "index");
+    device_alloc(dev, (size_t)1, "crumbs");
+    device_alloc(dev, (size_t)1 << 62, "hopes");
+}
+
+static void release_twice(void) {
+    Device *dev = check_device();
+    void *memory = device_alloc(dev, 10, "once");
+    device_release(dev, memory);
+    device_release(dev, memory);
+}
+
+TEST(device_memory) {
+    Device *dev = check_device();
+    const size_t before = device_bytes_in_use(dev);
+    void *block[100];
+    for (int i = 0; i < 100; i++) {
+        block[i] = device_alloc(dev, (size_t)i, "block"); // of no bytes too
+        EXPECT(block[i] && (uintptr_t)block[i] % 256 == 0, "alignment of %p", block[i]);
+    }
+    EXPECT(device_bytes_in_use(dev) == before + 99 * 100 / 2, "%zu bytes in use",
+           device_bytes_in_use(dev));
+    for (int i = 0; i < 100; i++) {
+        device_release(dev, block[i * 37 % 100]); // in another order
+    }
+    device_release(dev, NULL);
+    EXPECT(device_bytes_in_use(dev) == before, "all is given back");
+    char text[1000];
+    EXPECT(status_and_text(ask_too_much, text, sizeof text) == EXIT_RESOURCE, "%s", text);
+    EXPECT(strstr(text, "for hopes on") &&
+               strstr(text, "in use: gradients 3.0 MiB, index 2.0 MiB, crumbs 0.0 MiB\n"),
+           "%s", text);
+    EXPECT(status_and_text(release_twice, text, sizeof text) == 128 + 6 &&
+               strstr(text, "released before"),
+           "%s", text);
+}
+
+// ---- copies ----
+TEST(device_copies) {
+    // More than all pinned staging buffers together, so that each is used again.
+    const size_t n = (size_t)18 << 20;
+    Device *dev = check_device();
+    uint8_t *host = malloc(n), *back = malloc(n);
+    for (size_t i = 0; i < n; i++) {
+        host[i] = (uint8_t)(i * 2654435761u >> 13);
+    }
+    char *a = device_alloc(dev, n, "a"), *b = device_alloc(dev, n, "b");
+    device_zero(dev, b, n);
+    device_copy_in(dev, a, host, n);
+    host[0] ^= 1; // what was given is read already
+    device_copy(dev, b + 3, a + 5, n - 5);
+    device_copy(dev, b, b, 0);
+    device_copy_out(dev, back, b, n);
+    host[0] ^= 1;
+    EXPECT(memcmp(back + 3, host + 5, n - 5) == 0, "bytes differ");
+    EXPECT(!back[0] && !back[1] && !back[2] && !back[n - 1], "zeros are zeros");
+    device_zero(dev, a + 1, 2);
+    device_copy_out(dev, back, a, 4);
+    EXPECT(back[0] == host[0] && !back[1] && !back[2] && back[3] == host[3], "zero of a part");
+    device_release(dev, a);
+    device_release(dev, b);
+    free(host);
+    free(back);
+}
+
+// ---- streams ----
+static void use_no_stream(void) { device_use(check_device(), STREAM_COUNT); }
+
+TEST(device_streams) {
+    Device *dev = check_device();
+    int32_t values[200], got = -1;
+    char *memory = device_alloc(dev, sizeof values, "values");
+    const DeviceEvent nothing = {0};
+    device_wait(dev, nothing);
+    for (int i = 0; i < 200; i++) { // more marks than a stream has events
+        values[i] = i;
+        device_use(dev, STREAM_COPY);
+        device_copy_in(dev, memory + (size_t)i * sizeof *values, &values[i], sizeof *values);
+        const DeviceEvent copied = device_record(dev);
+        device_use(dev, STREAM_COMPUTE);
+        device_wait(dev, copied);
+        device_copy(dev, memory, memory + (size_t)i * sizeof *values, sizeof *values);
+        const DeviceEvent used = device_record(dev);
+        device_use(dev, STREAM_COPY);
+        device_wait(dev, used);
+    }
+    device_use(dev, STREAM_COMPUTE);
+    device_sync(dev);
+    device_copy_out(dev, &got, memory, sizeof got);
+    EXPECT(got == 199, "%d", got);
+    device_release(dev, memory);
+    char text[1000];
+    EXPECT(status_and_text(use_no_stream, text, sizeof text) == 128 + 6, "%s", text);
+}
+
+// ---- which devices there are ----
+static void open_missing(void) { device_new(DEVICE_CUDA, 1000, 1); }
+
+TEST(device_missing) {
+    char why[200] = "", text[1000];
+    EXPECT(device_is_there(DEVICE_CPU, 0, why, sizeof why), "%s", why);
+    EXPECT(!device_is_there(DEVICE_CUDA, 1000, why, sizeof why) && why[0], "a thousandth GPU");
+    EXPECT(status_and_text(open_missing, text, sizeof text) == EXIT_NO_DEPENDENCY &&
+               strstr(text, why) && strstr(text, "use device=cpu"),
+           "%s", text);
+}
