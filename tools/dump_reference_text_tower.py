@@ -1,11 +1,16 @@
 # Reference tensors for the text tower in its forms: BERT with mean pooling (MiniLM) and with an MLP
 # head on the first token (BiomedCLIP), OpenAI CLIP's causal text tower, all three from
-# transformers, and JinaBERT. No package carries JinaBERT, so it is written here in plain torch from
-# its description (fused Wqkv, symmetric ALiBi, post-norm, bias-free GLU with the gate first,
-# padded batches with -10000 masks and a masked mean): an independent form of the same equations,
-# not the original's code. Writes tests/data/text_tower_*.safetensors; the numbers are repeated in
+# transformers, and JinaBERT. No package carries JinaBERT, and its own code is not on a package
+# index; the network it took its blocks from is public: MosaicBERT, the same equations throughout
+# (fused Wqkv, symmetric ALiBi with the same slopes, post-norm, bias-free GLU with the gate first,
+# token type added, no position table). With --mosaic-bert DIR, the folder
+# examples/benchmarks/bert/src of a checkout of github.com/mosaicml/examples (daddaeff7a53), that
+# code runs here unchanged, on its PyTorch path; it needs einops. Only the mean over the tokens is
+# added, which JinaBERT's callers do. Without the option the JinaBERT fixture stays as it is.
+# Writes tests/data/text_tower_*.safetensors; the numbers are repeated in
 # tests/test_tower_reference.c.
-import math
+import argparse
+import sys
 
 import numpy
 import torch
@@ -22,52 +27,38 @@ INPUTS = {"ids": numpy.array(sum(TEXTS, []), numpy.int32),
           "cu_seqlens": numpy.array([0, 4, 5, 11], numpy.int32)}
 
 
-class JinaLayer(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        linear, norm = torch.nn.Linear, torch.nn.LayerNorm
-        self.mixer = torch.nn.ModuleDict({"Wqkv": linear(C, 3 * C), "out_proj": linear(C, C)})
-        self.norm1, self.norm2 = norm(C, eps=1e-12), norm(C, eps=1e-12)
-        self.mlp = torch.nn.ModuleDict({"gated_layers": linear(C, 2 * F, bias=False),
-                                        "wo": linear(F, C)})
-
-    def forward(self, h, bias):
-        B, T, _ = h.shape
-        q, k, v = self.mixer["Wqkv"](h).view(B, T, 3, H, C // H).unbind(2)
-        scores = torch.einsum("bihd,bjhd->bhij", q, k / math.sqrt(C // H)) + bias
-        mixed = torch.einsum("bhij,bjhd->bihd", scores.softmax(-1), v).reshape(B, T, C)
-        h = self.norm1(self.mixer["out_proj"](mixed) + h)
-        gate, value = self.mlp["gated_layers"](h).split(F, dim=-1)
-        return self.norm2(self.mlp["wo"](torch.nn.functional.gelu(gate) * value) + h)
+# MosaicBERT's names to those of jina-clip-v1's text tower, which keeps them where it can.
+JINA_NAMES = (("embeddings.LayerNorm", "emb_ln"), ("encoder.layer.", "encoder.layers."),
+              ("attention.self.Wqkv", "mixer.Wqkv"), ("attention.output.dense", "mixer.out_proj"),
+              ("attention.output.LayerNorm", "norm1"), ("mlp.layernorm", "norm2"))
 
 
-class Jina(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.embeddings = torch.nn.ModuleDict({
-            "word_embeddings": torch.nn.Embedding(V, C),
-            "token_type_embeddings": torch.nn.Embedding(2, C)})
-        self.emb_ln = torch.nn.LayerNorm(C, eps=1e-12)
-        self.encoder = torch.nn.ModuleDict({"layers": torch.nn.ModuleList(
-            JinaLayer() for _ in range(L))})
-
-    def forward(self, ids, mask):
-        where = torch.arange(ids.shape[1])
-        slopes = torch.tensor([2.0 ** -4, 2.0 ** -8, 2.0 ** -2])  # of 3 heads: 2 of 2, then 1 of 4
-        distance = (where[:, None] - where[None, :]).abs()
-        bias = -slopes[:, None, None] * distance + (mask[:, None, None, :] - 1) * 10000.0
-        h = self.embeddings["word_embeddings"](ids)
-        h = self.emb_ln(h + self.embeddings["token_type_embeddings"](torch.zeros_like(ids)))
-        for layer in self.encoder["layers"]:
-            h = layer(h, bias)
-        return (h * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+def jina_name(name):
+    for theirs, ours in JINA_NAMES:
+        name = name.replace(theirs, ours)
+    return "text_model.transformer." + name
 
 
-def run_jina(model, dtype):
-    longest = max(map(len, TEXTS))
-    ids = torch.tensor([t + [0] * (longest - len(t)) for t in TEXTS])
-    mask = torch.tensor([[1] * len(t) + [0] * (longest - len(t)) for t in TEXTS]).to(dtype)
-    return model(ids, mask)
+def dump_jina(source):
+    sys.path.insert(0, source)
+    import bert_layers
+    import configuration_bert
+    bert_layers.flash_attn_qkvpacked_func = None  # its Triton kernel computes in f16
+    config = configuration_bert.BertConfig(
+        vocab_size=V, hidden_size=C, num_hidden_layers=L, num_attention_heads=H,
+        intermediate_size=F, max_position_embeddings=8, alibi_starting_size=8,
+        layer_norm_eps=1e-12, pad_token_id=0)
+
+    def run(model, dtype):
+        longest = max(map(len, TEXTS))
+        ids = torch.tensor([t + [0] * (longest - len(t)) for t in TEXTS])
+        mask = torch.tensor([[1] * len(t) + [0] * (longest - len(t)) for t in TEXTS])
+        hidden, _ = model(ids, attention_mask=mask)
+        return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+    reference.dump("text_tower_jina.safetensors",
+                   lambda: bert_layers.BertModel(config, add_pooling_layer=False), run,
+                   dict(INPUTS), (bert_layers,), jina_name)
 
 
 def bert(head):
@@ -103,8 +94,11 @@ def one_by_one(texts, call):
     return lambda model, dtype: torch.cat([call(model, torch.tensor([t])) for t in texts])
 
 
-reference.dump("text_tower_jina.safetensors", Jina, run_jina, dict(INPUTS), (),
-               lambda n: "text_model.transformer." + n)
+parser = argparse.ArgumentParser()
+parser.add_argument("--mosaic-bert", metavar="DIR")
+options = parser.parse_args()
+if options.mosaic_bert:
+    dump_jina(options.mosaic_bert)
 reference.dump("text_tower_minilm.safetensors", lambda: bert(False),
                one_by_one(TEXTS, lambda m, ids: m(ids)), dict(INPUTS), (modeling_bert,),
                lambda n: n.replace("transformer.", ""))
