@@ -41,6 +41,20 @@ const BlockNames block_names_clip = {
     .up = {.module = "mlp.fc1"},
     .down = {.module = "mlp.fc2"},
 };
+#define IN_PROJ(i)                                                                                 \
+    {.module = "attn.in_proj", .weight = "attn.in_proj_weight", .bias = "attn.in_proj_bias",       \
+     .slice = i, .slices = 3}
+const BlockNames block_names_open_clip = {
+    .norm1 = {.module = "ln_1"},
+    .q = IN_PROJ(0),
+    .k = IN_PROJ(1),
+    .v = IN_PROJ(2),
+    .o = {.module = "attn.out_proj"},
+    .norm2 = {.module = "ln_2"},
+    .up = {.module = "mlp.c_fc"},
+    .down = {.module = "mlp.c_proj"},
+};
+#undef IN_PROJ
 const BlockNames block_names_timm = {
     .norm1 = {.module = "norm1"},
     .q = {.module = "attn.qkv", .slice = 0, .slices = 3},
@@ -110,7 +124,11 @@ static Linear part_linear(TensorList *list, const char *prefix, const PartName *
     Linear linear = {.in = in, .out = out};
     Name module, file;
     join(module, prefix, names->module, "");
-    join(file, module, ".weight", "");
+    if (names->weight) {
+        join(file, prefix, names->weight, "");
+    } else {
+        join(file, module, ".weight", "");
+    }
     linear.weight = add_rows(list, file, names, part, 2, out, in);
     linear.weight->is_matrix = true;
     if (has_bias) {

@@ -24,6 +24,7 @@
 typedef struct {
     const char *module; // "attn.q_proj": tensors are module.weight and module.bias
     const char *bias;   // whole name of the bias where it is another, as "attn.q_bias"; else NULL
+    const char *weight; // likewise of the weight, as "attn.in_proj_weight"
     int slice, slices;  // number and count of parts of a fused module, as "attn.qkv"; else 0, 0
 } PartName;
 typedef struct {
@@ -32,7 +33,7 @@ typedef struct {
 #undef X
 } BlockNames;
 extern const BlockNames block_names_jina_image, block_names_jina_text, block_names_clip,
-    block_names_timm, block_names_bert, block_names_pixtral_vision,
+    block_names_open_clip, block_names_timm, block_names_bert, block_names_pixtral_vision,
     block_names_llama; // timm also serves Qwen2-VL vision, llama Qwen2 and Mistral
 
 typedef struct {

@@ -19,6 +19,9 @@ static const ImageNames image_names[] = {
                     "vision_model.embeddings.patch_embedding", "vision_model.pre_layrnorm",
                     "vision_model.encoder.layers.", "vision_model.post_layernorm",
                     "visual_projection", 2},
+    [IMAGE_OPEN_CLIP] = {"visual.class_embedding", "visual.positional_embedding", "visual.conv1",
+                         "visual.ln_pre", "visual.transformer.resblocks.", "visual.ln_post",
+                         "visual.proj", 2},
     [IMAGE_TIMM] = {"visual.trunk.cls_token", "visual.trunk.pos_embed",
                     "visual.trunk.patch_embed.proj", NULL, "visual.trunk.blocks.",
                     "visual.trunk.norm", "visual.head.proj", 3},
@@ -104,7 +107,9 @@ ImageTower image_tower_new(TensorList *list, const ImageTowerConfig *config) {
     tower.blocks = stack_new(list, block, config->L, names->blocks);
     tower.norm = norm_new(list, names->norm, block->norm, C, block->eps);
     if (config->has_projection) {
-        tower.projection = linear_new(list, names->projection, config->E, C, false);
+        tower.projection = config->form == IMAGE_OPEN_CLIP
+                               ? linear_transposed_new(list, names->projection, config->E, C)
+                               : linear_new(list, names->projection, config->E, C, false);
     }
     return tower;
 }

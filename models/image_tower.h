@@ -10,7 +10,7 @@
 
 #include "block.h"
 
-typedef enum { IMAGE_JINA, IMAGE_CLIP, IMAGE_TIMM } ImageForm; // whose names and head
+typedef enum { IMAGE_JINA, IMAGE_CLIP, IMAGE_OPEN_CLIP, IMAGE_TIMM } ImageForm; // whose names
 typedef struct {
     ImageForm form;
     int image_size, P, L, E; // E = C where there is no projection

@@ -17,6 +17,13 @@ Linear linear_new(TensorList *list, const char *name, int out, int in, bool has_
     return linear;
 }
 
+Linear linear_transposed_new(TensorList *list, const char *name, int out, int in) {
+    Linear linear = {.in = in, .out = out};
+    linear.weight = tensors_add(list, name, init_fan_in(in), 2, (int[]){out, in});
+    linear.weight->is_matrix = linear.weight->is_transposed = true;
+    return linear;
+}
+
 Norm norm_new(TensorList *list, const char *name, NormKind kind, int C, float eps) {
     Norm norm = {.kind = kind, .eps = eps, .C = C};
     char full[TENSOR_NAME];

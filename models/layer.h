@@ -47,6 +47,8 @@ void norm_bwd(Run *run, const Norm *norm, const NormState *state, void *dinp, co
 
 // Adds the tensors: name.weight and, where wanted, name.bias.
 Linear linear_new(TensorList *list, const char *name, int out, int in, bool has_bias);
+// No bias; the weight is called name itself, and the file holds it transposed (CLIP's x @ P).
+Linear linear_transposed_new(TensorList *list, const char *name, int out, int in);
 Norm norm_new(TensorList *list, const char *name, NormKind kind, int C, float eps);
 bool linear_is_trainable(const Linear *linear); // any of its tensors; false when it does not exist
 bool norm_is_trainable(const Norm *norm);

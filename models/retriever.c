@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 bool retriever_preset(RetrieverConfig *config, const char *name) {
+    config->has_images = true;
     return image_tower_preset(&config->image, name) && text_tower_preset(&config->text, name);
 }
 
@@ -14,18 +15,23 @@ Retriever *retriever_new(Device *dev, DType t, const RetrieverConfig *config, bo
     Retriever *retriever = xcalloc(1, sizeof *retriever);
     retriever->config = *config;
     retriever->tensors = tensors_new();
-    retriever->image = image_tower_new(&retriever->tensors, &config->image);
+    if (config->has_images) {
+        retriever->image = image_tower_new(&retriever->tensors, &config->image);
+    }
     retriever->text = text_tower_new(&retriever->tensors, &config->text);
-    // ln(1/0.07), where CLIP's training starts.
-    retriever->logit_scale = tensors_add(&retriever->tensors, "logit_scale",
-                                         init_constant((float)log(1 / 0.07)), 0, NULL);
+    if (config->has_images) { // ln(1/0.07), where CLIP's training starts
+        retriever->logit_scale = tensors_add(&retriever->tensors, "logit_scale",
+                                             init_constant((float)log(1 / 0.07)), 0, NULL);
+    }
     tensors_mark(&retriever->tensors, "", is_trainable);
     tensors_allocate(&retriever->tensors, dev, t);
     return retriever;
 }
 
 void retriever_free(Retriever *retriever) {
-    image_tower_free(&retriever->image);
+    if (retriever->config.has_images) {
+        image_tower_free(&retriever->image);
+    }
     text_tower_free(&retriever->text);
     tensors_free(&retriever->tensors);
     free(retriever);

@@ -7,7 +7,8 @@
 #include "text_tower.h"
 
 typedef struct {
-    ImageTowerConfig image;
+    bool has_images;        // else texts alone: no image tower, no logit_scale
+    ImageTowerConfig image; // E is the text tower's
     TextTowerConfig text;
 } RetrieverConfig;
 // The presets that both towers have: "tiny", "jina-clip-v1", "clip-vit-b-32", "clip-vit-b-16",

@@ -19,6 +19,8 @@ static const TextNames text_names[] = {
     [TEXT_CLIP] = {"embeddings.token_embedding.weight", NULL,
                    "embeddings.position_embedding.weight", NULL, "encoder.layers.",
                    "final_layer_norm", "text_projection", NULL, NULL},
+    [TEXT_OPEN_CLIP] = {"token_embedding.weight", NULL, "positional_embedding", NULL,
+                        "transformer.resblocks.", "ln_final", "text_projection", NULL, NULL},
 };
 
 // JinaBERT: post-norm, ALiBi, a bias-free fused GLU, mean over all tokens.
@@ -120,7 +122,9 @@ TextTower text_tower_new(TensorList *list, const TextTowerConfig *config) {
         tower.norm = norm_new(list, name, block->norm, C, block->eps);
     }
     if (config->has_projection) {
-        tower.projection = linear_new(list, names->projection, config->E, C, false);
+        tower.projection = config->form == TEXT_OPEN_CLIP
+                               ? linear_transposed_new(list, names->projection, config->E, C)
+                               : linear_new(list, names->projection, config->E, C, false);
     }
     if (config->head_hidden) {
         tower.head1 = linear_new(list, names->head1, config->head_hidden, C, false);
@@ -135,6 +139,19 @@ void text_tower_free(TextTower *tower) {
 }
 
 // ---- forward ----
+// The row of text b that stands for it.
+static int pooled_row(const TextTowerConfig *config, const TextBatch *batch, int b) {
+    const int first = batch->cu_seqlens[b], end = batch->cu_seqlens[b + 1];
+    int best = first;
+    for (int n = first; config->pool == POOL_LARGEST_ID && n < end; n++) {
+        best = batch->ids[n] > batch->ids[best] ? n : best;
+    }
+    for (int n = end - 1; config->pool == POOL_EOS && n >= first; n--) {
+        best = batch->ids[n] == config->eos ? n : best;
+    }
+    return best;
+}
+
 // Device copies of what the batch says, and of the row numbers that follow from it.
 static void take_rows(Run *run, TextTower *tower, TextTowerState *state, const TextBatch *batch) {
     const TextTowerConfig *config = &tower->config;
@@ -155,12 +172,7 @@ static void take_rows(Run *run, TextTower *tower, TextTowerState *state, const T
     }
     if (config->pool != POOL_MEAN) {
         for (int b = 0; b < batch->B; b++) {
-            int best = batch->cu_seqlens[b];
-            for (int n = best + 1; config->pool == POOL_LARGEST_ID && n < batch->cu_seqlens[b + 1];
-                 n++) {
-                best = batch->ids[n] > batch->ids[best] ? n : best;
-            }
-            host[b] = best;
+            host[b] = pooled_row(config, batch, b);
         }
         state->rows = run_take_ids(run, host, (size_t)batch->B);
     }

@@ -9,8 +9,13 @@
 
 #include "block.h"
 
-typedef enum { TEXT_JINA, TEXT_BERT, TEXT_CLIP } TextForm;
-typedef enum { POOL_MEAN, POOL_FIRST, POOL_LARGEST_ID } TextPool; // largest: first such row (EOT)
+typedef enum { TEXT_JINA, TEXT_BERT, TEXT_CLIP, TEXT_OPEN_CLIP } TextForm; // whose names
+typedef enum {
+    POOL_MEAN,
+    POOL_FIRST,
+    POOL_LARGEST_ID, // the first row with the largest id (EOT of CLIP)
+    POOL_EOS,        // the first row with id eos; the first of all where there is none
+} TextPool;
 typedef struct {
     TextForm form;
     const char *prefix;       // of all names, "text_model.transformer." for jina
@@ -19,6 +24,7 @@ typedef struct {
     bool has_positions, has_embed_norm, has_final_norm, has_projection;
     int head_hidden;          // > 0: E-wide head W2 gelu(W1 x) with this width inside (BiomedCLIP)
     TextPool pool;
+    int eos;                  // of POOL_EOS
     float embed_sd;           // of the initial word embeddings
 } TextTowerConfig;
 // Presets: "tiny", "jina-clip-v1", "clip-vit-b-32", "clip-vit-b-16", "clip-vit-l-14", "biomedclip",
