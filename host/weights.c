@@ -1,6 +1,7 @@
 // weights: see weights.h.
 #include "weights.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,72 +74,155 @@ static void load_tensor(TensorList *list, Tensor *tensor, const SafeTensor *stor
     free(aligned);
 }
 
-// Our name as the file spells it.
-static void spell(char out[2 * TENSOR_NAME], const WeightNames *names, const char *ours) {
-    const char *prefix = names && names->prefix ? names->prefix : "";
-    for (const NamePair *pair = names ? names->renamed : NULL; pair && pair->ours; pair++) {
+// The file's tensor that is ours, under our name or the file's; NULL when there is none.
+static const SafeTensor *find_stored(const SafeStore *store, const WeightNames *names,
+                                     const char *ours) {
+    const char *prefix = names->prefix ? names->prefix : "";
+    char name[2 * TENSOR_NAME];
+    snprintf(name, sizeof name, "%s%s", prefix, ours);
+    const SafeTensor *stored = safetensors_find(&store->all, name);
+    for (const NamePair *pair = names->renamed; !stored && pair && pair->ours; pair++) {
         const char *part = strstr(ours, pair->ours);
         if (part) {
-            snprintf(out, 2 * TENSOR_NAME, "%s%.*s%s%s", prefix, (int)(part - ours), ours,
+            snprintf(name, sizeof name, "%s%.*s%s%s", prefix, (int)(part - ours), ours,
                      pair->theirs, part + strlen(pair->ours));
-            return;
+            return safetensors_find(&store->all, name);
         }
     }
-    snprintf(out, 2 * TENSOR_NAME, "%s%s", prefix, ours);
+    return stored;
 }
 
-static bool is_ignored(const WeightNames *names, const char *name) {
-    const size_t length = strlen(name);
-    for (const char *const *end = names ? names->ignored : NULL; end && *end; end++) {
+static bool is_finite(const SafeTensor *stored, DType t) {
+    enum { PIECE = 1024 };
+    float wide[PIECE], aligned[PIECE];
+    const size_t count = safe_count(stored), size = dtype_size(t);
+    for (size_t i = 0; i < count; i += PIECE) {
+        const size_t n = count - i < PIECE ? count - i : PIECE;
+        memcpy(aligned, (const char *)stored->data + i * size, n * size);
+        dtype_widen(wide, t, aligned, n);
+        for (size_t k = 0; k < n; k++) {
+            if (!isfinite(wide[k])) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+// A name that stands for a buffer, or for a copy of a tensor of ours.
+static bool is_ignored(const SafeStore *store, const WeightNames *names, const SafeTensor *stored) {
+    const size_t length = strlen(stored->name);
+    for (const char *const *end = names->ignored; end && *end; end++) {
         const size_t size = strlen(*end);
-        if (size <= length && strcmp(name + length - size, *end) == 0) {
+        if (size <= length && strcmp(stored->name + length - size, *end) == 0) {
             return true;
         }
     }
-    return false;
+    if (!names->twin || strcmp(stored->name, names->twin->theirs) != 0) {
+        return false;
+    }
+    const SafeTensor *twin = find_stored(store, names, names->twin->ours);
+    return twin && twin->bytes == stored->bytes &&
+           memcmp(twin->data, stored->data, twin->bytes) == 0;
 }
 
-Error weights_load(TensorList *list, const char *path, const WeightNames *names,
-                   bool adapters_only) {
-    SafeStore store = {0};
-    const Error error = safestore_open_new(&store, path);
-    if (error.code) {
-        return error;
-    }
+// found[i]: the file's tensor of list->tensor[i]; NULL where it is of the other kind.
+static Error match(const SafeTensor **found, const TensorList *list, const SafeStore *store,
+                   const WeightNames *names, bool adapters_only) {
     Differences differences = {0};
-    bool *is_used = xcalloc((size_t)store.all.count + 1, sizeof *is_used);
+    bool *is_used = xcalloc((size_t)store->all.count + 1, sizeof *is_used);
     for (int i = 0; i < list->count; i++) {
-        Tensor *tensor = list->tensor[i];
+        const Tensor *tensor = list->tensor[i];
+        char text[128];
         if (tensor->is_adapter != adapters_only) {
             continue;
         }
-        char name[2 * TENSOR_NAME], found[128];
-        spell(name, names, tensor->file);
-        const SafeTensor *stored = safetensors_find(&store.all, name);
+        const SafeTensor *stored = find_stored(store, names, tensor->file);
         if (!stored) {
-            note(&differences, "missing", name, "");
+            note(&differences, "missing", tensor->file, "");
             continue;
         }
-        is_used[stored - store.all.tensors] = true;
-        const int from = safe_type_to_dtype(stored->type);
-        if (from < 0 || !shape_fits(tensor, stored)) {
-            note(&differences, "another type or shape", name, safe_describe(found, stored));
-        } else {
-            load_tensor(list, tensor, stored, (DType)from);
+        const bool is_first = !is_used[stored - store->all.tensors];
+        is_used[stored - store->all.tensors] = true;
+        const int type = safe_type_to_dtype(stored->type);
+        if (type < 0 || !shape_fits(tensor, stored)) {
+            note(&differences, "another type or shape", stored->name, safe_describe(text, stored));
+        } else if (is_first && names->must_be_finite && !is_finite(stored, (DType)type)) {
+            note(&differences, "NaN or infinity in", stored->name, safe_describe(text, stored));
         }
+        found[i] = stored;
     }
-    for (int i = 0; i < store.all.count; i++) {
-        if (!is_used[i] && !is_ignored(names, store.all.tensors[i].name)) {
-            note(&differences, "not part of this model", store.all.tensors[i].name, "");
+    for (int i = 0; i < store->all.count; i++) {
+        if (!is_used[i] && !is_ignored(store, names, &store->all.tensors[i])) {
+            note(&differences, "not part of this model", store->all.tensors[i].name, "");
         }
     }
     free(is_used);
-    safestore_free(&store);
     return differences.count
                ? error_at(EXIT_BAD_DATA, ERROR_NOWHERE,
                           "%d tensors differ from the model, first: %s (all are listed above); "
                           "name a checkpoint of this preset", differences.count, differences.first)
                : error_none();
+}
+
+static void load_found(TensorList *list, const SafeTensor *const *found) {
+    for (int i = 0; i < list->count; i++) {
+        if (found[i] && !list->tensor[i]->is_borrowed) {
+            load_tensor(list, list->tensor[i], found[i],
+                        (DType)safe_type_to_dtype(found[i]->type));
+        }
+    }
+}
+
+// Our slice of the stored tensor can be read where it lies.
+static void borrow_found(TensorList *list, DType t, const SafeTensor *const *found) {
+    for (int i = 0; i < list->count; i++) {
+        Tensor *tensor = list->tensor[i];
+        if (found[i] && !tensor->is_trainable && !tensor->is_transposed && found[i]->type == safe_type_of(t) &&
+            (uintptr_t)found[i]->data % dtype_size(t) == 0) {
+            const size_t row = tensor->count / row_count(tensor);
+            tensor_borrow(tensor, dtype_at_const(t, found[i]->data,
+                                                 (size_t)tensor->file_row * row));
+        }
+    }
+}
+
+static const WeightNames our_names = {0};
+
+Error weights_load(TensorList *list, const char *path, const WeightNames *names,
+                   bool adapters_only) {
+    SafeStore store = {0};
+    const SafeTensor **found = xcalloc((size_t)list->count + 1, sizeof *found);
+    Error error = safestore_open_new(&store, path);
+    if (!error.code) {
+        error = match(found, list, &store, names ? names : &our_names, adapters_only);
+    }
+    if (!error.code) {
+        load_found(list, found);
+    }
+    free(found);
+    safestore_free(&store);
+    return error;
+}
+
+Error weights_map(TensorList *list, Device *dev, DType t, SafeStore *store, const char *path,
+                  const WeightNames *names) {
+    const SafeTensor **found = xcalloc((size_t)list->count + 1, sizeof *found);
+    Error error = safestore_open_new(store, path);
+    if (!error.code) {
+        error = match(found, list, store, names ? names : &our_names, false);
+    }
+    if (error.code) {
+        safestore_free(store);
+    } else {
+        if (device_kind(dev) == DEVICE_CPU) {
+            borrow_found(list, t, found);
+        }
+        tensors_allocate(list, dev, t);
+        load_found(list, found);
+    }
+    free(found);
+    return error;
 }
 
 // ---- saving ----

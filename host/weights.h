@@ -14,15 +14,24 @@ typedef struct {
 } NamePair;
 typedef struct {
     const char *prefix;         // what the file has in front of our names, or NULL
-    const NamePair *renamed;    // of a name the first pair that is found in it; ours NULL ends them
+    // A tensor that is not there under our name is looked for under the first pair's that is found
+    // in the name; ours NULL ends the pairs.
+    const NamePair *renamed;
+    const NamePair *twin;       // theirs may be there too: a copy of the tensor ours. NULL: none is
     const char *const *ignored; // ends of names that are not ours and are not read, NULL last
+    bool must_be_finite;        // NaN and infinity are refused
 } WeightNames;
 // Fills every tensor of the list (or only the adapters) from a file or directory. names NULL: they
 // are ours. Types are converted (exactly, or rounded once). All differences are listed in the log
-// before the Error is returned: a tensor that is missing, has another shape, or is in the file but
-// not in the list.
+// before the Error is returned: a tensor that is missing, has another type or shape, or is in the
+// file but not in the list.
 Error weights_load(TensorList *list, const char *path, const WeightNames *names,
                    bool adapters_only);
+// The same for a list without memory yet, which it allocates. Where the device is the CPU, frozen
+// tensors whose type in the file is t borrow the mapped bytes instead of copying them; *store must
+// stay open until the list is freed. On an Error the list has no memory and *store is closed.
+Error weights_map(TensorList *list, Device *dev, DType t, SafeStore *store, const char *path,
+                  const WeightNames *names);
 // Writes the base tensors, or only the adapters, in f32 (masters) or in the list's type.
 // prefix: goes in front of our names, or "".
 Error weights_save(const TensorList *list, const char *path, const char *prefix, bool adapters_only,

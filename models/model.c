@@ -110,6 +110,10 @@ void tensors_allocate(TensorList *list, Device *dev, DType t) {
     size_t trainable = 0, frozen = 0;
     for (int i = 0; i < list->count; i++) {
         Tensor *tensor = list->tensor[i];
+        if (tensor->is_borrowed) {
+            CHECK(!tensor->is_trainable, "'%s' was marked after it was borrowed", tensor->name);
+            continue;
+        }
         size_t *used = tensor->is_trainable ? &trainable : &frozen;
         tensor->offset = *used;
         *used += padded(tensor->count);
@@ -126,11 +130,20 @@ void tensors_allocate(TensorList *list, Device *dev, DType t) {
     }
     for (int i = 0; i < list->count; i++) {
         Tensor *tensor = list->tensor[i];
+        if (tensor->is_borrowed) {
+            continue;
+        }
         void *block = tensor->is_trainable ? list->value : list->frozen;
         tensor->data = dtype_at(t, block, tensor->offset);
         tensor->master = tensor->is_trainable ? list->master + tensor->offset : NULL;
         tensor->grad = tensor->is_trainable ? list->grad + tensor->offset : NULL;
     }
+}
+
+void tensor_borrow(Tensor *tensor, const void *data) {
+    CHECK(!tensor->data && !tensor->is_trainable, "'%s' has memory of its own", tensor->name);
+    tensor->data = (void *)(uintptr_t)data;
+    tensor->is_borrowed = true;
 }
 
 // ---- values ----
@@ -149,15 +162,21 @@ static void draw(const Tensor *tensor, uint64_t seed, float *values) {
     }
 }
 
-void tensors_init(TensorList *list, uint64_t seed) {
+static void init_some(TensorList *list, uint64_t seed, bool adapters_only) {
     for (int i = 0; i < list->count; i++) {
         Tensor *tensor = list->tensor[i];
+        if (tensor->is_borrowed || (adapters_only && !tensor->is_adapter)) {
+            continue;
+        }
         float *values = xmalloc(tensor->count, sizeof *values);
         draw(tensor, seed, values);
         tensor_write(list, tensor, DT_F32, values);
         free(values);
     }
 }
+
+void tensors_init(TensorList *list, uint64_t seed) { init_some(list, seed, false); }
+void tensors_init_adapters(TensorList *list, uint64_t seed) { init_some(list, seed, true); }
 
 Tensor *tensors_find(const TensorList *list, const char *name) {
     for (int i = 0; i < list->count; i++) {
@@ -177,7 +196,7 @@ static void round_master(TensorList *list, Tensor *tensor) {
 }
 
 void tensor_write(TensorList *list, Tensor *tensor, DType from, const void *values) {
-    CHECK(list->dev, "'%s' has no memory yet", tensor->name);
+    CHECK(list->dev && !tensor->is_borrowed, "'%s' has no memory of its own", tensor->name);
     float *wide = xmalloc(tensor->count, sizeof *wide);
     dtype_widen(wide, from, values, tensor->count);
     if (tensor->master) {
@@ -216,6 +235,7 @@ int tensors_copy(TensorList *to, const TensorList *from) {
         if (!source || !has_same_shape(target, source)) {
             continue;
         }
+        CHECK(!target->is_borrowed, "'%s' is read-only", target->name);
         const void *values = source->master ? (const void *)source->master : source->data;
         const DType t = source->master ? DT_F32 : from->t;
         const Ops *op = device_ops(to->dev);
@@ -236,7 +256,7 @@ static size_t pack_all(TensorList *list, char *memory) {
     size_t used = 0;
     for (int i = 0; i < list->count; i++) {
         Tensor *tensor = list->tensor[i];
-        if (!tensor->is_matrix || tensor->is_trainable) {
+        if (!tensor->is_matrix || tensor->is_trainable || tensor->is_borrowed) {
             continue;
         }
         const int rows = tensor->shape[0], columns = (int)(tensor->count / (size_t)rows);

@@ -33,6 +33,7 @@ typedef struct {
     size_t count;
     Init init;
     bool is_trainable, is_adapter; // an adapter tensor is a LoRA A or B
+    bool is_borrowed;       // data is somebody else's, and read-only (tensor_borrow)
     bool is_matrix;         // used as the (shape[0], count/shape[0]) weight of a matmul
     bool is_transposed;     // the file has (shape[1],shape[0]): written for x @ P
     size_t offset;          // trainable: first element in the list's value, master and grad
@@ -65,14 +66,20 @@ void tensors_mark(TensorList *list, const char *prefix, bool is_trainable);
 // Same for base tensors only, or for adapter tensors only.
 void tensors_mark_adapters(TensorList *list, bool is_adapter, bool is_trainable);
 void tensors_allocate(TensorList *list, Device *dev, DType t); // once; all zero
-// Draws every tensor by its Init. Draws depend on seed and name only, not on order or on other
+// A frozen tensor shall read `data`, (count) of the type that the list will have, which the device
+// can read and which outlives the list, such as a mapped file. Before the allocation, which gives
+// it no memory; afterwards nothing writes or packs it.
+void tensor_borrow(Tensor *tensor, const void *data);
+// Draws every tensor that is not borrowed by its Init. Draws depend on seed and name only, not on order or on other
 // tensors; adapters use the stream RNG_LORA_INIT, the rest RNG_INIT.
 void tensors_init(TensorList *list, uint64_t seed);
+void tensors_init_adapters(TensorList *list, uint64_t seed); // the adapters alone
 Tensor *tensors_find(const TensorList *list, const char *name); // NULL when absent
 // Copies values (and masters) of equal name and shape; the types may differ. Returns how many were
 // copied.
 int tensors_copy(TensorList *to, const TensorList *from);
 // Packs the frozen matrices for the products, after their values are set. Optional, and repeatable.
+// Borrowed ones are used as they lie: a packed copy would cost the memory that borrowing saves.
 void tensors_pack(TensorList *list);
 void tensors_zero_grad(TensorList *list);
 size_t tensors_count(const TensorList *list, bool is_trainable_only); // elements, without gaps

@@ -2,6 +2,7 @@
 // checkpoints, and a file that is not the model's is refused with every difference.
 #include "host/weights.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -237,4 +238,137 @@ TEST(weights_differences) {
     free(whole);
     free(path);
     reader_free(from);
+}
+
+// ---- mapped files ----
+static void build_unallocated(Reader *reader, bool is_trainable) {
+    ReaderConfig config;
+    CHECK(reader_preset(&config, "tiny-qwen2vl"), "no preset");
+    config.L = config.vision.L = 1;
+    config.V = 30;
+    config.image_id = 3;
+    reader_set_lora(&config, 4, 16, true);
+    reader_build(reader, &config);
+    tensors_mark_adapters(&reader->tensors, true, true);
+    tensors_mark(&reader->tensors, "model.norm", is_trainable);
+}
+
+static bool lies_in(const SafeStore *store, const void *data) {
+    const uint8_t *at = data, *from = store->files[0].data;
+    return at >= from && at < from + store->files[0].size;
+}
+
+// Frozen tensors of the file's type are read where they lie; the others are copied.
+TEST(weights_map) {
+    for (int is_half = 0; is_half < 2; is_half++) {
+        if (!CASE("reader in %s", is_half ? "bf16" : "f32")) {
+            continue;
+        }
+        Reader *from = reader_of("tiny-qwen2vl", 4, DT_BF16, 1), to;
+        char *path = path_new("half.safetensors");
+        error_die(path, weights_save(&from->tensors, path, "", false, false));
+        build_unallocated(&to, true);
+        TensorList *list = &to.tensors;
+        SafeStore store;
+        const size_t before = device_bytes_in_use(check_device());
+        const Error error = weights_map(list, check_device(), is_half ? DT_BF16 : DT_F32, &store,
+                                        path, NULL);
+        EXPECT(error.code == 0, "%s", error.text);
+        EXPECT(differing(&from->tensors, list, false) == 0, "base tensors differ");
+        size_t frozen = 0;
+        for (int i = 0; i < list->count; i++) {
+            const Tensor *tensor = list->tensor[i];
+            const bool is_mapped = is_half && !tensor->is_trainable;
+            EXPECT(tensor->is_borrowed == is_mapped && lies_in(&store, tensor->data) == is_mapped,
+                   "%s: borrowed %d", tensor->name, tensor->is_borrowed);
+            frozen += tensor->is_trainable ? 0 : tensor->count * dtype_size(list->t);
+        }
+        const size_t used = device_bytes_in_use(check_device()) - before;
+        EXPECT(is_half ? used < frozen / 2 : used > frozen, "%zu bytes for %zu of frozen tensors",
+               used, frozen);
+        tensors_init_adapters(list, 1); // and leaves what is mapped alone
+        tensors_pack(list);
+        EXPECT((to.blocks.block[0].q.weight->packed_fwd == NULL) == is_half, "packed, t=%s",
+               dtype_name(list->t));
+        reader_unbuild(&to);
+        safestore_free(&store);
+        reader_free(from);
+        free(path);
+    }
+}
+
+// A file whose data begins at an odd byte is not read in place.
+TEST(weights_map_unaligned) {
+    char *path = path_new("odd.safetensors");
+    static const char header[] =
+        "{\"a\":{\"dtype\":\"BF16\",\"shape\":[2],\"data_offsets\":[0,4]}}";
+    const size_t length = (sizeof header - 1) | 1, at = 8 + length; // a blank behind, if need be
+    uint8_t bytes[8 + sizeof header + 4] = {(uint8_t)length};
+    memset(bytes + 8, ' ', length);
+    memcpy(bytes + 8, header, sizeof header - 1);
+    memcpy(bytes + at, (uint8_t[]){0x80, 0x3f, 0x00, 0xc0}, 4); // 1, -2
+    CHECK(at % 2 == 1, "at=%zu", at);
+    error_die(path, file_replace(path, bytes, at + 4));
+    TensorList list = tensors_new();
+    Tensor *tensor = tensors_add(&list, "a", init_constant(0), 1, (int[]){2});
+    SafeStore store;
+    const Error error = weights_map(&list, check_device(), DT_BF16, &store, path, NULL);
+    EXPECT(error.code == 0 && !tensor->is_borrowed, "%s, borrowed %d", error.text,
+           tensor->is_borrowed);
+    float values[2];
+    tensor_read(&list, tensor, values);
+    EXPECT(values[0] == 1 && values[1] == -2, "%g, %g", values[0], values[1]);
+    tensors_free(&list);
+    safestore_free(&store);
+    free(path);
+}
+
+// ---- rules ----
+// One tensor a.w of two elements in the list; the file has what a case says.
+TEST(weights_rules) {
+    static const NamePair alias[] = {{"a.", "new.a."}, {0}}, twin = {"a.w", "copy"};
+    static const char *const ignored[] = {".inv_freq", NULL};
+    static const float one[2] = {1, 2}, two[2] = {1, 3}, bad[2] = {1, NAN};
+    static const struct {
+        const char *name, *files[3];
+        const float *values[3];
+        WeightNames names;
+        const char *error; // NULL: none
+    } cases[] = {
+        {"renamed", {"new.a.w"}, {one}, {.renamed = alias}, NULL},
+        {"not renamed", {"new.a.w"}, {one}, {0}, "2 tensors differ"},
+        {"both names", {"a.w", "new.a.w"}, {one, one}, {.renamed = alias},
+         "not part of this model 'new.a.w'"},
+        {"twin", {"a.w", "copy"}, {one, one}, {.twin = &twin}, NULL},
+        {"other twin", {"a.w", "copy"}, {one, two}, {.twin = &twin}, "'copy'"},
+        {"ignored", {"a.w", "rope.inv_freq"}, {one, two}, {.ignored = ignored}, NULL},
+        {"not ignored", {"a.w", "inv_freq"}, {one, two}, {.ignored = ignored}, "'inv_freq'"},
+        {"nan", {"a.w"}, {bad}, {.must_be_finite = true}, "NaN or infinity in 'a.w'"},
+        {"nan allowed", {"a.w"}, {bad}, {0}, NULL},
+    };
+    char *path = path_new("rules.safetensors");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        if (!CASE("%s", cases[i].name)) {
+            continue;
+        }
+        SafeTensor stored[3];
+        int n = 0;
+        for (; n < 3 && cases[i].files[n]; n++) {
+            stored[n] = (SafeTensor){.name = cases[i].files[n], .type = SAFE_F32, .rank = 1,
+                                     .shape = {2}, .data = cases[i].values[n]};
+        }
+        error_die(path, safetensors_write(path, stored, n, NULL, 0));
+        TensorList list = tensors_new();
+        Tensor *tensor = tensors_add(&list, "a.w", init_constant(0), 1, (int[]){2});
+        tensors_allocate(&list, check_device(), DT_F32);
+        const Error error = weights_load(&list, path, &cases[i].names, false);
+        const char *want = cases[i].error;
+        EXPECT(want ? error.code == EXIT_BAD_DATA && strstr(error.text, want) : error.code == 0,
+               "%d: '%s'", error.code, error.text);
+        float values[2];
+        tensor_read(&list, tensor, values);
+        EXPECT(values[0] == (want ? 0 : 1), "the value is %g", values[0]);
+        tensors_free(&list);
+    }
+    free(path);
 }
