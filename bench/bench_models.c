@@ -133,7 +133,7 @@ static void time_reader(const char *name, int rank, bool is_training, bool is_gi
     CHECK(reader_preset(&config, "tiny-qwen2vl"), "no preset '%s'", "tiny-qwen2vl");
     config.V = 64;
     config.image_id = 63;
-    reader_set_lora(&config, rank, 16, true);
+    reader_set_lora(&config, (LoraConfig){.rank = rank, .alpha = 16}, true);
     Prompts prompts = {.reader = reader_new(bench_device(), DT_F32, &config, rank == 0)};
     tensors_init(&prompts.reader->tensors, 1);
     tensors_pack(&prompts.reader->tensors);

@@ -14,19 +14,52 @@
 #define CONFIG_LIMIT ((size_t)1 << 20)
 
 // ---- reading ----
-// Members that change the equations, which PEFT writes as null, false or empty when they are unused.
-static const char *const unsupported[] = {
-    "use_dora",        "use_rslora",     "fan_in_fan_out",    "lora_bias",
-    "rank_pattern",    "alpha_pattern",  "layer_replication", "modules_to_save",
-    "target_parameters", "trainable_token_indices"};
+// Members that do not change what a stored adapter computes, or that we read ourselves.
+static const char *const harmless[] = {
+    "auto_mapping",      "base_model_name_or_path", "bias",              "exclude_modules",
+    "inference_mode",    "init_lora_weights",       "layers_pattern",    "layers_to_transform",
+    "lora_alpha",        "lora_dropout",            "megatron_core",     "peft_type",
+    "peft_version",      "qalora_group_size",       "r",                 "revision",
+    "target_modules",    "task_type",               "use_rslora"};
 
+// PEFT writes members that are not used as null, false or empty.
 static bool is_unused(const json_t *value) {
     return !value || json_is_null(value) || json_is_false(value) ||
            (json_is_object(value) && json_object_size(value) == 0) ||
            (json_is_array(value) && json_array_size(value) == 0);
 }
 
-static Error parse_config(AdapterConfig *out, const json_t *root) {
+// A way to begin that leaves the base weights alone: pissa, olora and others change them, so that
+// their adapter means nothing on the published ones.
+static bool is_plain_start(const json_t *value) {
+    const char *const text = json_string_value(value);
+    return !value || json_is_boolean(value) ||
+           (text && (strcmp(text, "gaussian") == 0 || strcmp(text, "orthogonal") == 0 ||
+                     strcmp(text, "eva") == 0));
+}
+
+// Everything in the file that is not known to be harmless must be unused, so that what tomorrow's
+// PEFT adds to the equations is refused too.
+static Error refuse_unknown(json_t *root) {
+    const char *name;
+    json_t *value;
+    json_object_foreach(root, name, value) {
+        bool is_fine = is_unused(value);
+        for (size_t i = 0; !is_fine && i < sizeof harmless / sizeof *harmless; i++) {
+            is_fine = strcmp(name, harmless[i]) == 0;
+        }
+        if (!is_fine) {
+            return error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "member '%.60s' is not supported; only "
+                            "plain LoRA is", name);
+        }
+    }
+    return is_plain_start(json_object_get(root, "init_lora_weights"))
+               ? error_none()
+               : error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "init_lora_weights changes the base; only "
+                          "true, false, gaussian, orthogonal and eva do not");
+}
+
+static Error parse_config(AdapterConfig *out, json_t *root) {
     const char *type = "", *bias = "none";
     int64_t rank = 0;
     Error error = json_member_text(root, "peft_type", true, &type);
@@ -39,19 +72,19 @@ static Error parse_config(AdapterConfig *out, const json_t *root) {
     if (!error.code) {
         error = json_member_number(root, "lora_alpha", true, &out->alpha);
     }
+    if (!error.code) {
+        error = json_member_number(root, "lora_dropout", false, &out->dropout);
+    }
+    if (!error.code) {
+        error = json_member_bool(root, "use_rslora", false, &out->is_rslora);
+    }
     if (!error.code && (strcmp(type, "LORA") != 0 || strcmp(bias, "none") != 0)) {
         error = error_at(EXIT_BAD_DATA, ERROR_NOWHERE,
                          "an adapter of type '%.40s' with bias '%.40s'; only LORA without is read",
                          type, bias);
     }
-    for (size_t i = 0; !error.code && i < sizeof unsupported / sizeof *unsupported; i++) {
-        if (!is_unused(json_object_get(root, unsupported[i]))) {
-            error = error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "member '%s' is not supported; only "
-                             "plain LoRA is", unsupported[i]);
-        }
-    }
     out->rank = (int)rank;
-    return error;
+    return error.code ? error : refuse_unknown(root);
 }
 
 Error adapter_read_config(AdapterConfig *out, const char *dir) {
@@ -72,35 +105,86 @@ Error adapter_read_config(AdapterConfig *out, const char *dir) {
     return error;
 }
 
+Error adapter_find_vision(bool *has_vision, const char *dir) {
+    char *path = file_join_new(dir, TENSORS_NAME);
+    SafeStore store = {0};
+    const Error error = safestore_open_new(&store, path);
+    *has_vision = false;
+    for (int i = 0; !error.code && i < store.all.count; i++) {
+        const char *const name = store.all.tensors[i].name;
+        *has_vision = *has_vision || strstr(name, ".visual.") || strstr(name, ".vision_tower.");
+    }
+    safestore_free(&store);
+    free(path);
+    return error;
+}
+
 Error adapter_load(TensorList *list, const char *dir) {
     char *path = file_join_new(dir, TENSORS_NAME);
-    const Error error = weights_load(list, path, &(WeightNames){.prefix = PREFIX}, true);
+    const WeightNames names = {.prefix = PREFIX, .renamed = weights_newer_names};
+    const Error error = weights_load(list, path, &names, true);
     free(path);
     return error;
 }
 
 // ---- writing ----
-// Paths of the modules that have an adapter, each once: PEFT builds what is listed, then loads.
-static json_t *modules_of(const TensorList *list) {
+static int by_name(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+// The adapted modules as PEFT wants them, before it loads: a pattern of whole module paths. It
+// names the last part of each path and keeps out what has the same last part: the patch embedding
+// (visual.patch_embed.proj), or all of a vision tower without adapters. So it fits the paths of
+// every version of transformers, which a list of paths does not.
+static char *target_pattern_new(const TensorList *list) {
     static const char suffix[] = ".lora_A.weight";
-    json_t *modules = json_array();
+    const char **part = xcalloc((size_t)list->count + 1, sizeof *part);
+    int count = 0;
+    bool has_vision = false;
     for (int i = 0; i < list->count; i++) {
-        const char *name = list->tensor[i]->file;
-        const size_t length = strlen(name), tail = sizeof suffix - 1;
-        if (list->tensor[i]->is_adapter && length > tail &&
-            strcmp(name + length - tail, suffix) == 0) {
-            json_array_append_new(modules, json_stringn(name, length - tail));
+        const char *const name = list->tensor[i]->file, *const end = strstr(name, suffix);
+        if (!list->tensor[i]->is_adapter || !end) {
+            continue;
+        }
+        has_vision = has_vision || strncmp(name, "vis", 3) == 0;
+        const char *start = end;
+        while (start > name && start[-1] != '.') {
+            start--;
+        }
+        char *last = xformat_new("%.*s", (int)(end - start), start);
+        int k = 0;
+        while (k < count && strcmp(part[k], last) != 0) {
+            k++;
+        }
+        if (k == count) {
+            part[count++] = last;
+        } else {
+            free(last);
         }
     }
-    return modules;
+    qsort(part, (size_t)count, sizeof *part, by_name);
+    char *text = xformat_new("^(?!.*(?:%s)).*\\.(?:", has_vision ? "patch_embed|patch_conv"
+                                                                 : "visual|vision_tower");
+    for (int k = 0; k < count; k++) {
+        char *longer = xformat_new("%s%s%s", text, k ? "|" : "", part[k]);
+        free(text);
+        free((void *)part[k]);
+        text = longer;
+    }
+    char *pattern = xformat_new("%s)$", text);
+    free(text);
+    free(part);
+    return pattern;
 }
 
 // The members that every version of PEFT knows: old ones refuse others.
 static json_t *config_json(const TensorList *list, const AdapterConfig *config) {
-    json_t *root = json_pack("{s:s s:s s:s s:i s:f s:f s:o}", "peft_type", "LORA", "task_type",
+    char *const targets = target_pattern_new(list);
+    json_t *root = json_pack("{s:s s:s s:s s:i s:f s:f s:s}", "peft_type", "LORA", "task_type",
                              "CAUSAL_LM", "bias", "none", "r", config->rank, "lora_alpha",
                              config->alpha, "lora_dropout", 0.0, "target_modules",
-                             modules_of(list));
+                             targets);
+    free(targets);
     static const char *const nulls[] = {"auto_mapping",    "base_model_name_or_path",
                                         "layers_pattern",  "layers_to_transform",
                                         "modules_to_save", "revision"};
@@ -115,7 +199,7 @@ static json_t *config_json(const TensorList *list, const AdapterConfig *config) 
     json_object_set_new(root, "inference_mode", json_true());
     json_object_set_new(root, "init_lora_weights", json_true());
     json_object_set_new(root, "use_dora", json_false());
-    json_object_set_new(root, "use_rslora", json_false());
+    json_object_set_new(root, "use_rslora", json_boolean(config->is_rslora));
     return root;
 }
 

@@ -36,7 +36,8 @@ static uint64_t context_of(const System *system, const ReaderTask *task) {
                             config->reader.batch, config->reader.weight_decay, config->reader.clip,
                             config->reader.closed_book_share, config->reader.all_weights,
                             config->reader.beta2, config->reader.schedule,
-                            (double)system->reader->config.block.lora.alpha};
+                            (double)system->reader->config.block.lora.alpha,
+                            system->reader->config.block.lora.is_rslora};
     uint64_t hash = xxh64(words, sizeof words, system->data_hash);
     hash = xxh64(task->passages, (size_t)task->queries->n * task->P * sizeof *task->passages, hash);
     const uint64_t hashes[] = {tensors_hash(&system->reader->tensors),
@@ -50,7 +51,8 @@ static void save_reader(const System *system, const RunLog *run) {
     const LoraConfig *lora = &system->reader->config.block.lora;
     const bool is_whole = system->config->reader.all_weights;
     char *path = runlog_path_new(run, is_whole ? "reader.safetensors" : "adapter");
-    const AdapterConfig adapter = {.rank = lora->rank, .alpha = lora->alpha};
+    const AdapterConfig adapter = {.rank = lora->rank, .alpha = lora->alpha,
+                                   .is_rslora = lora->is_rslora};
     error_die(path, is_whole ? weights_save(list, path, "", false, true)
                              : adapter_save(list, path, &adapter));
     free(path);

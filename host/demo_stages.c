@@ -215,7 +215,8 @@ void demo_pretrain_reader(Demo *demo) {
     free(cases);
     reader_trainer_free(&trainer);
     // From here on the base is frozen below adapters, which start as zero.
-    reader_set_lora(&config, recipe->lora_rank, (float)recipe->lora_alpha, true);
+    const LoraConfig lora = {.rank = recipe->lora_rank, .alpha = (float)recipe->lora_alpha};
+    reader_set_lora(&config, lora, true);
     demo->reader = reader_new(demo->dev, DT_F32, &config, false);
     tensors_init(&demo->reader->tensors, (uint64_t)demo->seed);
     const int copied = tensors_copy(&demo->reader->tensors, &demo->base->tensors);

@@ -127,6 +127,8 @@ X(reader., beta2, FLOAT, "0.999", BETWEEN(0, 0.9999999), "AdamW's second moment"
 X(reader., clip, FLOAT, "1", BETWEEN(0, 1e9), "limit of the gradient's norm; 0: none") \
 X(reader., lora_rank, INT, "8", BETWEEN(1, 4096), "r of the adapter") \
 X(reader., lora_alpha, FLOAT, "16", BETWEEN(1e-6, 1e6), "the adapter is scaled by lora_alpha / lora_rank") \
+X(reader., use_rslora, BOOL, "false", ANY, "scale by lora_alpha / sqrt(lora_rank) instead") \
+X(reader., lora_vision, BOOL, "true", ANY, "adapters on the vision tower, too") \
 X(reader., lora_dropout, FLOAT, "0", BETWEEN(0, 0), "only 0: dropout is not supported") \
 X(reader., closed_book_share, FLOAT, "0.15", BETWEEN(0, 1), "share of prompts without passages") \
 X(reader., all_weights, BOOL, "false", ANY, "train every weight instead of an adapter") \

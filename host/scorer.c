@@ -98,7 +98,8 @@ static uint64_t block_hash(const BlockConfig *b, uint64_t seed) {
     const double words[] = {b->C,         b->H,         b->Hkv,       b->D,
                             b->F,         b->norm,      b->eps,       b->is_post_norm,
                             b->is_causal, b->has_alibi, b->has_rope,  b->pairing,
-                            b->is_gated,  b->act,       b->lora.rank, b->lora.alpha};
+                            b->is_gated,  b->act,       b->lora.rank, b->lora.alpha,
+                            b->lora.is_rslora};
     return xxh64(words, sizeof words, seed);
 }
 

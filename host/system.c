@@ -168,20 +168,36 @@ void system_open_retriever(System *system, bool is_trainable) {
                  "retriever");
 }
 
-// r and alpha of the adapter's own file; of the keys where an adapter begins.
-static AdapterConfig adapter_config_of(const Config *config) {
-    AdapterConfig adapter = {.rank = config->reader.lora_rank, .alpha = config->reader.lora_alpha};
-    if (config->reader.adapter[0]) {
-        error_die(config->reader.adapter, adapter_read_config(&adapter, config->reader.adapter));
-        const bool has_other_rank = adapter.rank != config->reader.lora_rank;
-        const bool has_other_alpha = adapter.alpha != config->reader.lora_alpha;
-        if ((has_other_rank && config_is_set(config, "reader.lora_rank")) ||
-            (has_other_alpha && config_is_set(config, "reader.lora_alpha"))) {
-            die(EXIT_CONFIG, "reader.adapter: has r=%d and alpha=%g; leave reader.lora_rank and "
-                "reader.lora_alpha out", adapter.rank, adapter.alpha);
+// The adapter's own file says what it is; where an adapter begins, the keys do.
+static void set_adapter(ReaderConfig *preset, const Config *config, ReaderUse use) {
+    AdapterConfig adapter = {.rank = config->reader.lora_rank, .alpha = config->reader.lora_alpha,
+                             .is_rslora = config->reader.use_rslora};
+    bool has_vision = config->reader.lora_vision;
+    const char *const dir = config->reader.adapter;
+    if (dir[0]) {
+        error_die(dir, adapter_read_config(&adapter, dir));
+        error_die(dir, adapter_find_vision(&has_vision, dir));
+        const bool differs[] = {adapter.rank != config->reader.lora_rank,
+                                adapter.alpha != config->reader.lora_alpha,
+                                adapter.is_rslora != config->reader.use_rslora,
+                                has_vision != config->reader.lora_vision};
+        static const char *const keys[] = {"reader.lora_rank", "reader.lora_alpha",
+                                           "reader.use_rslora", "reader.lora_vision"};
+        for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+            if (differs[i] && config_is_set(config, keys[i])) {
+                die(EXIT_CONFIG, "%s: the adapter in '%s' has r=%d, alpha=%g, use_rslora=%s, "
+                    "lora_vision=%s; leave the key out", keys[i], dir, adapter.rank, adapter.alpha,
+                    adapter.is_rslora ? "true" : "false", has_vision ? "true" : "false");
+            }
+        }
+        if (use == READER_TRAINS_ADAPTER && adapter.dropout != 0) {
+            die(EXIT_CONFIG, "%s: was trained with dropout %g, which training here does not "
+                "support; begin a new adapter", dir, adapter.dropout);
         }
     }
-    return adapter;
+    const LoraConfig lora = {.rank = adapter.rank, .alpha = (float)adapter.alpha,
+                             .is_rslora = adapter.is_rslora};
+    reader_set_lora(preset, lora, has_vision);
 }
 
 void system_open_reader(System *system, ReaderUse use) {
@@ -200,10 +216,8 @@ void system_open_reader(System *system, ReaderUse use) {
         die(EXIT_CONFIG, "reader.adapter: an adapter cannot stay beside weights that all learn; "
             "leave it out, or set reader.all_weights=false");
     }
-    const bool has_adapter = use == READER_TRAINS_ADAPTER || config->reader.adapter[0];
-    if (has_adapter) {
-        const AdapterConfig adapter = adapter_config_of(config);
-        reader_set_lora(&preset, adapter.rank, (float)adapter.alpha, true);
+    if (use == READER_TRAINS_ADAPTER || config->reader.adapter[0]) {
+        set_adapter(&preset, config, use);
     }
     system->reader = reader_new(system->dev, (DType)config->reader.dtype, &preset,
                                 use == READER_TRAINS_ALL);

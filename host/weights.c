@@ -74,6 +74,14 @@ static void load_tensor(TensorList *list, Tensor *tensor, const SafeTensor *stor
     free(aligned);
 }
 
+const NamePair weights_newer_names[] = {{"language_model.model.", "model.language_model."},
+                                        {"language_model.lm_head.", "lm_head."},
+                                        {"visual.", "model.visual."},
+                                        {"vision_tower.", "model.vision_tower."},
+                                        {"multi_modal_projector.", "model.multi_modal_projector."},
+                                        {"model.", "model.language_model."},
+                                        {0}};
+
 // The file's tensor that is ours, under our name or the file's; NULL when there is none.
 static const SafeTensor *find_stored(const SafeStore *store, const WeightNames *names,
                                      const char *ours) {

@@ -21,6 +21,9 @@ typedef struct {
     const char *const *ignored; // ends of names that are not ours and are not read, NULL last
     bool must_be_finite;        // NaN and infinity are refused
 } WeightNames;
+// renamed, for readers: the checkpoints of newer transformers (from 4.52), and adapters on them, put
+// one "model." around everything but the head.
+extern const NamePair weights_newer_names[];
 // Fills every tensor of the list (or only the adapters) from a file or directory. names NULL: they
 // are ours. Types are converted (exactly, or rounded once). All differences are listed in the log
 // before the Error is returned: a tensor that is missing, has another type or shape, or is in the

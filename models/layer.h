@@ -1,5 +1,5 @@
 // layer: the linear layer (with its LoRA adapter) and the norm, forward and backward.
-//   y = x W^T + b + s (x A^T) B^T,  s = alpha / r
+//   y = x W^T + b + s (x A^T) B^T,  s = alpha / r or alpha / sqrt(r)
 //   dB = s dy^T (x A^T)    dA = s (dy B)^T x    dx = dy W + s (dy B) A
 // A and B are tensors like any other: f32 masters, values of type t for the products, f32
 // gradients. A frozen weight gets no gradient, but dx flows through it. Source: Hu et al. 2021.
@@ -13,7 +13,7 @@ typedef struct {
     Tensor *weight, *bias;     // (out,in); (out) or NULL. weight NULL: the layer does not exist
     Tensor *lora_a, *lora_b;   // (r,in), (out,r), or NULL; slices of a fused module share lora_a
     int rank;
-    float scale;               // alpha / rank
+    float scale;               // lora_scale
 } Linear;
 
 // Layers that read the same input are run together: q, k, v; gate, up. At most LINEAR_GROUP.

@@ -5,6 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+float lora_scale(LoraConfig config) {
+    const double rank = config.rank;
+    return (float)(config.alpha / (config.is_rslora ? sqrt(rank) : rank));
+}
+
 static Tensor *add_adapter(TensorList *list, const char *name, Init init, int rows, int columns) {
     Tensor *tensor = tensors_add(list, name, init, 2, (int[]){rows, columns});
     tensor->is_adapter = tensor->is_matrix = true;
@@ -25,7 +30,7 @@ void lora_add_slice(TensorList *list, Linear *linear, const char *module, const 
     snprintf(file_b, sizeof file_b, "%s.lora_B.weight", module);
     snprintf(name_b, sizeof name_b, "%s%s%s", file_b, part ? "/" : "", part ? part : "");
     linear->rank = config.rank;
-    linear->scale = config.alpha / (float)config.rank;
+    linear->scale = lora_scale(config);
     linear->lora_a = tensors_find(list, name_a);
     if (!linear->lora_a) {
         linear->lora_a =

@@ -8,9 +8,11 @@
 #include "layer.h"
 
 typedef struct {
-    int rank;    // 0: no adapter
-    float alpha; // s = alpha / rank
+    int rank;       // 0: no adapter
+    float alpha;
+    bool is_rslora; // rank-stabilised (Kalajdzievski 2023)
 } LoraConfig;
+float lora_scale(LoraConfig config); // s = alpha / rank, or alpha / sqrt(rank) where is_rslora
 
 // Adds A, uniform in +-1/sqrt(in), and B, zero, to the list as adapter tensors named after module.
 void lora_add(TensorList *list, Linear *linear, const char *module, LoraConfig config);

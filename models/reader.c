@@ -69,9 +69,11 @@ bool reader_preset(ReaderConfig *config, const char *name) {
     return true;
 }
 
-void reader_set_lora(ReaderConfig *config, int rank, float alpha, bool has_vision_lora) {
-    config->block.lora = (LoraConfig){.rank = rank, .alpha = alpha};
-    config->vision.block.lora = (LoraConfig){.rank = has_vision_lora ? rank : 0, .alpha = alpha};
+void reader_set_lora(ReaderConfig *config, LoraConfig lora, bool has_vision_lora) {
+    config->block.lora = config->vision.block.lora = lora;
+    if (!has_vision_lora) {
+        config->vision.block.lora.rank = 0;
+    }
 }
 
 // ---- building ----

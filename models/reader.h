@@ -24,8 +24,8 @@ typedef struct {
 // Presets: "tiny-qwen2vl", "tiny-pixtral", "qwen2-vl-2b", "qwen2-vl-7b", "pixtral-12b". The tiny
 // ones leave V = 0 and image_id = -1: set them from the tokenizer. False: no such preset.
 bool reader_preset(ReaderConfig *config, const char *name);
-// Sets the adapters of all blocks. rank 0: none.
-void reader_set_lora(ReaderConfig *config, int rank, float alpha, bool has_vision_lora);
+// Sets the adapters of all blocks, those of the vision tower only where they are wanted there.
+void reader_set_lora(ReaderConfig *config, LoraConfig lora, bool has_vision_lora);
 
 typedef struct {
     ReaderConfig config;

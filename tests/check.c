@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -76,7 +77,8 @@ static bool is_large, is_listing;
 static DeviceKind backend = DEVICE_CPU;
 static const char *program;
 static FILE *record; // of record=FILE, or NULL
-static char tmpdir[64];
+static char tmpdir[1024];
+static const char *keep; // of keep=DIR, or NULL
 
 static const char *backend_name(void) {
     return backend == DEVICE_CPU ? "cpu" : backend == DEVICE_EMU ? "emu" : "cuda";
@@ -318,7 +320,10 @@ const char *check_fixture(const char *path) {
 }
 
 const char *check_tmpdir(void) {
-    if (!tmpdir[0]) {
+    if (!tmpdir[0] && keep) {
+        snprintf(tmpdir, sizeof tmpdir, "%s/%s", keep, current->name);
+        CHECK(mkdir(tmpdir, 0777) == 0, "%s: %s", tmpdir, strerror(errno));
+    } else if (!tmpdir[0]) {
         strcpy(tmpdir, "/tmp/jomed-test-XXXXXX");
         CHECK(mkdtemp(tmpdir), "mkdtemp: %s", strerror(errno));
     }
@@ -326,8 +331,8 @@ const char *check_tmpdir(void) {
 }
 
 static void remove_tmpdir(void) {
-    if (tmpdir[0]) {
-        char command[128];
+    if (tmpdir[0] && !keep) {
+        char command[1040];
         snprintf(command, sizeof command, "rm -rf '%s'", tmpdir);
         const int rc = system(command);
         (void)rc; // what stays behind is only a temporary directory
@@ -459,6 +464,8 @@ static void parse_arguments(int argc, char **argv) {
             threads = atoi(a + 8);
         } else if (strncmp(a, "record=", 7) == 0) {
             record_path = a + 7;
+        } else if (strncmp(a, "keep=", 5) == 0) {
+            keep = a + 5;
         } else if (strcmp(a, "large=1") == 0) {
             is_large = true;
         } else if (strncmp(a, "backend=", 8) == 0) {

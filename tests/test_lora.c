@@ -55,6 +55,12 @@ static double at(const float *values, int row, int columns, int column) {
 }
 
 // y = x W^T + b + s (x A^T) B^T in double, and the same by one matrix W + s B A.
+TEST(lora_scale) {
+    EXPECT(lora_scale((LoraConfig){.rank = 8, .alpha = 16}) == 2, "plain");
+    EXPECT(lora_scale((LoraConfig){.rank = 8, .alpha = 16, .is_rslora = true}) ==
+               5.656854249492381f, "rank-stabilised"); // 16 / sqrt 8, once rounded
+}
+
 TEST(lora) {
     if (CASE("equation and merge")) {
         Fixture fixture;

@@ -122,7 +122,7 @@ TEST(reader_gradients) {
             ReaderConfig config = small_config(families[family]);
             config.is_tied = mode == 1;
             if (mode >= 2) {
-                reader_set_lora(&config, 3, 6, mode == 2);
+                reader_set_lora(&config, (LoraConfig){.rank = 3, .alpha = 6}, mode == 2);
             }
             Fixture *fixture = fixture_new(&config, DT_F32, mode < 2);
             const ModelUnderTest model = model_of(fixture);
@@ -139,7 +139,7 @@ TEST(reader_recompute) {
             for (int rank = 0; rank <= 3; rank += 3) {
                 if (CASE("%s t=%s rank=%d", families[family], dtype_name((DType)t), rank)) {
                     ReaderConfig config = small_config(families[family]);
-                    reader_set_lora(&config, rank, 6, true);
+                    reader_set_lora(&config, (LoraConfig){.rank = rank, .alpha = 6}, true);
                     Fixture *fixture = fixture_new(&config, (DType)t, rank == 0);
                     const ModelUnderTest model = model_of(fixture);
                     expect_recompute_equal(&model);
@@ -202,7 +202,7 @@ TEST(reader_threads) {
     reader_preset(&config, "tiny-qwen2vl");
     config.V = VOCABULARY;
     config.image_id = IMAGE_ID;
-    reader_set_lora(&config, 4, 8, true);
+    reader_set_lora(&config, (LoraConfig){.rank = 4, .alpha = 8}, true);
     float *out[2], *grad[2], *weight = NULL;
     size_t count = 0, gradients = 0;
     for (int many = 0; many < 2; many++) {
@@ -289,32 +289,39 @@ TEST(reader_positions) {
 TEST(reader_sizes) {
     const struct {
         const char *name;
-        size_t count, lora;
-        int lora_tensors;
-    } known[] = {{"qwen2-vl-2b", 2208985600u, 14475264, 648},
-                 {"qwen2-vl-7b", 8291375616u, 25427968, 648},
-                 {"pixtral-12b", 12682739712u, 33030144, 896}};
+        size_t count, lora, frozen_lora; // the last: none on the vision tower
+        int lora_tensors, frozen_tensors;
+    } known[] = {{"qwen2-vl-2b", 2208985600u, 14475264, 9232384, 648, 392},
+                 {"qwen2-vl-7b", 8291375616u, 25427968, 20185088, 648, 392},
+                 {"pixtral-12b", 12682739712u, 33030144, 28508160, 896, 560}};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         if (!CASE("%s", known[i].name)) {
             continue;
         }
         ReaderConfig config;
         EXPECT(reader_preset(&config, known[i].name), "no preset '%s'", known[i].name);
-        reader_set_lora(&config, 8, 16, true);
+        reader_set_lora(&config, (LoraConfig){.rank = 8, .alpha = 16}, true);
         Reader reader;
         reader_build(&reader, &config);
         const TensorList list = reader.tensors;
-        size_t lora = 0;
-        int files = 0;
+        size_t lora = 0, frozen_lora = 0;
+        int files = 0, frozen_files = 0;
         for (int k = 0; k < list.count; k++) {
             const Tensor *tensor = list.tensor[k];
             lora += tensor->is_adapter ? tensor->count : 0;
-            files += tensor->is_adapter && tensor->file_row == 0; // a fused B counts once
+            const bool is_file = tensor->is_adapter && tensor->file_row == 0; // a fused B: once
+            const bool is_language = strncmp(tensor->file, "vis", 3) != 0;
+            files += is_file;
+            frozen_files += is_file && is_language;
+            frozen_lora += tensor->is_adapter && is_language ? tensor->count : 0;
         }
         EXPECT(tensors_count(&list, false) - lora == known[i].count, "%zu parameters",
                tensors_count(&list, false) - lora);
         EXPECT(lora == known[i].lora && files == known[i].lora_tensors,
                "%zu parameters in %d adapter tensors", lora, files);
+        EXPECT(frozen_lora == known[i].frozen_lora && frozen_files == known[i].frozen_tensors,
+               "%zu parameters in %d adapter tensors of the language model", frozen_lora,
+               frozen_files);
         reader_unbuild(&reader);
     }
 }

@@ -155,7 +155,7 @@ TEST(reader_reference) {
     }
     if (CASE("qwen2vl lora")) {
         ReaderConfig config = reference_config(READER_QWEN2VL);
-        reader_set_lora(&config, 3, 6, true);
+        reader_set_lora(&config, (LoraConfig){.rank = 3, .alpha = 6}, true);
         expect_reference("qwen2vl.safetensors", "qwen2vl_lora.safetensors", &config, false, 44);
     }
     if (CASE("qwen2vl bf16")) {

@@ -19,7 +19,7 @@ static Reader *reader_of(const char *preset, int rank, DType t, uint64_t seed) {
     config.V = 30;
     config.image_id = 3;
     if (rank) {
-        reader_set_lora(&config, rank, 16, true);
+        reader_set_lora(&config, (LoraConfig){.rank = rank, .alpha = 16}, true);
     }
     Reader *reader = reader_new(check_device(), t, &config, false);
     tensors_init(&reader->tensors, seed);
@@ -247,7 +247,7 @@ static void build_unallocated(Reader *reader, bool is_trainable) {
     config.L = config.vision.L = 1;
     config.V = 30;
     config.image_id = 3;
-    reader_set_lora(&config, 4, 16, true);
+    reader_set_lora(&config, (LoraConfig){.rank = 4, .alpha = 16}, true);
     reader_build(reader, &config);
     tensors_mark_adapters(&reader->tensors, true, true);
     tensors_mark(&reader->tensors, "model.norm", is_trainable);

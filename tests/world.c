@@ -48,7 +48,8 @@ static void make_models(World *w) {
     reader.V = w->tokenizer->vocab;
     reader.image_id = tokenizer_id(w->tokenizer, "<|image_pad|>");
     if (w->config.lora_rank) {
-        reader_set_lora(&reader, w->config.lora_rank, 2 * (float)w->config.lora_rank, true);
+        const int rank = w->config.lora_rank;
+        reader_set_lora(&reader, (LoraConfig){.rank = rank, .alpha = 2 * (float)rank}, true);
     }
     w->reader = reader_new(w->dev, DT_F32, &reader, w->config.is_trainable);
     tensors_init(&w->reader->tensors, check_seed());
