@@ -27,6 +27,7 @@ size_t image_bytes(const Image *image) {
 
 Image image_copy_new(const Image *image) {
     Image copy = image_new(image->width, image->height, image->channels);
+    copy.mode = image->mode;
     memcpy(copy.data, image->data, image_bytes(image));
     return copy;
 }
@@ -78,18 +79,35 @@ Error image_decode(const void *bytes, size_t size, const ImageLimits *limits, Im
 }
 
 // ---- changing one ----
-Image image_to_rgb_new(const Image *image) {
+// a * b / 255, rounded to nearest.
+static unsigned scale255(unsigned a, unsigned b) {
+    const unsigned x = a * b + 128;
+    return (x + (x >> 8)) >> 8;
+}
+
+static Image colours_new(const Image *image, bool is_on_white) {
     Image out = image_new(image->width, image->height, 3);
     const size_t pixels = (size_t)image->width * (size_t)image->height;
-    const int C = image->channels;
+    const size_t C = (size_t)image->channels;
+    const bool has_alpha = is_on_white && C % 2 == 0 && image->mode != IMAGE_INKS;
     for (size_t i = 0; i < pixels; i++) {
-        const uint8_t *from = image->data + i * (size_t)C;
-        for (int c = 0; c < 3; c++) {
-            out.data[3 * i + (size_t)c] = from[C < 3 ? 0 : c];
+        const uint8_t *from = image->data + i * C;
+        for (size_t c = 0; c < 3; c++) {
+            unsigned v = from[C < 3 ? 0 : c];
+            if (image->mode == IMAGE_INKS) {
+                const unsigned light = 255u - from[3], dark = scale255(v, light);
+                v = light > dark ? light - dark : 0;
+            } else if (has_alpha) { // 255 - (255 - v) a / 255: the same, rounded the same way
+                v = 255u - scale255(255u - v, from[C - 1]);
+            }
+            out.data[3 * i + c] = (uint8_t)v;
         }
     }
     return out;
 }
+
+Image image_to_rgb_new(const Image *image) { return colours_new(image, false); }
+Image image_on_white_new(const Image *image) { return colours_new(image, true); }
 
 // Colours times alpha / 255 and back, with Pillow's roundings: to nearest on the way in, down on
 // the way out; alpha 0 and 255 leave the colours alone.
@@ -98,8 +116,7 @@ static void multiply_alpha(Image *image) {
     for (size_t i = 0; i < bytes; i += C) {
         uint8_t *pixel = image->data + i;
         for (size_t c = 0; c < C - 1; c++) {
-            const unsigned product = pixel[c] * (unsigned)pixel[C - 1] + 128;
-            pixel[c] = (uint8_t)((product + (product >> 8)) >> 8);
+            pixel[c] = (uint8_t)scale255(pixel[c], pixel[C - 1]);
         }
     }
 }
@@ -123,7 +140,10 @@ Image image_resize_new(Device *dev, const Image *image, int width, int height,
     }
     Image source = image_copy_new(image), out = image_new(width, height, image->channels);
     const int H = image->height, W = image->width, C = image->channels;
-    const bool has_alpha = filter != RESIZE_NEAREST && (C == 2 || C == 4);
+    out.mode = image->mode;
+    filter = image->mode == IMAGE_INDEXED ? RESIZE_NEAREST : filter;
+    const bool has_alpha =
+        filter != RESIZE_NEAREST && C % 2 == 0 && image->mode == IMAGE_PLAIN;
     if (has_alpha) {
         multiply_alpha(&source);
     }
@@ -148,6 +168,7 @@ Image image_crop_new(const Image *image, int left, int top, int width, int heigh
     CHECK(left >= 0 && top >= 0 && width <= image->width - left && height <= image->height - top,
           "%d x %d at (%d,%d) of %d x %d", width, height, left, top, image->width, image->height);
     Image out = image_new(width, height, image->channels);
+    out.mode = image->mode;
     const size_t row = (size_t)width * (size_t)image->channels;
     for (int y = 0; y < height; y++) {
         const size_t from = ((size_t)(top + y) * (size_t)image->width + (size_t)left) *

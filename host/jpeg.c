@@ -21,7 +21,6 @@ typedef struct {
     size_t size;
     const ImageLimits *limits;
     Image image;
-    uint8_t *inks; // one row of CMYK
     bool is_whole; // all rows are out: the file may end
     Error error;
 } Reader;
@@ -108,38 +107,19 @@ static void check_header(Reader *r) {
                                                   : JCS_CMYK;
 }
 
-// a * b / 255, rounded to nearest.
-static unsigned scale255(unsigned a, unsigned b) {
-    const unsigned x = a * b + 128;
-    return (x + (x >> 8)) >> 8;
-}
-
-static void inks_to_rgb(uint8_t *rgb, const uint8_t *inks, int width) {
-    for (int x = 0; x < width; x++, rgb += 3, inks += 4) {
-        const unsigned light = inks[3]; // inverted: 255 - k as the file has it
-        for (int c = 0; c < 3; c++) {
-            const unsigned dark = scale255(255u - inks[c], light);
-            rgb[c] = (uint8_t)(light > dark ? light - dark : 0);
-        }
-    }
-}
-
 static void read_picture(Reader *r) {
     struct jpeg_decompress_struct *c = &r->cinfo;
     jpeg_read_header(c, TRUE);
     check_header(r);
     jpeg_start_decompress(c);
-    const int channels = c->out_color_space == JCS_GRAYSCALE ? 1 : 3;
-    const int width = (int)c->output_width;
-    r->image = image_new(width, (int)c->output_height, channels);
-    r->inks = c->out_color_space == JCS_CMYK ? xmalloc((size_t)width, 4) : NULL;
+    r->image = image_new((int)c->output_width, (int)c->output_height, c->output_components);
+    r->image.mode = c->out_color_space == JCS_CMYK ? IMAGE_INKS : IMAGE_PLAIN;
+    const size_t row = (size_t)r->image.width * (size_t)r->image.channels;
     while (c->output_scanline < c->output_height) {
-        uint8_t *row =
-            r->image.data + (size_t)c->output_scanline * (size_t)width * (size_t)channels;
-        JSAMPROW to = r->inks ? r->inks : row;
+        JSAMPROW to = r->image.data + (size_t)c->output_scanline * row;
         jpeg_read_scanlines(c, &to, 1);
-        if (r->inks) {
-            inks_to_rgb(row, r->inks, width);
+        for (size_t x = 0; x < row && r->image.mode == IMAGE_INKS; x++) {
+            to[x] = (JSAMPLE)(255 - to[x]);
         }
     }
     r->is_whole = true;
@@ -184,7 +164,6 @@ Error jpeg_decode(const void *bytes, size_t size, const ImageLimits *limits, Ima
     const Error error = r->error;
     *warnings += (int)r->errors.num_warnings;
     jpeg_destroy_decompress(&r->cinfo);
-    free(r->inks);
     free(r);
     return error;
 }

@@ -6,8 +6,8 @@
 
 // Decodes a whole JPEG to grey (1 channel) or RGB (3), with libjpeg's defaults (accurate integer
 // inverse transform, smooth upsampling), which are Pillow's: the same library gives the same
-// pixels. Four-colour files (CMYK, YCCK) are taken as inverted, as Adobe writes them, and turned to
-// RGB as Pillow does: r = max(0, k' - c k'/255) with k' = 255 - k. EXIF orientation is not applied.
+// pixels. Four-colour files (CMYK, YCCK) stay CMYK (4 channels, IMAGE_INKS) and are taken as
+// inverted, as Adobe writes them. EXIF orientation is not applied.
 // Damage libjpeg can bridge is decoded, and each instance adds one to *warnings: JPEG has no
 // checksum, so these warnings are the only sign. A file that ends inside its picture is an error,
 // as in Pillow; damage or an end behind the last row is a warning. On error *out is empty; the

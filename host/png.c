@@ -20,6 +20,7 @@ typedef struct {
     png_structp png;
     png_infop info;
     int width, height, channels;
+    ImageMode mode;
     uint8_t *pixels;
     png_bytep *rows;
     int warnings;
@@ -74,6 +75,15 @@ static void check_size(Reader *r) {
     r->height = (int)h;
 }
 
+// What Pillow would hold: a palette or single bits, colours with a transparent one, or samples.
+static ImageMode mode_of(const Reader *r) {
+    const png_byte type = png_get_color_type(r->png, r->info);
+    if (type == PNG_COLOR_TYPE_PALETTE || png_get_bit_depth(r->png, r->info) == 1) {
+        return IMAGE_INDEXED;
+    }
+    return png_get_valid(r->png, r->info, PNG_INFO_tRNS) ? IMAGE_KEYED : IMAGE_PLAIN;
+}
+
 static void ask_for_form(Reader *r) {
     if (r->is_wide) {
         png_set_expand_16(r->png);
@@ -99,6 +109,7 @@ static bool read_picture(Reader *r) {
     png_set_user_limits(r->png, 0x7FFFFFFF, 0x7FFFFFFF);
     png_read_info(r->png, r->info);
     check_size(r);
+    r->mode = mode_of(r);
     ask_for_form(r);
     png_set_interlace_handling(r->png);
     png_read_update_info(r->png, r->info);
@@ -140,7 +151,7 @@ Error png_decode(const void *bytes, size_t size, const ImageLimits *limits, Imag
     const Error error = read_all(&r, warnings);
     *out = (Image){0};
     if (error.code == EXIT_OK) {
-        *out = (Image){r.width, r.height, r.channels, r.pixels};
+        *out = (Image){r.width, r.height, r.channels, r.mode, r.pixels};
     }
     return error;
 }

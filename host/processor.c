@@ -8,13 +8,12 @@
 #define MAX_SIDE 32768
 #define MAX_RATIO 200 // beyond this Qwen2-VL's processor refuses
 #define CUT_RATIO 180 // and the original's reader cuts down to this first
+#define READER_SIDE 256
 
 // ---- presets ----
 #define CLIP_MEAN {0.48145466f, 0.4578275f, 0.40821073f}
 #define CLIP_STD {0.26862954f, 0.26130258f, 0.27577711f}
 #define SHORTEST_224 {.kind = STEP_SHORTEST, .filter = RESIZE_BICUBIC, .size = 224}
-#define CAP_256 {.kind = STEP_CAP, .filter = RESIZE_NEAREST, .size = 28, .max_side = 256}
-#define ASPECT_200 {.kind = STEP_ASPECT, .filter = RESIZE_NEAREST}
 #define QWEN_AREA .filter = RESIZE_BICUBIC, .size = 28, .min_pixels = 3136, .max_pixels = 12845056
 #define PIXTRAL_1024 {.kind = STEP_LONGEST, .filter = RESIZE_BICUBIC, .size = 16, .max_side = 1024}
 #define FIXED_32 {.kind = STEP_FIXED, .filter = RESIZE_BICUBIC, .size = 32}
@@ -24,29 +23,32 @@ static const struct {
     ProcessorConfig config;
 } presets[] = {
     {"clip", {.steps = {SHORTEST_224, {.kind = STEP_CROP, .size = 224}}, .step_count = 2, .box = 1,
-              .mean = CLIP_MEAN, .std = CLIP_STD}},
+              .rgb = RGB_LAST, .mean = CLIP_MEAN, .std = CLIP_STD}},
     {"jina", {.steps = {SHORTEST_224, {.kind = STEP_CROP, .size = 224}}, .step_count = 2, .box = 1,
               .mean = CLIP_MEAN, .std = CLIP_STD}},
     {"clip-hf", {.steps = {SHORTEST_224, {.kind = STEP_CROP_LOW, .size = 224}}, .step_count = 2,
                  .box = 1, .scale = SCALE_MULTIPLY, .mean = CLIP_MEAN, .std = CLIP_STD}},
     {"qwen2vl", {.steps = {{.kind = STEP_MULTIPLE, QWEN_AREA}}, .step_count = 1, .box = 1,
                  .scale = SCALE_MULTIPLY, .mean = CLIP_MEAN, .std = CLIP_STD}},
-    {"qwen2vl-reader", {.steps = {{.kind = STEP_MULTIPLE_LEAST, QWEN_AREA}, CAP_256, ASPECT_200,
-                                  {.kind = STEP_MULTIPLE, QWEN_AREA}}, .step_count = 4, .box = 1,
-                        .scale = SCALE_MULTIPLY, .mean = CLIP_MEAN, .std = CLIP_STD}},
-    {"pixtral", {.steps = {PIXTRAL_1024}, .step_count = 1, .box = 1, .scale = SCALE_MULTIPLY,
-                 .mean = CLIP_MEAN, .std = CLIP_STD}},
-    {"pixtral-reader", {.steps = {CAP_256, ASPECT_200, PIXTRAL_1024}, .step_count = 3, .box = 1,
-                        .scale = SCALE_MULTIPLY, .mean = CLIP_MEAN, .std = CLIP_STD}},
+    {"pixtral", {.steps = {PIXTRAL_1024}, .step_count = 1, .box = 1, .rgb = RGB_ON_WHITE,
+                 .scale = SCALE_MULTIPLY, .mean = CLIP_MEAN, .std = CLIP_STD}},
     {"tiny", {.steps = {FIXED_32}, .step_count = 1, .box = 1, .mean = CLIP_MEAN,
               .std = CLIP_STD}},
     {"tiny-reader", {.steps = {FIXED_32}, .step_count = 1, .box = 2, .mean = CLIP_MEAN,
                      .std = CLIP_STD}},
 };
 
-bool processor_preset(const char *name, ProcessorConfig *config) {
+static bool is_multiple(const ProcessorStep *step) {
+    return step->kind == STEP_MULTIPLE || step->kind == STEP_MULTIPLE_LEAST;
+}
+
+static bool is_crop(const ProcessorStep *step) {
+    return step->kind == STEP_CROP || step->kind == STEP_CROP_LOW;
+}
+
+static bool find_preset(const char *name, size_t length, ProcessorConfig *config) {
     for (size_t i = 0; i < sizeof presets / sizeof *presets; i++) {
-        if (strcmp(presets[i].name, name) == 0) {
+        if (strlen(presets[i].name) == length && memcmp(presets[i].name, name, length) == 0) {
             *config = presets[i].config;
             return true;
         }
@@ -54,9 +56,40 @@ bool processor_preset(const char *name, ProcessorConfig *config) {
     return false;
 }
 
+bool processor_preset(const char *name, ProcessorConfig *config) {
+    const size_t length = strlen(name), suffix = strlen("-reader");
+    if (find_preset(name, length, config)) {
+        return true;
+    }
+    ProcessorConfig own;
+    if (length <= suffix || strcmp(name + length - suffix, "-reader") != 0 ||
+        !find_preset(name, length - suffix, &own) ||
+        (!is_multiple(&own.steps[0]) && own.steps[0].kind != STEP_LONGEST)) {
+        return false;
+    }
+    processor_cap_first(&own, READER_SIDE);
+    *config = own;
+    return true;
+}
+
+void processor_cap_first(ProcessorConfig *config, int max_side) {
+    CHECK(config->step_count == 1, "%d steps", config->step_count);
+    const ProcessorStep own = config->steps[0];
+    int n = 0;
+    if (is_multiple(&own)) {
+        config->steps[n++] = (ProcessorStep){.kind = STEP_MULTIPLE_LEAST, QWEN_AREA};
+    }
+    config->steps[n++] = (ProcessorStep){
+        .kind = STEP_CAP, .filter = RESIZE_NEAREST, .size = 28, .max_side = max_side};
+    config->steps[n++] = (ProcessorStep){.kind = STEP_ASPECT, .filter = RESIZE_NEAREST};
+    config->steps[n++] = own;
+    config->step_count = n;
+}
+
 // Field by field, because a struct may hold padding.
 uint64_t processor_hash(const ProcessorConfig *config) {
-    const int32_t head[3] = {config->step_count, config->box, (int32_t)config->scale};
+    const int32_t head[4] = {config->step_count, config->box, (int32_t)config->scale,
+                             (int32_t)config->rgb};
     uint64_t hash = xxh64(head, sizeof head, 0);
     for (int i = 0; i < config->step_count; i++) {
         const ProcessorStep *step = &config->steps[i];
@@ -81,8 +114,8 @@ static Size multiple_size(const ProcessorStep *step, double w, double h) {
     Size s = {fmax(least, factor * rint(w / factor)), fmax(least, factor * rint(h / factor))};
     if (s.w * s.h > (double)step->max_pixels) {
         const double beta = sqrt(h * w / (double)step->max_pixels);
-        s.h = factor * floor(h / beta / factor);
-        s.w = factor * floor(w / beta / factor);
+        s.h = fmax(factor, factor * floor(h / beta / factor));
+        s.w = fmax(factor, factor * floor(w / beta / factor));
     } else if (s.w * s.h < (double)step->min_pixels) {
         const double beta = sqrt((double)step->min_pixels / (h * w));
         s.h = factor * ceil(h * beta / factor);
@@ -135,10 +168,6 @@ static Size step_size(const ProcessorStep *step, double w, double h) {
     return (Size){0, 0};
 }
 
-static bool is_multiple(const ProcessorStep *step) {
-    return step->kind == STEP_MULTIPLE || step->kind == STEP_MULTIPLE_LEAST;
-}
-
 Error processor_size(const ProcessorConfig *config, int width, int height, int *out_width,
                      int *out_height) {
     CHECK(width >= 1 && height >= 1, "%d x %d", width, height);
@@ -149,6 +178,11 @@ Error processor_size(const ProcessorConfig *config, int width, int height, int *
             return error_at(EXIT_BAD_DATA, ERROR_NOWHERE,
                             "picture of %d x %d is more than %d times as long as wide; cut it",
                             width, height, MAX_RATIO);
+        }
+        if (is_crop(step) && fmin(s.w, s.h) < step->size) {
+            return error_at(EXIT_BAD_DATA, ERROR_NOWHERE,
+                            "picture of %d x %d is too small to crop %d x %d from; resize it",
+                            width, height, step->size, step->size);
         }
         s = step_size(step, s.w, s.h);
         if (s.w > MAX_SIDE || s.h > MAX_SIDE || s.w < 1 || s.h < 1) {
@@ -169,21 +203,27 @@ static int crop_start(const ProcessorStep *step, int excess) {
     return step->kind == STEP_CROP ? (int)rint(excess / 2.0) : excess / 2;
 }
 
+static Image after_step_new(const ProcessorStep *step, Device *dev, const Image *image) {
+    const Size s = step_size(step, image->width, image->height);
+    const int w = (int)s.w, h = (int)s.h;
+    return is_crop(step) ? image_crop_new(image, crop_start(step, image->width - w),
+                                          crop_start(step, image->height - h), w, h)
+                         : image_resize_new(dev, image, w, h, step->filter);
+}
+
 Image processor_image_new(const ProcessorConfig *config, Device *dev, const Image *image) {
-    Image current = image_to_rgb_new(image);
+    Image current = config->rgb == RGB_LAST       ? image_copy_new(image)
+                    : config->rgb == RGB_ON_WHITE ? image_on_white_new(image)
+                                                  : image_to_rgb_new(image);
     for (int i = 0; i < config->step_count; i++) {
-        const ProcessorStep *step = &config->steps[i];
-        const Size s = step_size(step, current.width, current.height);
-        const int w = (int)s.w, h = (int)s.h;
-        Image next;
-        if (step->kind == STEP_CROP || step->kind == STEP_CROP_LOW) {
-            next = image_crop_new(&current, crop_start(step, current.width - w),
-                                  crop_start(step, current.height - h), w, h);
-        } else {
-            next = image_resize_new(dev, &current, w, h, step->filter);
-        }
+        Image next = after_step_new(&config->steps[i], dev, &current);
         image_free(&current);
         current = next;
+    }
+    if (config->rgb == RGB_LAST) {
+        Image colours = image_to_rgb_new(&current);
+        image_free(&current);
+        current = colours;
     }
     return current;
 }

@@ -251,7 +251,7 @@ TEST(processor_tiny) {
 }
 
 TEST(processor_hash) {
-    static const char *const names[] = {"clip", "clip-hf", "qwen2vl", "qwen2vl-reader", "pixtral",
+    static const char *const names[] = {"clip", "jina", "clip-hf", "qwen2vl", "qwen2vl-reader", "pixtral",
                                         "pixtral-reader", "tiny", "tiny-reader"};
     enum { NAMES = sizeof names / sizeof *names };
     uint64_t hashes[NAMES];
@@ -264,7 +264,9 @@ TEST(processor_hash) {
         config.std[2] += 1e-3f;
         EXPECT(processor_hash(&config) != hashes[i], "%s: std is not in the hash", names[i]);
     }
-    const ProcessorConfig clip = preset("clip"), jina = preset("jina");
+    ProcessorConfig clip = preset("clip");
+    const ProcessorConfig jina = preset("jina");
+    clip.rgb = RGB_FIRST;
     EXPECT(processor_hash(&clip) == processor_hash(&jina), "equal lists, equal hash");
     ProcessorConfig none;
     EXPECT(!processor_preset("blip", &none), "unknown preset");
