@@ -138,6 +138,19 @@ static bool is_one_of(const json_t *value, const char *values) {
     return false;
 }
 
+Error hub_ints(const json_t *object, const HubInt *fields, int count) {
+    for (int i = 0; i < count; i++) {
+        int64_t value = *fields[i].out;
+        const Error error = json_member_int(object, fields[i].field, false, fields[i].low,
+                                            fields[i].high, &value);
+        if (error.code) {
+            return error;
+        }
+        *fields[i].out = (int)value;
+    }
+    return error_none();
+}
+
 Error hub_expect(const json_t *object, const HubFixed *fields, int count) {
     for (int i = 0; i < count; i++) {
         const json_t *value = json_object_get(object, fields[i].field);

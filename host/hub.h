@@ -41,5 +41,11 @@ typedef struct {
     const char *field, *values;
 } HubFixed;
 Error hub_expect(const json_t *object, const HubFixed *fields, int count);
+// Several whole numbers; an absent one leaves *out, so set the family's default before.
+typedef struct {
+    const char *field;
+    int *out, low, high;
+} HubInt;
+Error hub_ints(const json_t *object, const HubInt *fields, int count);
 
 #endif
