@@ -36,6 +36,8 @@ static uint64_t context_of(const System *system, const ReaderTask *task) {
                             config->reader.batch, config->reader.weight_decay, config->reader.clip,
                             config->reader.closed_book_share, config->reader.all_weights,
                             config->reader.beta2, config->reader.schedule,
+                            config->reader.micro_batch, config->exact.micro_mean,
+                            config->exact.sft_positions,
                             (double)system->reader->config.block.lora.alpha,
                             system->reader->config.block.lora.is_rslora};
     uint64_t hash = xxh64(words, sizeof words, system->data_hash);
@@ -76,8 +78,9 @@ int cmd_train_reader(const Config *config) {
     Dataset *queries = system.split[SPLIT_TRAIN];
     const int P = 2 * config->evaluate.k, items = queries->n * P, B = config->reader.batch;
     const OptimConfig optim = reader_optim(config);
+    const ReaderTrainConfig settings = reader_settings(config);
     ReaderTrainer trainer = reader_trainer_new(system.dev, system.reader, &system.prompts, &optim,
-                                               config->reader.recompute);
+                                               &settings);
     const ReaderTask task = {.queries = queries,
                              .corpus = system.corpus,
                              .passages = passages,

@@ -188,7 +188,7 @@ void demo_pretrain_reader(Demo *demo) {
     optim.beta2 = 0.98f;
     optim.clip = 1;
     ReaderTrainer trainer = reader_trainer_new(demo->dev, demo->base, &demo->prompts, &optim,
-                                               false);
+                                               &(ReaderTrainConfig){0});
     const int B = recipe->reader_batch, closed = (int)(recipe->closed_book_share * B);
     ReaderExample *examples = xmalloc((size_t)B, sizeof *examples);
     DemoCase *cases = xmalloc(2 * (size_t)B, sizeof *cases);
@@ -276,7 +276,7 @@ void demo_train_adapter(Demo *demo, const int32_t *passages, const char *stage, 
     optim.weight_decay = 0;
     optim.clip = 1;
     ReaderTrainer trainer = reader_trainer_new(demo->dev, demo->reader, &demo->prompts, &optim,
-                                               false);
+                                               &(ReaderTrainConfig){0});
     const int P = 2 * demo->recipe.k;
     const ReaderTask task = {.queries = demo->train.ds,
                              .corpus = demo->corpus.ds,

@@ -119,6 +119,7 @@ X(reader., recompute, BOOL, "false", ANY, "compute activations again in the back
 X(reader., dtype, CHOICE, "f32", ONE_OF(DTYPE_CHOICES), "storage type of the frozen weights") \
 X(reader., steps, INT, "150", BETWEEN(0, 99999999), "training steps") \
 X(reader., batch, INT, "64", BETWEEN(1, 1048576), "prompts per step, over all processes") \
+X(reader., micro_batch, INT, "0", BETWEEN(0, 1048576), "prompts per pass, several of which make a step; 0: one pass") \
 X(reader., lr, FLOAT, "1e-4", BETWEEN(0, 10), "learning rate") \
 X(reader., warmup, INT, "15", BETWEEN(0, 2147483647), "steps of linear warm-up; the first has rate 0") \
 X(reader., schedule, CHOICE, "cosine", ONE_OF(SCHEDULE_CHOICES), "learning rate after the warm-up") \
@@ -183,11 +184,13 @@ X(exact., all, BOOL, "false", ANY, "sets every exact.* that is not set by itself
 X(exact., double_softmax, BOOL, "false", ANY, "cross-entropy applied to probabilities") \
 X(exact., wd1, BOOL, "false", ANY, "weight decay 1.0 on all tensors, biases and norms too") \
 X(exact., clip_before_backward, BOOL, "false", ANY, "gradients are clipped while still empty: not at all") \
+X(exact., micro_mean, BOOL, "false", ANY, "a step's loss is the mean of the passes' means, whatever their tokens") \
 X(exact., kl_mean, BOOL, "false", ANY, "element mean of the divergence times 1000") \
 X(exact., prior_t1, BOOL, "false", ANY, "prior in the target at temperature 1") \
 X(exact., stale_search_head, BOOL, "false", ANY, "the image stage starts with the text head as search head") \
 X(exact., recompute_fp32, BOOL, "false", ANY, "loss scores from f32 rows, search in f16") \
 X(exact., max_norm, BOOL, "false", ANY, "scores of each head divided by their maximum before fusion") \
+X(exact., sft_positions, BOOL, "false", ANY, "train-reader numbers image tokens of Qwen2-VL like text") \
 X(exact., min_class, BOOL, "false", ANY, "epochs cut to the rarest class") \
 X(exact., retina6, BOOL, "false", ANY, "a sixth retina label that does not exist") \
 X(exact., space_tokens, BOOL, "false", ANY, "labels as space-prefixed tokens") \

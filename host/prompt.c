@@ -29,7 +29,7 @@ PromptMaker prompt_maker_new(PromptForm form, const Tokenizer *tokenizer,
     PromptMaker maker = {.form = form, .tokenizer = tokenizer, .reader = reader,
                          .max_tokens = max_tokens, .image_break = -1, .image_end = -1,
                          .vision_start = -1, .vision_end = -1, .im_start = -1, .im_end = -1,
-                         .bos = -1, .inst = -1, .inst_end = -1};
+                         .bos = -1, .inst = -1, .inst_end = -1, .answer_end = -1};
     // The tiny form takes its image tokens from the reader's family.
     if (form == PROMPT_PIXTRAL || reader->family == READER_PIXTRAL) {
         maker.image = special(tokenizer, "[IMG]");
@@ -44,9 +44,10 @@ PromptMaker prompt_maker_new(PromptForm form, const Tokenizer *tokenizer,
         maker.bos = special(tokenizer, "<s>");
         maker.inst = special(tokenizer, "[INST]");
         maker.inst_end = special(tokenizer, "[/INST]");
+        maker.answer_end = special(tokenizer, "</s>");
     } else if (form == PROMPT_QWEN2VL) {
         maker.im_start = special(tokenizer, "<|im_start|>");
-        maker.im_end = special(tokenizer, "<|im_end|>");
+        maker.im_end = maker.answer_end = special(tokenizer, "<|im_end|>");
     }
     CHECK(maker.image == reader->image_id, "image token %d, the reader's is %d", maker.image,
           reader->image_id);

@@ -25,6 +25,7 @@ typedef struct {
     // Ids found once by prompt_form_new; -1 where the form has none.
     int32_t image, vision_start, vision_end, image_break, image_end, im_start, im_end, bos, inst,
         inst_end;
+    int32_t answer_end;   // ends an answer in training: <|im_end|>, </s>; -1: nothing does
     int cut_captions;     // prompts whose caption was cut
 } PromptMaker;
 // Dies with EXIT_BAD_DATA when the tokenizer lacks a special token of the form.

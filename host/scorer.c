@@ -110,7 +110,8 @@ static uint64_t reader_hash(const Reader *reader) {
     const VisionConfig *v = &r->vision;
     const double words[] = {r->family,      r->V,           r->theta,    r->sections[0],
                             r->sections[1], r->sections[2], r->image_id, r->is_tied,
-                            v->P,           v->merge,       v->frames,   v->theta};
+                            v->P,           v->merge,       v->frames,   v->theta,
+                            r->has_flat_positions};
     uint64_t hash = xxh64(words, sizeof words, tensors_hash(&reader->tensors));
     hash = block_hash(&r->block, hash);
     return block_hash(&v->block, hash);

@@ -65,6 +65,12 @@ OptimConfig reader_optim(const Config *config) {
     return optim;
 }
 
+ReaderTrainConfig reader_settings(const Config *config) {
+    return (ReaderTrainConfig){.micro_batch = config->reader.micro_batch,
+                               .is_micro_mean = config->exact.micro_mean,
+                               .recomputes = config->reader.recompute};
+}
+
 FusionConfig fusion_settings(const Config *config) {
     FusionConfig fusion = fusion_default();
     fusion.temperature = config->retriever.temperature;

@@ -6,6 +6,7 @@
 #include "config.h"
 #include "evaluate.h"
 #include "optim.h"
+#include "train_reader.h"
 #include "train_retriever.h"
 
 // The device of the key. `auto` takes a GPU where build and machine have one, and the log says what
@@ -16,6 +17,7 @@ Device *device_of_keys(const Config *config, int threads);
 RetrieverTrainConfig retriever_settings(const Config *config, IndexSide side);
 OptimConfig retriever_optim(const Config *config);
 OptimConfig reader_optim(const Config *config);
+ReaderTrainConfig reader_settings(const Config *config);
 FusionConfig fusion_settings(const Config *config);
 
 #endif

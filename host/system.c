@@ -219,6 +219,7 @@ void system_open_reader(System *system, ReaderUse use) {
     if (use == READER_TRAINS_ADAPTER || config->reader.adapter[0]) {
         set_adapter(&preset, config, use);
     }
+    preset.has_flat_positions = config->exact.sft_positions && use != READER_FROZEN;
     system->reader = reader_new(system->dev, (DType)config->reader.dtype, &preset,
                                 use == READER_TRAINS_ALL);
     load_or_draw(&system->reader->tensors, config->reader.weights, (uint64_t)config->seed,

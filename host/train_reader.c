@@ -2,14 +2,15 @@
 #include "train_reader.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "encode.h"
 
 ReaderTrainer reader_trainer_new(Device *dev, Reader *reader, PromptMaker *prompts,
-                                 const OptimConfig *optim, bool recomputes) {
+                                 const OptimConfig *optim, const ReaderTrainConfig *config) {
     return (ReaderTrainer){.dev = dev, .reader = reader, .prompts = prompts,
                            .optim = optim_new(&reader->tensors, optim),
-                           .batch = reader_batch_new(), .recomputes = recomputes};
+                           .batch = reader_batch_new(), .config = *config};
 }
 
 void reader_trainer_free(ReaderTrainer *trainer) {
@@ -18,8 +19,9 @@ void reader_trainer_free(ReaderTrainer *trainer) {
     reader_batch_free(&trainer->batch);
 }
 
-// The pass itself, over an arena with or without memory. targets: (R) ids on the host.
-static double pass(ReaderTrainer *trainer, Run *run, const int32_t *targets) {
+// The pass itself, over an arena with or without memory. targets: (R) ids on the host; each counts
+// 1 / count. Returns the sum of their losses.
+static double pass(ReaderTrainer *trainer, Run *run, const int32_t *targets, int count) {
     Reader *reader = trainer->reader;
     const int R = trainer->batch.R, V = reader->config.V;
     ReaderState state;
@@ -29,7 +31,7 @@ static double pass(ReaderTrainer *trainer, Run *run, const int32_t *targets) {
     int32_t *target = run_take_ids(run, targets, (size_t)R);
     float *host = xmalloc((size_t)R, sizeof *host);
     for (int r = 0; r < R; r++) {
-        host[r] = 1.0f / (float)R;
+        host[r] = 1.0f / (float)count;
     }
     if (!run->is_planning) {
         device_copy_in(trainer->dev, dloss, host, (size_t)R * sizeof *host);
@@ -46,32 +48,56 @@ static double pass(ReaderTrainer *trainer, Run *run, const int32_t *targets) {
         }
     }
     free(host);
-    return sum / R;
+    return sum;
 }
 
-double reader_trainer_step(ReaderTrainer *trainer, const ReaderExample *examples, int B,
-                           double lr) {
-    int32_t *targets = NULL;
+// Tokens that example asks for: its answer's, and the one that ends an answer.
+static int target_count(const ReaderTrainer *trainer, const ReaderExample *example) {
+    CHECK(example->answer_count >= 1, "an example has no answer");
+    return example->answer_count + (trainer->prompts->answer_end >= 0);
+}
+
+// Puts B prompts into the batch, and their targets behind each other. Returns how many.
+static int fill_batch(ReaderTrainer *trainer, const ReaderExample *examples, int B,
+                      int32_t *targets) {
     int count = 0;
     reader_batch_clear(&trainer->batch);
     for (int b = 0; b < B; b++) {
         const ReaderExample *example = &examples[b];
-        CHECK(example->answer_count >= 1, "example %d has no answer", b);
-        prompt_add(trainer->prompts, &trainer->batch, &example->prompt, example->answer,
-                   example->answer_count);
-        targets = xrealloc(targets, (size_t)(count + example->answer_count), sizeof *targets);
-        for (int i = 0; i < example->answer_count; i++) {
-            targets[count++] = example->answer[i];
+        const int n = target_count(trainer, example);
+        memcpy(targets + count, example->answer, (size_t)example->answer_count * sizeof *targets);
+        if (n > example->answer_count) {
+            targets[count + n - 1] = trainer->prompts->answer_end;
         }
+        prompt_add(trainer->prompts, &trainer->batch, &example->prompt, targets + count, n);
+        count += n;
     }
     CHECK(count == trainer->batch.R, "%d targets for %d rows", count, trainer->batch.R);
-    Run run = run_new(trainer->dev, trainer->reader->tensors.t, &trainer->arena, true);
-    run.recomputes = trainer->recomputes;
-    Arena plan = arena_plan();
-    Run planning = run_planning(&run, &plan);
-    pass(trainer, &planning, targets);
-    arena_reserve(&trainer->arena, trainer->dev, "reader training", plan.peak);
-    const double loss = pass(trainer, &run, targets);
+    return count;
+}
+
+double reader_trainer_step(ReaderTrainer *trainer, const ReaderExample *examples, int B,
+                           double lr) {
+    const int each = trainer->config.micro_batch ? trainer->config.micro_batch : B;
+    const int passes = (B + each - 1) / each;
+    int all = 0;
+    for (int b = 0; b < B; b++) {
+        all += target_count(trainer, &examples[b]);
+    }
+    int32_t *targets = xmalloc((size_t)all, sizeof *targets);
+    double loss = 0;
+    for (int first = 0; first < B; first += each) {
+        const int n = B - first < each ? B - first : each;
+        const int R = fill_batch(trainer, examples + first, n, targets);
+        const int count = trainer->config.is_micro_mean ? passes * R : all;
+        Run run = run_new(trainer->dev, trainer->reader->tensors.t, &trainer->arena, true);
+        run.recomputes = trainer->config.recomputes;
+        Arena plan = arena_plan();
+        Run planning = run_planning(&run, &plan);
+        pass(trainer, &planning, targets, count);
+        arena_reserve(&trainer->arena, trainer->dev, "reader training", plan.peak);
+        loss += pass(trainer, &run, targets, count) / count;
+    }
     optim_step(&trainer->optim, lr);
     free(targets);
     return loss;

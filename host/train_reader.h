@@ -1,5 +1,11 @@
 // train_reader: the reader learns to answer, one passage per prompt: cross-entropy of the answer
-// tokens. What is trained (LoRA adapters, or all weights) is what the reader was built with.
+// tokens and of the token that ends an answer, where the prompt form has one. What is trained (LoRA
+// adapters, or all weights) is what the reader was built with.
+// A step may take its prompts in several passes, whose gradients add up. Over the tokens t of passes
+// p, with n_p tokens each, the loss is
+//   sum_p sum_t CE / sum_p n_p                             what a single pass gives
+//   (1 / passes) sum_p (1 / n_p) sum_t CE                  exact.micro_mean: transformers before 4.46
+// Source: the Trainer of Hugging Face's transformers, as LLaMA-Factory uses it.
 #ifndef JOMED_HOST_TRAIN_READER_H
 #define JOMED_HOST_TRAIN_READER_H
 
@@ -15,18 +21,23 @@ typedef struct {
 void reader_example_free(ReaderExample *example); // its pixels
 
 typedef struct {
+    int micro_batch;    // prompts per pass; 0: all of a step in one
+    bool is_micro_mean; // exact.micro_mean
+    bool recomputes;    // recompute activations in the backward instead of keeping them
+} ReaderTrainConfig;
+typedef struct {
     Device *dev;
     Reader *reader;
     PromptMaker *prompts;
     Optim optim;
     Arena arena;
     ReaderBatch batch;
-    bool recomputes; // recompute activations in the backward instead of keeping them
+    ReaderTrainConfig config;
 } ReaderTrainer;
 ReaderTrainer reader_trainer_new(Device *dev, Reader *reader, PromptMaker *prompts,
-                                 const OptimConfig *optim, bool recomputes);
+                                 const OptimConfig *optim, const ReaderTrainConfig *config);
 void reader_trainer_free(ReaderTrainer *trainer);
-// One step on B examples. Returns the loss: the mean over all answer tokens of the batch.
+// One step on B examples. Returns the loss.
 double reader_trainer_step(ReaderTrainer *trainer, const ReaderExample *examples, int B, double lr);
 
 // Queries with the passages found for them: record i is query i / P with its i mod P-th passage.

@@ -18,6 +18,7 @@ typedef struct {
     bool is_tied;      // the head is the embedding table
     double theta;
     int sections[3];   // M-RoPE: pairs turned by t, h, w; sum D/2
+    bool has_flat_positions; // Qwen2-VL: image tokens are numbered like text (exact.sft_positions)
     int image_id;      // token whose embedding an image row replaces: <|image_pad|>, [IMG]
     float embed_sd;
 } ReaderConfig;
@@ -64,8 +65,8 @@ void reader_batch_clear(ReaderBatch *batch);
 // positions. Returns its first row.
 int reader_batch_add(ReaderBatch *batch, const ReaderConfig *config, const int32_t *ids, int T,
                      const ReaderImage *image, int images, const int32_t *wanted, int wanted_count);
-// Positions of one prompt: three axes, axis a at positions + a * stride. Pixtral: 0..T-1 on all
-// axes. Qwen2-VL: a text run advances all axes; an image of g x k tokens starting at s gets
+// Positions of one prompt: three axes, axis a at positions + a * stride. Pixtral, and where
+// positions are flat: 0..T-1 on all axes. Qwen2-VL: a text run advances all axes; an image of g x k tokens starting at s gets
 // (s, s + r, s + c), and what follows starts at s + max(1, g, k). Returns the largest position + 1.
 int reader_positions(const ReaderConfig *config, int32_t *positions, int stride,
                      const int32_t *ids, int T, const ReaderImage *image, int images);

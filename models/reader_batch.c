@@ -47,9 +47,10 @@ int reader_positions(const ReaderConfig *config, int32_t *positions, int stride,
     int32_t *const axis[3] = {positions, positions + (size_t)stride,
                               positions + 2 * (size_t)stride};
     const int merge = config->vision.merge;
+    const bool is_flat = config->family == READER_PIXTRAL || config->has_flat_positions;
     int next = 0, seen = 0; // the next position; images passed
     for (int t = 0; t < T;) {
-        if (config->family == READER_PIXTRAL || ids[t] != config->image_id) {
+        if (is_flat || ids[t] != config->image_id) {
             axis[0][t] = axis[1][t] = axis[2][t] = next++;
             t++;
             continue;
@@ -67,8 +68,7 @@ int reader_positions(const ReaderConfig *config, int32_t *positions, int stride,
         next += rows > columns ? rows : columns;
         seen++;
     }
-    CHECK(seen == images || config->family == READER_PIXTRAL, "%d of %d images have tokens", seen,
-          images);
+    CHECK(seen == images || is_flat, "%d of %d images have tokens", seen, images);
     return next;
 }
 

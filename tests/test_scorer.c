@@ -168,6 +168,7 @@ TEST(scorer_context) {
     } fields[] = {{"alpha", &reader->block.lora.alpha, sizeof(float)},
                   {"alpha of the vision tower", &reader->vision.block.lora.alpha, sizeof(float)},
                   {"rslora", &reader->block.lora.is_rslora, 2}, // its one byte
+                  {"flat positions", &reader->has_flat_positions, 2}, // its one byte
                   {"theta", &reader->theta, sizeof(double)},
                   {"eps", &reader->block.eps, sizeof(float)},
                   {"processor", &w->reader_processor.mean[1], sizeof(float)},

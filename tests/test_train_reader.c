@@ -25,7 +25,8 @@ static Fixture *fixture_new(bool trains_all, bool recomputes) {
                                                    .lora_rank = trains_all ? 0 : 2,
                                                    .is_trainable = trains_all});
     const OptimConfig optim = {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f};
-    f->trainer = reader_trainer_new(w->dev, w->reader, &w->prompts, &optim, recomputes);
+    f->trainer = reader_trainer_new(w->dev, w->reader, &w->prompts, &optim,
+                                    &(ReaderTrainConfig){.recomputes = recomputes});
     const VisionConfig *vision = &w->reader->config.vision;
     for (int i = 0; i < B; i++) {
         const Record *query = &w->queries->records[i];
