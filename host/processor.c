@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_SIDE 32768
+#define MAX_PIXELS (1 << 26)
 #define MAX_RATIO 200 // beyond this Qwen2-VL's processor refuses
 #define CUT_RATIO 180 // and the original's reader cuts down to this first
 #define READER_SIDE 256
@@ -185,7 +185,7 @@ Error processor_size(const ProcessorConfig *config, int width, int height, int *
                             width, height, step->size, step->size);
         }
         s = step_size(step, s.w, s.h);
-        if (s.w > MAX_SIDE || s.h > MAX_SIDE || s.w < 1 || s.h < 1) {
+        if (s.w * s.h > MAX_PIXELS || s.w < 1 || s.h < 1) {
             return error_at(EXIT_BAD_DATA, ERROR_NOWHERE,
                             "picture of %d x %d would be resized to %.0f x %.0f; cut it",
                             width, height, s.w, s.h);

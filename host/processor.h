@@ -75,7 +75,7 @@ void processor_cap_first(ProcessorConfig *config, int max_side);
 uint64_t processor_hash(const ProcessorConfig *config);
 
 // Size of the result for a picture of width x height. Error: Qwen2-VL refuses sides of ratio above
-// 200, nothing is cropped from a smaller picture, and no step makes a side larger than 32768.
+// 200, nothing is cropped from a smaller picture, and no step makes more than 2^26 pixels.
 Error processor_size(const ProcessorConfig *config, int width, int height, int *out_width,
                      int *out_height);
 // The 8-bit RGB picture behind the last step, before box and scale; width and height must pass

@@ -7,19 +7,9 @@
 
 #include "host/image.h"
 #include "tests/check.h"
+#include "tests/pictures.h"
 
 enum { GUARD = 64 };
-
-// Sample i of the picture with this seed; `noise` of the script.
-static void fill_noise(uint8_t *data, size_t n, uint32_t seed) {
-    for (size_t i = 0; i < n; i++) {
-        uint32_t x = ((uint32_t)i + seed) * 2654435761u;
-        x ^= x >> 15;
-        x *= 0x85EBCA6Bu;
-        x ^= x >> 13;
-        data[i] = (uint8_t)(x >> 24);
-    }
-}
 
 // Runs the op on dev into out, with guard bands around out and scratch.
 static void run_op(Device *dev, uint8_t *out, const uint8_t *inp, int H, int W, int C, int outH,
@@ -99,7 +89,7 @@ TEST_OP(image_resize) {
             continue;
         }
         Image inp = image_new(r.W, r.H, r.C);
-        fill_noise(inp.data, image_bytes(&inp), r.seed);
+        picture_noise(inp.data, image_bytes(&inp), r.seed);
         Image out = image_resize_new(check_device(), &inp, r.outW, r.outH, r.filter);
         expect_reference(&r, out.data);
         if (r.C == 1 || r.C == 3) {
@@ -120,7 +110,7 @@ TEST_OP(image_resize) {
 TEST(image_resize_planes) {
     enum { H = 61, W = 87, C = 5 };
     static uint8_t inp[H * W * C], plane[H * W];
-    fill_noise(inp, sizeof inp, 7);
+    picture_noise(inp, sizeof inp, 7);
     static const int sizes[][2] = {{224, 224}, {20, 30}, {61, 200}, {122, 87}};
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
         for (int filter = RESIZE_NEAREST; filter <= RESIZE_BICUBIC; filter++) {
