@@ -13,6 +13,7 @@ PKG      := $(shell command -v pkg-config 2>/dev/null)
 REQUIRED := yaml-0.1 libpng zlib libjpeg jansson libutf8proc
 MISSING  := $(strip $(if $(PKG),$(foreach p,$(REQUIRED),$(if $(shell pkg-config --exists $(p) && echo y),,$(p))),pkg-config))
 NVCC     := $(shell command -v nvcc 2>/dev/null)
+GXX      := $(shell command -v g++ 2>/dev/null)
 STRACE   := $(shell command -v strace 2>/dev/null)
 has       = $(if $(wildcard $(1)),y,)
 OPENBLAS := $(call has,/usr/include/*/cblas-openblas.h /usr/include/*/openblas*/cblas.h)
@@ -34,7 +35,25 @@ LDFLAGS  += -fsanitize=$(SAN)
 BUILD    := build/san
 endif
 
-FLAGS    := $(CFLAGS)
+# Kernels by nvcc: sm_80 with PTX, so that it runs on every later card, and sm_90a for what only
+# Hopper has. As on the CPU, nothing is contracted.
+NVFLAGS  := -std=c++17 -O3 -fmad=false -lineinfo -I. -Werror all-warnings -Xcompiler -Wall,-Wextra -Xptxas -v \
+            -gencode arch=compute_80,code=[sm_80,compute_80] -gencode arch=compute_90a,code=sm_90a
+NVLIBS   := $(if $(NVCC),$(shell $(NVCC) --dryrun x.cu 2>&1 | sed -n 's/.*LIBRARIES= *//p') -lcudart_static -lrt -lpthread -lstdc++)
+# Kernels by g++ for the emulator. check: the compiler calls us before every access (-fsanitize=thread
+# without its library), and register copies stay whole (-fno-tree-sra); asan; plain.
+EMU       ?= $(if $(SAN),asan,check)
+EMUFLAGS  := -std=c++20 -Wall -Wextra -g1 -ffp-contract=off $(CPUFLAGS) -I. -Itests/emu -MMD -MP
+EMU_plain := -O2
+EMU_asan  := -O1 -fsanitize=address,undefined -fno-sanitize=vptr -fno-sanitize-recover=all
+EMU_check := -O1 -fno-tree-sra -ftrivial-auto-var-init=pattern -fsanitize=thread,undefined -fno-sanitize=vptr \
+             -fno-sanitize-recover=all --param tsan-instrument-func-entry-exit=0
+EMURUN_plain := -O2 -Wshadow
+EMURUN_asan  := -O1 -Wshadow -fsanitize=address
+EMURUN_check := -O2 -Wshadow -DEMU_CHECK
+EMULIBS      := $(if $(GXX),-lstdc++ $(if $(SAN),,-lubsan))
+
+FLAGS    := $(CFLAGS) $(NVFLAGS) $(EMUFLAGS) $(EMU_check) $(EMURUN_check)
 
 # Commit and flags, for --version and the run directories; only host/version.c is rebuilt when they change.
 COMMIT   := $(shell git describe --always --dirty=+changes --abbrev=12 2>/dev/null || echo unknown)
@@ -45,17 +64,25 @@ LIB   := $(wildcard kernels/*.c) $(wildcard models/*.c) $(filter-out host/main.c
 TESTS := $(wildcard tests/*.c)
 BENCH := $(wildcard bench/*.c)
 obj    = $(patsubst %.c,$(BUILD)/%.o,$(1))
+CU     := $(wildcard kernels/*.cu)
+CUDA   := $(if $(NVCC),$(CU:%=$(BUILD)/%.o))
+# Everything but the vendors' libraries runs in the emulator; tests/emu/ has kernels of its own.
+EMU_CU := $(filter-out kernels/vendor_%,$(CU)) $(wildcard tests/emu/*.cu tests/emu/bad/*.cu)
+emu     = $(if $(GXX),$(patsubst %,$(BUILD)/emu-$(1)/%.o,$(EMU_CU) $(wildcard tests/emu/*.cpp)))
 BINS  := $(BUILD)/bin/jomed $(BUILD)/bin/test $(BUILD)/bin/bench
 
 # ---- rules ----
-.PHONY: all test demo bench check readme deps help clean report-parts
+.PHONY: all test test-emu demo bench check readme deps help clean report-parts
 .PHONY: record record-test record-demo record-bench record-real
 all: report-parts $(BINS)
 
-$(BUILD)/bin/jomed: $(call obj,$(LIB) host/main.c)
-$(BUILD)/bin/test:  $(call obj,$(LIB) $(TESTS))
-$(BUILD)/bin/bench: $(call obj,$(LIB) $(BENCH))
-$(BINS):
+$(BUILD)/bin/jomed: $(call obj,$(LIB) host/main.c) $(CUDA)
+$(BUILD)/bin/test:  $(call obj,$(LIB) $(TESTS)) $(CUDA) $(call emu,$(EMU))
+$(BUILD)/bin/bench: $(call obj,$(LIB) $(BENCH)) $(CUDA)
+$(BUILD)/bin/test-plain: $(call obj,$(LIB) $(TESTS)) $(CUDA) $(call emu,plain)
+$(BINS) $(BUILD)/bin/test-plain: LDLIBS += $(NVLIBS)
+$(BUILD)/bin/test $(BUILD)/bin/test-plain: LDLIBS += $(EMULIBS)
+$(BINS) $(BUILD)/bin/test-plain:
 	@mkdir -p $(@D)
 	@echo "LINK  $@"
 	@$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
@@ -65,6 +92,22 @@ $(BUILD)/%.o: %.c $(BUILD)/flags.txt
 	@mkdir -p $(@D)
 	@echo "CC    $<"
 	@$(CC) $(CFLAGS) -c -o $@ $<
+$(BUILD)/%.cu.o: %.cu $(BUILD)/flags.txt
+	@mkdir -p $(@D)
+	@echo "NVCC  $<"
+	@$(NVCC) $(NVFLAGS) -MD -MF $(@:.o=.d) -c -o $@ $< > $(@:.o=.ptxas) 2>&1 || { cat $(@:.o=.ptxas); false; }
+	@tools/check_ptxas.sh $< $(@:.o=.ptxas) || { rm $@; false; }
+define EMU_RULES
+$(BUILD)/emu-$(1)/%.cu.o: %.cu $(BUILD)/flags.txt
+	@mkdir -p $$(@D)
+	@echo "EMU   $$<"
+	@$(GXX) $(EMUFLAGS) $(EMU_$(1)) -x c++ -include tests/emu/cuda_emu.h -c -o $$@ $$<
+$(BUILD)/emu-$(1)/%.cpp.o: %.cpp $(BUILD)/flags.txt
+	@mkdir -p $$(@D)
+	@echo "CXX   $$<"
+	@$(GXX) $(EMUFLAGS) $(EMURUN_$(1)) -c -o $$@ $$<
+endef
+$(foreach mode,check asan plain,$(eval $(call EMU_RULES,$(mode))))
 $(BUILD)/host/version.o: CFLAGS += $(VERSION)
 $(BUILD)/host/version.o: $(BUILD)/version.txt
 $(BUILD)/version.txt: STAMP = $(COMMIT) $(CPUFLAGS) $(SAN)
@@ -73,17 +116,27 @@ $(BUILD)/version.txt $(BUILD)/flags.txt: FORCE
 	@mkdir -p $(@D)
 	@echo '$(STAMP)' | cmp -s - $@ || echo '$(STAMP)' > $@
 FORCE:
--include $(patsubst %.o,%.d,$(call obj,$(LIB) host/main.c $(TESTS) $(BENCH)))
+-include $(patsubst %.o,%.d,$(call obj,$(LIB) host/main.c $(TESTS) $(BENCH)) $(CUDA) $(foreach m,check asan plain,$(call emu,$(m))))
 
 report-parts:
 	@$(if $(MISSING),echo "✗ required: $(MISSING) -> tools/bootstrap.sh deps"; exit 69,echo "✓ required libraries")
-	@$(if $(NVCC),echo "✓ nvcc: $(NVCC) (there are no CUDA kernels yet)",echo "✗ nvcc (there are no CUDA kernels yet) -> CUDA toolkit 13, nvcc on PATH")
+	@$(if $(NVCC),echo "✓ nvcc: $(NVCC) (CUDA backend)",echo "✗ nvcc (CUDA backend) -> CUDA toolkit 13, nvcc on PATH")
+	@$(if $(GXX),echo "✓ g++ (CUDA kernels in the emulator)",echo "✗ g++ (CUDA kernels in the emulator) -> tools/bootstrap.sh test")
 	@$(if $(STRACE),echo "✓ strace (tests of failing system calls)",echo "✗ strace (tests of failing system calls) -> tools/bootstrap.sh test")
 	@$(if $(OPENBLAS),echo "✓ OpenBLAS (bench peer)",echo "✗ OpenBLAS (bench peer) -> apt-get install libopenblas-dev")
 	@$(if $(DNNL),echo "✓ oneDNN (bench peer)",echo "✗ oneDNN (bench peer) -> apt-get install libdnnl-dev")
 
 test: all
 	$(BUILD)/bin/test
+	$(if $(and $(GXX),$(CU)),$(BUILD)/bin/test backend=emu)
+
+# The emulator's other builds, other orders of threads, early copies, large cases.
+test-emu: all $(BUILD)/bin/test-plain
+	$(BUILD)/bin/test backend=emu large=1
+	EMU_ORDER=reverse EMU_COPIES=early $(BUILD)/bin/test backend=emu
+	EMU_ORDER=random:1 $(BUILD)/bin/test-plain backend=emu large=1
+	$(MAKE) SAN=address,undefined build/san/bin/test
+	build/san/bin/test backend=emu
 
 demo: all
 	$(BUILD)/bin/jomed demo
@@ -107,6 +160,7 @@ readme:
 help:
 	@echo "make            build what this machine allows, and say what it left out"
 	@echo "make test       ops, models, host and programs on the CPU"
+	@echo "make test-emu   CUDA kernels in all builds of the emulator, thread orders, large cases"
 	@echo "make demo       the embedded benchmark, three seeds"
 	@echo "make bench      kernels and models beside their peers, rows also in $(BUILD)/bench.json"
 	@echo "make check      layout, sizes, includes, stale numbers"

@@ -26,11 +26,13 @@
 // under the emulator. extern "C" makes a signature that differs from the header's an error.
 #ifdef __CUDACC__
 #define CUDA_NAME(name) name##_cuda
+#define CUDA_KIND DEVICE_CUDA
 #define CALLER          // last parameter of a helper that synchronises: who called it
 #define CALLER_PASS     // last argument, in a helper that calls another such helper
 #define CALLER_ONLY     // the only argument
 #else
 #define CUDA_NAME(name) name##_emu
+#define CUDA_KIND DEVICE_EMU
 #define CALLER , Place caller = Place::here()
 #define CALLER_PASS , caller
 #define CALLER_ONLY caller
@@ -121,6 +123,40 @@ template <typename T> static __device__ inline T from_float(float x);
 template <> __device__ inline float from_float<float>(float x) { return x; }
 template <> __device__ inline bf16 from_float<bf16>(float x) { return {bf16_of_float(x)}; }
 template <> __device__ inline f16 from_float<f16>(float x) { return {f16_of_float(x)}; }
+
+// 16 bytes of elements, widened. Memory is touched by one access, at a multiple of 16 bytes.
+template <typename T> struct Pack {
+    enum { N = 16 / sizeof(T) };
+    float at[N];
+};
+template <typename T> static __device__ inline Pack<T> pack_load(const T *from) {
+    const uint4 bits = ld16(from);
+    const uint32_t word[4] = {bits.x, bits.y, bits.z, bits.w};
+    Pack<T> pack;
+    for (int i = 0; i < 4; i++) {
+        if constexpr (sizeof(T) == 4) {
+            pack.at[i] = __uint_as_float(word[i]);
+        } else {
+            pack.at[2 * i] = to_float(T{(uint16_t)word[i]});
+            pack.at[2 * i + 1] = to_float(T{(uint16_t)(word[i] >> 16)});
+        }
+    }
+    return pack;
+}
+template <typename T> static __device__ inline void pack_store(T *to, const Pack<T> &pack) {
+    uint32_t word[4];
+    for (int i = 0; i < 4; i++) {
+        if constexpr (sizeof(T) == 4) {
+            word[i] = __float_as_uint(pack.at[i]);
+        } else {
+            word[i] = from_float<T>(pack.at[2 * i]).bits |
+                      (uint32_t)from_float<T>(pack.at[2 * i + 1]).bits << 16;
+        }
+    }
+    st16(to, make_uint4(word[0], word[1], word[2], word[3]));
+}
+// Whether packs may be used on a tensor from its first element on.
+static inline bool is_packable(const void *tensor) { return (uintptr_t)tensor % 16 == 0; }
 
 // ---- reductions ----
 // Butterflies over the lane's number, 16 first: a fixed order, and every lane gets the result.

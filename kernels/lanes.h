@@ -99,8 +99,7 @@ static inline HOST_DEVICE float exp_f32(float x) {
     // Adding 1.5 2^23 rounds to an integer, which then stands in the lowest bits.
     const float ROUNDER = 12582912.0f, shifted = x * LOG2E + ROUNDER, n = shifted - ROUNDER;
     const float r = fmaf(n, -LN2_LOW, fmaf(n, -LN2_HIGH, x));
-    float p = 1.9875691500e-4f;
-    p = fmaf(p, r, 1.3981999507e-3f);
+    float p = fmaf(1.9875691500e-4f, r, 1.3981999507e-3f);
     p = fmaf(p, r, 8.3334519073e-3f);
     p = fmaf(p, r, 4.1665795894e-2f);
     p = fmaf(p, r, 1.6666665459e-1f);
@@ -148,5 +147,4 @@ static inline HOST_DEVICE double log_wide(float x) {
 
 // ln x, correctly rounded but for results within 1e-7 ulp of a tie.
 static inline HOST_DEVICE float log_f32(float x) { return (float)log_wide(x); }
-
 #endif
