@@ -80,28 +80,29 @@ void reader_set_lora(ReaderConfig *config, LoraConfig lora, bool has_vision_lora
 static void add_language(Reader *reader, TensorList *list) {
     const ReaderConfig *config = &reader->config;
     const BlockConfig *block = &config->block;
-    const bool is_qwen = config->family == READER_QWEN2VL;
-    const char *blocks = is_qwen ? "model.layers." : "language_model.model.layers.";
+    const bool is_inside = config->family == READER_PIXTRAL; // of a Llava model
     reader->embed = tensors_add(
-        list, is_qwen ? "model.embed_tokens.weight" : "language_model.model.embed_tokens.weight",
+        list, is_inside ? "language_model.model.embed_tokens.weight" : "model.embed_tokens.weight",
         init_normal(config->embed_sd), 2, (int[]){config->V, block->C});
-    reader->blocks = stack_new(list, block, config->L, blocks);
-    reader->norm = norm_new(list, is_qwen ? "model.norm" : "language_model.model.norm", block->norm,
-                            block->C, block->eps);
+    reader->blocks = stack_new(
+        list, block, config->L, is_inside ? "language_model.model.layers." : "model.layers.");
+    reader->norm = norm_new(list, is_inside ? "language_model.model.norm" : "model.norm",
+                            block->norm, block->C, block->eps);
     if (config->is_tied) {
         reader->head = (Linear){.in = block->C, .out = config->V, .weight = reader->embed};
         reader->embed->is_matrix = true;
     } else {
-        reader->head = linear_new(list, is_qwen ? "lm_head" : "language_model.lm_head", config->V,
-                                  block->C, false);
+        reader->head = linear_new(list, is_inside ? "language_model.lm_head" : "lm_head",
+                                  config->V, block->C, false);
     }
 }
 
 void reader_build(Reader *reader, const ReaderConfig *config) {
-    CHECK(config->V >= 1 && config->image_id >= 0 && config->image_id < config->V,
+    const bool has_eyes = config->vision.L > 0;
+    CHECK(config->V >= 1 && config->image_id >= (has_eyes ? 0 : -1) && config->image_id < config->V,
           "V=%d image_id=%d: set them from the tokenizer", config->V, config->image_id);
-    CHECK(config->vision.C_out == config->block.C, "C_out=%d C=%d", config->vision.C_out,
-          config->block.C);
+    CHECK(!has_eyes || config->vision.C_out == config->block.C, "C_out=%d C=%d",
+          config->vision.C_out, config->block.C);
     *reader = (Reader){.config = *config, .tensors = tensors_new()};
     reader->vision = vision_tower_new(&reader->tensors, &config->vision);
     add_language(reader, &reader->tensors);

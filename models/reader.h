@@ -1,10 +1,11 @@
 // reader: a vision-language model from packed prompts with images to logits of the wanted rows.
 //   h = embed[id], with the rows of image tokens replaced by the vision tower's, in reading order
 //   h = blocks(h), causal;   logits = head(norm(h[wanted]))
-// Families: Qwen2-VL (M-RoPE, biases on q, k, v) and Pixtral (Mistral, 1-D RoPE). LoRA on every
-// linear layer of the blocks of vision tower and language model (LLaMA-Factory's "all": not on
-// merger, projector or head), or training of all weights. Leaves out generation with a cache, and
-// video. Sources: Wang et al. 2024 (Qwen2-VL); Agrawal et al. 2024 (Pixtral 12B).
+// Families: Qwen2-VL (M-RoPE, biases on q, k, v), Pixtral (Mistral, 1-D RoPE), and Llama, which is
+// Pixtral's language model without eyes. LoRA on every linear layer of the blocks of vision tower
+// and language model (LLaMA-Factory's "all": not on merger, projector or head), or training of all
+// weights. Leaves out generation with a cache, and video. Sources: Wang et al. 2024 (Qwen2-VL);
+// Agrawal et al. 2024 (Pixtral 12B); Touvron et al. 2023 (Llama).
 #ifndef JOMED_MODELS_READER_H
 #define JOMED_MODELS_READER_H
 
@@ -19,7 +20,7 @@ typedef struct {
     double theta;
     int sections[3];   // M-RoPE: pairs turned by t, h, w; sum D/2
     bool has_flat_positions; // Qwen2-VL: image tokens are numbered like text (exact.sft_positions)
-    int image_id;      // token whose embedding an image row replaces: <|image_pad|>, [IMG]
+    int image_id;      // token whose embedding an image row replaces: <|image_pad|>, [IMG]; or -1
     float embed_sd;
 } ReaderConfig;
 // Presets: "tiny-qwen2vl", "tiny-pixtral", "qwen2-vl-2b", "qwen2-vl-7b", "pixtral-12b". The tiny
@@ -65,9 +66,10 @@ void reader_batch_clear(ReaderBatch *batch);
 // positions. Returns its first row.
 int reader_batch_add(ReaderBatch *batch, const ReaderConfig *config, const int32_t *ids, int T,
                      const ReaderImage *image, int images, const int32_t *wanted, int wanted_count);
-// Positions of one prompt: three axes, axis a at positions + a * stride. Pixtral, and where
-// positions are flat: 0..T-1 on all axes. Qwen2-VL: a text run advances all axes; an image of g x k tokens starting at s gets
-// (s, s + r, s + c), and what follows starts at s + max(1, g, k). Returns the largest position + 1.
+// Positions of one prompt: three axes, axis a at positions + a * stride. All but Qwen2-VL, and where
+// positions are flat: 0..T-1 on all axes. Qwen2-VL: a text run advances all axes; an image of g x k
+// tokens starting at s gets (s, s + r, s + c), and what follows starts at s + max(1, g, k). Returns
+// the largest position + 1.
 int reader_positions(const ReaderConfig *config, int32_t *positions, int stride,
                      const int32_t *ids, int T, const ReaderImage *image, int images);
 

@@ -47,7 +47,7 @@ int reader_positions(const ReaderConfig *config, int32_t *positions, int stride,
     int32_t *const axis[3] = {positions, positions + (size_t)stride,
                               positions + 2 * (size_t)stride};
     const int merge = config->vision.merge;
-    const bool is_flat = config->family == READER_PIXTRAL || config->has_flat_positions;
+    const bool is_flat = config->family != READER_QWEN2VL || config->has_flat_positions;
     int next = 0, seen = 0; // the next position; images passed
     for (int t = 0; t < T;) {
         if (is_flat || ids[t] != config->image_id) {

@@ -16,6 +16,9 @@ VisionTower vision_tower_new(TensorList *list, const VisionConfig *config) {
     const BlockConfig *block = &config->block;
     const int C = block->C, P = config->P, cell = config->merge * config->merge;
     VisionTower tower = {.config = *config};
+    if (config->L == 0) {
+        return tower;
+    }
     tower.patch = (Linear){.in = 3 * config->frames * P * P, .out = C};
     const Init init = init_fan_in(tower.patch.in);
     if (config->family == READER_QWEN2VL) {

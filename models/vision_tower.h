@@ -8,10 +8,10 @@
 
 #include "block.h"
 
-typedef enum { READER_QWEN2VL, READER_PIXTRAL } ReaderFamily;
+typedef enum { READER_QWEN2VL, READER_PIXTRAL, READER_LLAMA } ReaderFamily;
 typedef struct {
     ReaderFamily family;
-    int P, L;
+    int P, L;    // L 0: there is no tower, as in READER_LLAMA
     int merge;   // side of a merge cell: 2 for Qwen2-VL, 1 for Pixtral
     int frames;  // a still image counts as this many: 2 for Qwen2-VL, 1 for Pixtral
     int C_out;   // width of the language model

@@ -7,13 +7,16 @@
 import contextlib
 import itertools
 import os
+import subprocess
+import sys
 
 import numpy
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 torch.set_num_threads(1)
+FURTHER = "REFERENCE_FURTHER_PASS"
 DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "data")
 
 
@@ -169,14 +172,18 @@ def measure_bf16(build, run, weights, rename, modules):
 
 
 def dump(file, build, run, inputs, modules=(), rename=lambda name: name, frozen=lambda name: False,
-         seed=1, given=None, keep=lambda name: True, run_bf16=None, is_formula=False):
+         seed=1, given=None, keep=lambda name: True, run_bf16=None, is_formula=False,
+         metadata=None, others=()):
     """build() makes the model, run(model, dtype) its output. rename maps a parameter's name to the
     checkpoint's. given: weights that another fixture already holds; they are used and not stored.
     keep: whose gradients are stored. run_bf16: run for bf16, where that is wanted; it rounds its
     inputs in the f64 run, too. is_formula: weights by formula_weights, which are not stored.
+    metadata: texts kept in the file. others: make the same model with other kernels.
 
-    The f32 error is the largest of four f32 runs of the original on these very weights, which differ
-    only in rounding: with and without oneDNN, the loss multiplied by 1 and by 0.7. One run alone may
+    The f32 error is the largest of f32 runs of the original on these very weights, which differ only
+    in rounding: with and without oneDNN, the loss multiplied by 1 and by 0.7, and the same with
+    `others`, such as another implementation of attention: four runs or more, and as many again for
+    each pass of on_other_kernels. One run alone may
     be lucky with a tensor of a few elements: held to twice the error of a single other run, one run
     of torch fails for 5 in 100 tensors of these sizes (tests/reference.h has the numbers)."""
     with precision(torch.float32, modules):
@@ -192,9 +199,9 @@ def dump(file, build, run, inputs, modules=(), rename=lambda name: name, frozen=
             weights[name] = given[rename(name)]
     truths = _measure(build, run, weights, inputs, frozen, seed, torch.float64, modules)
     error = {}
-    for has_mkldnn, scale in itertools.product((True, False), (1, 0.7)):
+    for make, has_mkldnn, scale in itertools.product((build, *others), (True, False), (1, 0.7)):
         with torch.backends.mkldnn.flags(enabled=has_mkldnn):
-            values = _measure(build, run, weights, inputs, frozen, seed, torch.float32, modules,
+            values = _measure(make, run, weights, inputs, frozen, seed, torch.float32, modules,
                               scale)
         for name, value in values.items():
             off = numpy.abs(value.astype(numpy.float64) - truths[name]).max()
@@ -213,9 +220,24 @@ def dump(file, build, run, inputs, modules=(), rename=lambda name: name, frozen=
         renamed = {rename(n): w for n, w in weights.items()}
         tensors.update(measure_bf16(build, run_bf16, renamed, rename, modules))
     path = os.path.join(DATA, file)
+    if FURTHER in os.environ:
+        stored = load_file(path)
+        tensors = {name: numpy.maximum(value, tensors[name])
+                   if name.startswith("error/") and "bf16" not in name else value
+                   for name, value in stored.items()}
     save_file({n: numpy.ascontiguousarray(t) for n, t in tensors.items()}, path,
-              metadata={"format": "pt", "torch": torch.__version__})
+              metadata={"format": "pt", "torch": torch.__version__, **(metadata or {})})
     print(f"{file}: {os.path.getsize(path)} bytes, {len(weights)} parameters, out "
           f"{truths['out'].shape}, f32 error {error['out']:.2g} of "
           f"{numpy.abs(truths['out']).max():.3g}")
     return {rename(n): w for n, w in weights.items()}
+
+
+def on_other_kernels():
+    """Last line of a script: runs it again with the kernels that torch and MKL have for other CPUs.
+    The fixtures stay; their f32 errors become the largest of all passes."""
+    if FURTHER not in os.environ:
+        for kernels in (dict(MKL_CBWR="COMPATIBLE"),
+                        dict(MKL_CBWR="COMPATIBLE", ATEN_CPU_CAPABILITY="default")):
+            subprocess.run([sys.executable, *sys.argv], check=True,
+                           env={**os.environ, **kernels, FURTHER: "1"})
