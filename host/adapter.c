@@ -203,11 +203,50 @@ static json_t *config_json(const TensorList *list, const AdapterConfig *config) 
     return root;
 }
 
+// Rewrites the file with every tensor a second time, under its newer name: PEFT beside transformers 5
+// passes over the older names, PEFT of the original's time over the newer ones, both without an
+// error.
+static Error add_newer_names(const char *path) {
+    SafeStore store = {0};
+    Error error = safestore_open_new(&store, path);
+    if (error.code) {
+        return error;
+    }
+    const int n = store.all.count;
+    SafeTensor *both = xmalloc(2 * (size_t)n + 1, sizeof *both);
+    int count = 0;
+    for (int i = 0; i < n; i++) {
+        const char *const name = store.all.tensors[i].name;
+        const NamePair *pair = weights_newer_names;
+        while (pair->ours && strncmp(name + sizeof PREFIX - 1, pair->ours, strlen(pair->ours)) != 0) {
+            pair++;
+        }
+        both[count++] = store.all.tensors[i];
+        if (pair->ours) {
+            both[count] = store.all.tensors[i];
+            both[count++].name = xformat_new(PREFIX "%s%s", pair->theirs,
+                                             name + sizeof PREFIX - 1 + strlen(pair->ours));
+        }
+    }
+    error = safetensors_write(path, both, count, NULL, 0);
+    for (int i = 1; i < count; i++) {
+        if (both[i].data == both[i - 1].data) {
+            free((void *)both[i].name);
+        }
+    }
+    free(both);
+    safestore_free(&store);
+    return error;
+}
+
 Error adapter_save(const TensorList *list, const char *dir, const AdapterConfig *config) {
     char *tensors = file_join_new(dir, TENSORS_NAME), *path = file_join_new(dir, CONFIG_NAME);
     Error error = file_make_directories(dir);
     if (!error.code) {
         error = weights_save(list, tensors, PREFIX, true, true);
+    }
+    if (!error.code) {
+        error = add_newer_names(tensors);
     }
     if (!error.code) {
         json_t *root = config_json(list, config);

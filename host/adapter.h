@@ -1,7 +1,8 @@
 // adapter: a LoRA adapter as PEFT keeps it, a directory with adapter_config.json and
 // adapter_model.safetensors. The scale alpha / r is no tensor: read from anywhere else it would be
 // wrong without a sign of it.
-// Read are names of old and new transformers; written are the old ones, which every PEFT takes.
+// Tensors are written under the names of older transformers and again under those of newer ones
+// (from 4.52), because no PEFT knows both and each passes over the other's; either is read.
 // Left out: adapters of other kinds, patterns of ranks, biases and modules that are stored whole.
 // Source: Hugging Face PEFT, LoraConfig and its files.
 #ifndef JOMED_HOST_ADAPTER_H

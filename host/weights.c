@@ -117,6 +117,11 @@ static bool is_finite(const SafeTensor *stored, DType t) {
     return true;
 }
 
+static bool is_copy(const SafeTensor *stored, const SafeTensor *other) {
+    return other && other->bytes == stored->bytes &&
+           memcmp(other->data, stored->data, other->bytes) == 0;
+}
+
 // A name that stands for a buffer, or for a copy of a tensor of ours.
 static bool is_ignored(const SafeStore *store, const WeightNames *names, const SafeTensor *stored) {
     const size_t length = strlen(stored->name);
@@ -126,12 +131,19 @@ static bool is_ignored(const SafeStore *store, const WeightNames *names, const S
             return true;
         }
     }
-    if (!names->twin || strcmp(stored->name, names->twin->theirs) != 0) {
-        return false;
+    for (const NamePair *pair = names->renamed; pair && pair->ours; pair++) {
+        const char *part = strstr(stored->name, pair->theirs);
+        char name[2 * TENSOR_NAME];
+        if (part) {
+            snprintf(name, sizeof name, "%.*s%s%s", (int)(part - stored->name), stored->name,
+                     pair->ours, part + strlen(pair->theirs));
+            if (is_copy(stored, safetensors_find(&store->all, name))) {
+                return true;
+            }
+        }
     }
-    const SafeTensor *twin = find_stored(store, names, names->twin->ours);
-    return twin && twin->bytes == stored->bytes &&
-           memcmp(twin->data, stored->data, twin->bytes) == 0;
+    return names->twin && strcmp(stored->name, names->twin->theirs) == 0 &&
+           is_copy(stored, find_stored(store, names, names->twin->ours));
 }
 
 // found[i]: the file's tensor of list->tensor[i]; NULL where it is of the other kind.

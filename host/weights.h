@@ -15,7 +15,7 @@ typedef struct {
 typedef struct {
     const char *prefix;         // what the file has in front of our names, or NULL
     // A tensor that is not there under our name is looked for under the first pair's that is found
-    // in the name; ours NULL ends the pairs.
+    // in the name; ours NULL ends the pairs. A file may hold equal tensors under both names.
     const NamePair *renamed;
     const NamePair *twin;       // theirs may be there too: a copy of the tensor ours. NULL: none is
     const char *const *ignored; // ends of names that are not ours and are not read, NULL last

@@ -54,6 +54,21 @@ TEST(adapter_round_trip) {
     error = adapter_load(&to->tensors, dir);
     EXPECT(error.code == 0, "%s", error.text);
     expect_equal_adapters(&from->tensors, &to->tensors);
+    SafeStore store; // every tensor is there under the names of both eras
+    error_die(dir, safestore_open_new(&store, dir));
+    static const char *const twins[][2] = {
+        {"base_model.model.visual.blocks.0.attn.qkv.lora_B.weight",
+         "base_model.model.model.visual.blocks.0.attn.qkv.lora_B.weight"},
+        {"base_model.model.model.layers.0.mlp.up_proj.lora_A.weight",
+         "base_model.model.model.language_model.layers.0.mlp.up_proj.lora_A.weight"}};
+    for (int i = 0; i < 2; i++) {
+        const SafeTensor *a = safetensors_find(&store.all, twins[i][0]),
+                         *b = safetensors_find(&store.all, twins[i][1]);
+        EXPECT(a && b && a->bytes == b->bytes && memcmp(a->data, b->data, a->bytes) == 0,
+               "%s and %s", twins[i][0], twins[i][1]);
+    }
+    EXPECT(store.all.count == 2 * 2 * (4 + 7), "%d tensors", store.all.count);
+    safestore_free(&store);
     EXPECT(adapter_load(&other->tensors, dir).code == EXIT_BAD_DATA, "another rank");
     free(dir);
     reader_free(from);

@@ -2,13 +2,18 @@
 // of the original's versions and of recent ones (tools/dump_reference_lora_steps.py, which repeats
 // the numbers below): token ids, losses, adapters. Prompts go through the prompt forms, passes of
 // two prompts make a step, answers have one to nine tokens and the one that ends them.
+// What was trained is then written, and read again; with keep=DIR tools/verify_export.py has PEFT
+// read it, too.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/adapter.h"
+#include "host/file.h"
 #include "host/schedule.h"
 #include "host/train_reader.h"
+#include "host/weights.h"
 #include "tests/check.h"
 #include "tests/model_check.h"
 #include "tests/reference.h"
@@ -158,6 +163,61 @@ static int expect_adapters(const Fixture *f) {
     return compared;
 }
 
+// ---- what is written ----
+typedef struct {
+    Reader *reader;
+    const ReaderBatch *batch;
+} Pass;
+static void pass(void *ctx, Run *run, void *out, const void *dout) {
+    Pass *p = ctx;
+    ReaderState state;
+    CHECK(!dout, "no backward here");
+    reader_fwd(run, p->reader, &state, out, p->batch);
+}
+
+// (PROMPTS,V) logits of the first answer token of all prompts.
+static float *logits_new(Fixture *f, Reader *reader) {
+    ReaderBatch batch = reader_batch_new();
+    for (int b = 0; b < PROMPTS; b++) {
+        prompt_add(&f->maker, &batch, &f->examples[b].prompt, NULL, 0);
+    }
+    Pass ctx = {reader, &batch};
+    const ModelUnderTest model = {.list = &reader->tensors, .pass = pass, .ctx = &ctx,
+                                  .count = (size_t)PROMPTS * (size_t)reader->config.V};
+    float *out = xmalloc(model.count, sizeof *out);
+    model_run(&model, out, NULL, false);
+    reader_batch_free(&batch);
+    return out;
+}
+
+// Base, adapter and logits below DIR/name; a second reader made of the files says the same.
+static void expect_export(Fixture *f, const char *name) {
+    const TensorList *list = &f->reader->tensors;
+    char *dir = file_join_new(check_tmpdir(), name), *adapter = file_join_new(dir, "adapter"),
+         *base = file_join_new(dir, "model.safetensors"),
+         *expected = file_join_new(dir, "logits.safetensors");
+    const AdapterConfig config = {.rank = RANK, .alpha = 2 * RANK};
+    error_die(adapter, adapter_save(list, adapter, &config));
+    error_die(base, weights_save(list, base, "", false, true));
+    float *logits = logits_new(f, f->reader);
+    const SafeTensor tensor = {.name = "logits", .type = SAFE_F32, .rank = 2, .data = logits,
+                               .shape = {PROMPTS, (size_t)f->reader->config.V}};
+    error_die(expected, safetensors_write(expected, &tensor, 1, NULL, 0));
+    Reader *again = reader_new(check_device(), DT_F32, &f->reader->config, false);
+    error_die(base, weights_load(&again->tensors, base, NULL, false));
+    error_die(adapter, adapter_load(&again->tensors, adapter));
+    float *others = logits_new(f, again);
+    EXPECT(memcmp(logits, others, (size_t)PROMPTS * (size_t)again->config.V * sizeof *logits) == 0,
+           "the reader that was read says something else");
+    reader_free(again);
+    free(logits);
+    free(others);
+    free(dir);
+    free(adapter);
+    free(base);
+    free(expected);
+}
+
 static void expect_steps(PromptForm form, const char *file, bool is_old, int adapters) {
     Fixture *f = fixture_new(form, file, is_old);
     OptimConfig optim = optim_default();
@@ -180,6 +240,9 @@ static void expect_steps(PromptForm form, const char *file, bool is_old, int ada
     const int compared = expect_adapters(f);
     EXPECT(compared == adapters, "%d adapters compared instead of %d", compared, adapters);
     EXPECT(want[STEPS - 1] < 0.95 * want[0], "nothing was learnt");
+    char *name = xformat_new("%.*s", (int)strlen(file) - 12, file); // without .safetensors
+    expect_export(f, name);
+    free(name);
     free(want);
     reader_trainer_free(&trainer);
     fixture_free(f);

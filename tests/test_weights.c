@@ -337,7 +337,8 @@ TEST(weights_rules) {
     } cases[] = {
         {"renamed", {"new.a.w"}, {one}, {.renamed = alias}, NULL},
         {"not renamed", {"new.a.w"}, {one}, {0}, "2 tensors differ"},
-        {"both names", {"a.w", "new.a.w"}, {one, one}, {.renamed = alias},
+        {"both names", {"a.w", "new.a.w"}, {one, one}, {.renamed = alias}, NULL},
+        {"both names, two values", {"a.w", "new.a.w"}, {one, two}, {.renamed = alias},
          "not part of this model 'new.a.w'"},
         {"twin", {"a.w", "copy"}, {one, one}, {.twin = &twin}, NULL},
         {"other twin", {"a.w", "copy"}, {one, two}, {.twin = &twin}, "'copy'"},
