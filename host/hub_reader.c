@@ -370,23 +370,12 @@ Error hub_reader_config(ReaderConfig *out, HubFamily family, const json_t *confi
 
 // ---- weights ----
 WeightNames hub_reader_names(const ReaderConfig *config) {
-    static const NamePair qwen2vl[] = {{"visual.", "model.visual."},
-                                       {"model.", "model.language_model."},
-                                       {0}},
-                          pixtral[] = {{"language_model.model.", "model.language_model."},
-                                       {"language_model.lm_head.", "lm_head."},
-                                       {"vision_tower.", "model.vision_tower."},
-                                       {"multi_modal_projector.", "model.multi_modal_projector."},
-                                       {0}},
-                          tied = {"model.embed_tokens.weight", "lm_head.weight"},
+    static const NamePair tied = {"model.embed_tokens.weight", "lm_head.weight"},
                           tied_inside = {"language_model.model.embed_tokens.weight",
                                          "language_model.lm_head.weight"};
     static const char *const buffers[] = {".rotary_emb.inv_freq", ".rotary_pos_emb.inv_freq", NULL};
     const bool is_inside = config->family == READER_PIXTRAL;
-    WeightNames names = {.ignored = buffers};
-    names.renamed = is_inside                           ? pixtral
-                    : config->family == READER_QWEN2VL ? qwen2vl
-                                                        : NULL;
+    WeightNames names = {.renamed = weights_newer_names, .ignored = buffers};
     names.twin = !config->is_tied ? NULL : is_inside ? &tied_inside : &tied;
     return names;
 }

@@ -15,7 +15,7 @@
 // with a warning: its first revisions said so, and the network was trained with silu.
 // Error: EXIT_BAD_DATA; the text names the field.
 Error hub_reader_config(ReaderConfig *out, HubFamily family, const json_t *config);
-// How such a folder may spell the names of the reader's tensors, or of its adapters.
+// How such a folder may spell the names of the reader's tensors, and what else may be in it.
 WeightNames hub_reader_names(const ReaderConfig *config);
 
 // A reader with the weights of a folder. On the CPU, frozen weights of type t stay in the mapped

@@ -198,7 +198,8 @@ static void load_found(TensorList *list, const SafeTensor *const *found) {
 static void borrow_found(TensorList *list, DType t, const SafeTensor *const *found) {
     for (int i = 0; i < list->count; i++) {
         Tensor *tensor = list->tensor[i];
-        if (found[i] && !tensor->is_trainable && !tensor->is_transposed && found[i]->type == safe_type_of(t) &&
+        if (found[i] && !tensor->is_trainable && !tensor->is_transposed &&
+            found[i]->type == safe_type_of(t) &&
             (uintptr_t)found[i]->data % dtype_size(t) == 0) {
             const size_t row = tensor->count / row_count(tensor);
             tensor_borrow(tensor, dtype_at_const(t, found[i]->data,

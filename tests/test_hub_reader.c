@@ -54,21 +54,35 @@ static Error config_of(ReaderConfig *out, const char *text) {
 static size_t count_of(const TensorList *list, const char *prefix) {
     size_t count = 0;
     for (int i = 0; i < list->count; i++) {
-        count += strncmp(list->tensor[i]->file, prefix, strlen(prefix)) == 0 ? list->tensor[i]->count
-                                                                            : 0;
+        const Tensor *tensor = list->tensor[i];
+        count += strncmp(tensor->file, prefix, strlen(prefix)) == 0 ? tensor->count : 0;
     }
     return count;
+}
+
+static void expect_same_form(const ReaderConfig *config, const ReaderConfig *preset) {
+    EXPECT(config->theta == preset->theta && config->vision.theta == preset->vision.theta &&
+               config->block.eps == preset->block.eps &&
+               config->vision.block.eps == preset->vision.block.eps &&
+               config->block.H == preset->block.H && config->block.Hkv == preset->block.Hkv &&
+               config->vision.block.H == preset->vision.block.H &&
+               config->vision.block.act == preset->vision.block.act &&
+               config->image_id == preset->image_id && config->is_tied == preset->is_tied,
+           "theta %g, eps %g", config->theta, config->block.eps);
+    EXPECT(config->family != READER_QWEN2VL ||
+               memcmp(config->sections, preset->sections, sizeof config->sections) == 0,
+           "sections %d %d %d", config->sections[0], config->sections[1], config->sections[2]);
 }
 
 // The parameters of the published models, and the same tensors and numbers as our presets.
 TEST(hub_reader_published) {
     static const struct {
-        const char *preset, *text, *eyes[2];
-        size_t total, vision;
+        const char *preset, *text, *tower, *projector;
+        size_t total, eyes; // tower and projector together
     } models[] = {
-        {"qwen2-vl-2b", qwen2vl_2b, {"visual.", "visual."}, 2208985600, 665271296},
-        {"qwen2-vl-7b", qwen2vl_7b, {"visual.", "visual."}, 8291375616, 675759104},
-        {"pixtral-12b", pixtral_12b, {"vision_tower.", "multi_modal_projector."}, 12682739712,
+        {"qwen2-vl-2b", qwen2vl_2b, "visual.", "-", 2208985600, 665271296},
+        {"qwen2-vl-7b", qwen2vl_7b, "visual.", "-", 8291375616, 675759104},
+        {"pixtral-12b", pixtral_12b, "vision_tower.", "multi_modal_projector.", 12682739712,
          403489792 + 31467520},
     };
     for (size_t m = 0; m < sizeof models / sizeof *models; m++) {
@@ -83,28 +97,17 @@ TEST(hub_reader_published) {
         reader_build(&ours, &config);
         reader_build(&other, &preset);
         const TensorList *list = &ours.tensors;
-        size_t vision = count_of(list, models[m].eyes[0]);
-        vision += models[m].eyes[1] != models[m].eyes[0] ? count_of(list, models[m].eyes[1]) : 0;
-        EXPECT(tensors_count(list, false) == models[m].total, "%zu parameters, not %zu",
-               tensors_count(list, false), models[m].total);
-        EXPECT(m < 2 || vision == models[m].vision, "%zu in the tower", vision);
-        EXPECT(m == 2 || vision == models[m].vision, "%zu in the tower", vision);
+        const size_t total = tensors_count(list, false),
+                     eyes = count_of(list, models[m].tower) + count_of(list, models[m].projector);
+        EXPECT(total == models[m].total && eyes == models[m].eyes, "%zu parameters, %zu of eyes",
+               total, eyes);
         EXPECT(list->count == other.tensors.count, "%d tensors", list->count);
         for (int i = 0; i < list->count && i < other.tensors.count; i++) {
             const Tensor *a = list->tensor[i], *b = other.tensors.tensor[i];
             EXPECT(strcmp(a->name, b->name) == 0 && a->count == b->count, "%s, %s", a->name,
                    b->name);
         }
-        EXPECT(config.theta == preset.theta && config.vision.theta == preset.vision.theta &&
-                   config.block.eps == preset.block.eps &&
-                   config.vision.block.eps == preset.vision.block.eps &&
-                   config.block.H == preset.block.H && config.block.Hkv == preset.block.Hkv &&
-                   config.vision.block.H == preset.vision.block.H &&
-                   config.vision.block.act == preset.vision.block.act &&
-                   config.image_id == preset.image_id && config.is_tied == preset.is_tied,
-               "theta %g, eps %g", config.theta, config.block.eps);
-        EXPECT(m == 2 || memcmp(config.sections, preset.sections, sizeof config.sections) == 0,
-               "sections %d %d %d", config.sections[0], config.sections[1], config.sections[2]);
+        expect_same_form(&config, &preset);
         reader_unbuild(&ours);
         reader_unbuild(&other);
     }
@@ -118,63 +121,64 @@ static char *replaced_new(const char *text, const char *from, const char *to) {
     return xformat_new("%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
 }
 
+static const struct {
+    const char *text, *from, *to, *error;
+} refusals[] = {
+    {qwen2vl_2b, "\"qwen2_vl\"", "\"qwen2_5_vl\"", "model_type 'qwen2_5_vl'"},
+    {qwen2vl_2b, "\"qwen2_vl\"", "\"clip\"", "type clip is no reader"},
+    {qwen2vl_2b, "\"use_sliding_window\":false", "\"use_sliding_window\":true",
+     "use_sliding_window=true"},
+    {qwen2vl_2b, "\"type\":\"mrope\"", "\"type\":\"yarn\"", "type=\"yarn\""},
+    {qwen2vl_2b, "[16,24,24]", "[16,24,25]", "mrope_section"},
+    {qwen2vl_2b, "[16,24,24]", "[16,24,\"24\"]", "mrope_section"},
+    {qwen2vl_2b, "[16,24,24]", "[16,48]", "mrope_section"},
+    {qwen2vl_2b, "\"mrope_section\":[16,24,24]", "\"x\":0", "'mrope_section' is missing"},
+    {qwen2vl_2b, "\"silu\"", "\"gelu\"", "hidden_act=\"gelu\""},
+    {qwen2vl_2b, "\"hidden_size\":1536,", "\"hidden_size\":\"big\",", "'hidden_size'"},
+    {qwen2vl_2b, "\"hidden_size\":1536,\"depth\"", "\"hidden_size\":512,\"depth\"",
+     "hidden_size=512"},
+    {qwen2vl_2b, "\"num_hidden_layers\":28", "\"num_hidden_layers\":65", "num_hidden_layers"},
+    {qwen2vl_2b, "\"num_hidden_layers\":28,", "", "num_hidden_layers"}, // transformers: 80
+    {qwen2vl_2b, "\"num_key_value_heads\":2", "\"num_key_value_heads\":5",
+     "no multiple of num_key_value_heads=5"},
+    {qwen2vl_2b, "\"num_attention_heads\":12", "\"num_attention_heads\":1024", "head_dim"},
+    {qwen2vl_2b, "\"num_heads\":16", "\"num_heads\":7", "heads of equal width"},
+    {qwen2vl_2b, "\"mlp_ratio\":4", "\"mlp_ratio\":1e9", "mlp_ratio"},
+    {qwen2vl_2b, "151655", "999999", "outside the vocabulary"},
+    {qwen2vl_2b, "\"torch_dtype\"", "\"quantization_config\":{\"bits\":4},\"torch_dtype\"",
+     "quantization_config={\"bits\":4}"},
+    {qwen2vl_2b, "\"attention_dropout\":0.0", "\"attention_dropout\":0.1",
+     "attention_dropout=0.1"},
+    {qwen2vl_2b, "\"torch_dtype\"", "\"layer_types\":[\"sliding_attention\"],\"torch_dtype\"",
+     "'sliding_attention'"},
+    {pixtral_12b, "\"sliding_window\":null", "\"sliding_window\":4096", "sliding_window=4096"},
+    {pixtral_12b, "\"sliding_window\":null,", "", "sliding_window is missing"},
+    {pixtral_12b, "\"model_type\":\"mistral\"", "\"model_type\":\"gemma\"",
+     "model_type=\"gemma\""},
+    {pixtral_12b, "\"model_type\":\"pixtral\"", "\"model_type\":\"clip_vision_model\"",
+     "model_type=\"clip_vision_model\""},
+    {pixtral_12b, "\"projector_hidden_act\":\"gelu\"", "\"projector_hidden_act\":\"relu\"",
+     "projector_hidden_act=\"relu\""},
+    {pixtral_12b, "\"vision_feature_layer\":-1", "\"vision_feature_layer\":-2",
+     "vision_feature_layer=-2"},
+    {pixtral_12b, "\"vision_feature_layer\":-1,", "", "'vision_feature_layer' is missing"},
+    {pixtral_12b, "\"full\"", "\"default\"", "vision_feature_select_strategy=\"default\""},
+    {pixtral_12b, "\"hidden_act\":\"gelu\"", "\"hidden_act\":\"relu\"", "hidden_act=\"relu\""},
+    {pixtral_12b, "\"head_dim\":64", "\"head_dim\":32", "heads of equal width"},
+    {pixtral_12b, "\"head_dim\":128", "\"head_dim\":127", "head width of 127"},
+    {pixtral_12b, "\"rope_theta\":1000000000.0", "\"rope_theta\":0", "rope_theta"},
+    {pixtral_12b, "\"text_config\"", "\"text\"", "'text_config' is missing"},
+};
+
 TEST(hub_reader_refused) {
-    static const struct {
-        const char *text, *from, *to, *error;
-    } cases[] = {
-        {qwen2vl_2b, "\"qwen2_vl\"", "\"qwen2_5_vl\"", "model_type 'qwen2_5_vl'"},
-        {qwen2vl_2b, "\"qwen2_vl\"", "\"clip\"", "type clip is no reader"},
-        {qwen2vl_2b, "\"use_sliding_window\":false", "\"use_sliding_window\":true",
-         "use_sliding_window=true"},
-        {qwen2vl_2b, "\"type\":\"mrope\"", "\"type\":\"yarn\"", "type=\"yarn\""},
-        {qwen2vl_2b, "[16,24,24]", "[16,24,25]", "mrope_section"},
-        {qwen2vl_2b, "[16,24,24]", "[16,24,\"24\"]", "mrope_section"},
-        {qwen2vl_2b, "[16,24,24]", "[16,48]", "mrope_section"},
-        {qwen2vl_2b, "\"mrope_section\":[16,24,24]", "\"x\":0", "'mrope_section' is missing"},
-        {qwen2vl_2b, "\"silu\"", "\"gelu\"", "hidden_act=\"gelu\""},
-        {qwen2vl_2b, "\"hidden_size\":1536,", "\"hidden_size\":\"big\",", "'hidden_size'"},
-        {qwen2vl_2b, "\"hidden_size\":1536,\"depth\"", "\"hidden_size\":512,\"depth\"",
-         "hidden_size=512"},
-        {qwen2vl_2b, "\"num_hidden_layers\":28", "\"num_hidden_layers\":65", "num_hidden_layers"},
-        {qwen2vl_2b, "\"num_hidden_layers\":28,", "", "num_hidden_layers"}, // transformers: 80
-        {qwen2vl_2b, "\"num_key_value_heads\":2", "\"num_key_value_heads\":5",
-         "no multiple of num_key_value_heads=5"},
-        {qwen2vl_2b, "\"num_attention_heads\":12", "\"num_attention_heads\":1024", "head_dim"},
-        {qwen2vl_2b, "\"num_heads\":16", "\"num_heads\":7", "heads of equal width"},
-        {qwen2vl_2b, "\"mlp_ratio\":4", "\"mlp_ratio\":1e9", "mlp_ratio"},
-        {qwen2vl_2b, "151655", "999999", "outside the vocabulary"},
-        {qwen2vl_2b, "\"torch_dtype\"", "\"quantization_config\":{\"bits\":4},\"torch_dtype\"",
-         "quantization_config={\"bits\":4}"},
-        {qwen2vl_2b, "\"attention_dropout\":0.0", "\"attention_dropout\":0.1",
-         "attention_dropout=0.1"},
-        {qwen2vl_2b, "\"torch_dtype\"", "\"layer_types\":[\"sliding_attention\"],\"torch_dtype\"",
-         "'sliding_attention'"},
-        {pixtral_12b, "\"sliding_window\":null", "\"sliding_window\":4096", "sliding_window=4096"},
-        {pixtral_12b, "\"sliding_window\":null,", "", "sliding_window is missing"},
-        {pixtral_12b, "\"model_type\":\"mistral\"", "\"model_type\":\"gemma\"",
-         "model_type=\"gemma\""},
-        {pixtral_12b, "\"model_type\":\"pixtral\"", "\"model_type\":\"clip_vision_model\"",
-         "model_type=\"clip_vision_model\""},
-        {pixtral_12b, "\"projector_hidden_act\":\"gelu\"", "\"projector_hidden_act\":\"relu\"",
-         "projector_hidden_act=\"relu\""},
-        {pixtral_12b, "\"vision_feature_layer\":-1", "\"vision_feature_layer\":-2",
-         "vision_feature_layer=-2"},
-        {pixtral_12b, "\"vision_feature_layer\":-1,", "", "'vision_feature_layer' is missing"},
-        {pixtral_12b, "\"full\"", "\"default\"", "vision_feature_select_strategy=\"default\""},
-        {pixtral_12b, "\"hidden_act\":\"gelu\"", "\"hidden_act\":\"relu\"", "hidden_act=\"relu\""},
-        {pixtral_12b, "\"head_dim\":64", "\"head_dim\":32", "heads of equal width"},
-        {pixtral_12b, "\"head_dim\":128", "\"head_dim\":127", "head width of 127"},
-        {pixtral_12b, "\"rope_theta\":1000000000.0", "\"rope_theta\":0", "rope_theta"},
-        {pixtral_12b, "\"text_config\"", "\"text\"", "'text_config' is missing"},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        if (!CASE("%s", cases[i].to[0] ? cases[i].to : cases[i].error)) {
+    for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
+        if (!CASE("%s", refusals[i].to[0] ? refusals[i].to : refusals[i].error)) {
             continue;
         }
-        char *text = replaced_new(cases[i].text, cases[i].from, cases[i].to);
+        char *text = replaced_new(refusals[i].text, refusals[i].from, refusals[i].to);
         ReaderConfig config;
         const Error error = config_of(&config, text);
-        EXPECT(error.code == EXIT_BAD_DATA && strstr(error.text, cases[i].error), "%d: '%s'",
+        EXPECT(error.code == EXIT_BAD_DATA && strstr(error.text, refusals[i].error), "%d: '%s'",
                error.code, error.text);
         free(text);
     }
@@ -212,4 +216,83 @@ TEST(hub_reader_eras) {
            "C=%d, %d", a.block.C, b.block.C);
     free(old);
     free(new);
+}
+
+// ---- folders ----
+// A folder with the weights of `reader`, in bf16 and under the new era's names, in two shards.
+static void write_folder(const char *dir, const char *config, const Reader *reader) {
+    char *whole = file_join_new(dir, "whole"), *path = file_join_new(dir, "config.json");
+    error_die(path, file_replace(path, config, strlen(config)));
+    free(path);
+    error_die(whole, weights_save(&reader->tensors, whole, "", false, false));
+    SafeStore store;
+    error_die(whole, safestore_open_new(&store, whole));
+    const int count = store.all.count;
+    SafeTensor *tensors = xcalloc((size_t)count, sizeof *tensors);
+    json_t *map = json_object();
+    for (int i = 0; i < count; i++) {
+        tensors[i] = store.all.tensors[i];
+        const char *old = tensors[i].name;
+        const bool is_eye = strncmp(old, "visual.", 7) == 0;
+        char *name = is_eye ? xformat_new("model.%s", old)
+                            : xformat_new("model.language_model.%s", old + strlen("model."));
+        tensors[i].name = name;
+        json_object_set_new(map, name, json_string(i < count / 2 ? "a.safetensors"
+                                                                 : "b.safetensors"));
+    }
+    for (int half = 0; half < 2; half++) {
+        path = file_join_new(dir, half ? "b.safetensors" : "a.safetensors");
+        error_die(path, safetensors_write(path, tensors + (half ? count / 2 : 0),
+                                          half ? count - count / 2 : count / 2, NULL, 0));
+        free(path);
+    }
+    json_t *index = json_pack("{s:o}", "weight_map", map);
+    char *text = json_dumps(index, 0);
+    path = file_join_new(dir, "model.safetensors.index.json");
+    error_die(path, file_replace(path, text, strlen(text)));
+    for (int i = 0; i < count; i++) {
+        free((void *)(uintptr_t)tensors[i].name);
+    }
+    json_decref(index);
+    safestore_free(&store);
+    free(tensors);
+    free(text);
+    free(path);
+    free(whole);
+}
+
+TEST(hub_reader_folder) {
+    const char *dir = check_tmpdir();
+    char *text = xformat_new("{\"model_type\":\"qwen2_vl\",%s,%s,\"tie_word_embeddings\":true,"
+                             "\"rope_scaling\":{\"type\":\"mrope\",\"mrope_section\":[2,1,1]}}",
+                             tiny_text, tiny_eyes),
+         *shard = file_join_new(dir, "b.safetensors");
+    ReaderConfig config;
+    error_die("text", config_of(&config, text));
+    Reader *from = reader_new(check_device(), DT_BF16, &config, false), *to;
+    tensors_formula(&from->tensors);
+    write_folder(dir, text, from);
+    HubFolder folder;
+    SafeStore store;
+    error_die(dir, hub_open_new(&folder, dir));
+    EXPECT(folder.family == HUB_QWEN2_VL, "family %d", (int)folder.family);
+    Error error = hub_reader_new(&to, &store, check_device(), DT_BF16, &config, folder.weights,
+                                 false, true);
+    EXPECT(error.code == 0, "%s", error.text);
+    for (int i = 0; i < to->tensors.count; i++) {
+        const Tensor *a = to->tensors.tensor[i], *b = from->tensors.tensor[i];
+        EXPECT(a->is_borrowed && memcmp(a->data, b->data, a->count * sizeof(bf16)) == 0,
+               "%s differs", a->name);
+    }
+    reader_free(to);
+    safestore_free(&store);
+    error_die(shard, file_remove_tree(shard));
+    error = hub_reader_new(&to, &store, check_device(), DT_BF16, &config, folder.weights, false,
+                           true);
+    EXPECT(error.code == EXIT_NO_INPUT && strstr(error.text, "b.safetensors") && !to, "%d: '%s'",
+           error.code, error.text);
+    reader_free(from);
+    hub_free(&folder);
+    free(text);
+    free(shard);
 }

@@ -1,38 +1,16 @@
-// test_reader_stories: the reader's language model with real trained weights: stories260K, a small
-// Llama that tells stories. Under its names and without biases it is the language half of the
-// Qwen2-VL form; M-RoPE with three equal axes is plain RoPE. Source: karpathy/llama2.c; the
-// expected text is the one in its documentation, the logits were computed in double precision.
+// test_reader_stories: the reader's language model with real trained weights from their folder:
+// stories260K, a small Llama that tells stories. Source: karpathy/llama2.c; the expected text is the
+// one in its documentation, the logits were computed in double precision.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "host/json.h"
-#include "host/safetensors.h"
-#include "models/reader.h"
+#include "host/hub_reader.h"
 #include "tests/check.h"
 #include "tests/model_check.h"
 
-enum { VOCABULARY = 512, UNUSED_ID = 511 };
-
-static ReaderConfig stories_config(void) {
-    ReaderConfig config;
-    CHECK(reader_preset(&config, "tiny-qwen2vl"), "no preset '%s'", "tiny-qwen2vl");
-    config.V = VOCABULARY;
-    config.image_id = UNUSED_ID; // a text has no images
-    config.is_tied = true;
-    config.L = 5;
-    config.theta = 10000;
-    config.sections[0] = 2;
-    config.sections[1] = config.sections[2] = 1;
-    config.block.H = 8;
-    config.block.Hkv = 4;
-    config.block.D = 8;
-    config.block.F = 172;
-    config.block.eps = 1e-5f;
-    config.block.has_q_bias = config.block.has_k_bias = config.block.has_v_bias = false;
-    return config;
-}
+enum { VOCABULARY = 512 };
 
 typedef struct {
     Reader *reader;
@@ -44,23 +22,6 @@ static void pass(void *ctx, Run *run, void *out, const void *dout) {
     ReaderState state;
     CHECK(!dout, "no backward, dout=%p", dout);
     reader_fwd(run, fixture->reader, &state, out, &fixture->batch);
-}
-
-// Every tensor of the file has its place in the reader, with its shape.
-static void load(TensorList *list, const char *path) {
-    SafeStore store;
-    error_die(path, safestore_open_new(&store, path));
-    for (int i = 0; i < store.all.count; i++) {
-        const SafeTensor *stored = &store.all.tensors[i];
-        Tensor *tensor = tensors_find(list, stored->name);
-        CHECK(tensor && stored->type == SAFE_F32 && safe_count(stored) == tensor->count,
-              "'%s' does not fit", stored->name);
-        float *values = xmalloc(tensor->count, sizeof *values); // bytes of a file may be unaligned
-        memcpy(values, stored->data, stored->bytes);
-        tensor_write(list, tensor, DT_F32, values);
-        free(values);
-    }
-    safestore_free(&store);
 }
 
 static int largest_of(const float *row) {
@@ -90,9 +51,9 @@ static void expect_logits(const json_t *gold, const float *logits, double bound)
 }
 
 TEST(reader_stories) {
-    const char *weights = check_data("weights/stories260k/model.safetensors"),
+    const char *dir = check_data("weights/stories260k"),
                *expected = check_data("weights/stories260k/gold.json");
-    if (!weights || !expected) {
+    if (!dir || !expected) {
         return;
     }
     json_t *gold;
@@ -105,10 +66,17 @@ TEST(reader_stories) {
         ids[t] = (int32_t)json_integer_value(json_array_get(greedy, (size_t)t));
         wanted[t] = t;
     }
-    const ReaderConfig config = stories_config();
-    Fixture fixture = {.reader = reader_new(check_device(), DT_F32, &config, false)};
-    load(&fixture.reader->tensors, weights);
-    tensors_pack(&fixture.reader->tensors);
+    HubFolder folder;
+    ReaderConfig config;
+    SafeStore store;
+    Fixture fixture;
+    error_die(dir, hub_open_new(&folder, dir));
+    error_die(dir, hub_reader_config(&config, folder.family, folder.config));
+    error_die(dir, hub_reader_new(&fixture.reader, &store, check_device(), DT_F32, &config,
+                                  folder.weights, false, true));
+    EXPECT(config.V == VOCABULARY && device_bytes_in_use(check_device()) == 0,
+           "V=%d, %zu bytes beside the mapped file", config.V,
+           device_bytes_in_use(check_device()));
     fixture.batch = reader_batch_new();
     reader_batch_add(&fixture.batch, &config, ids, T, NULL, 0, wanted, T);
     const ModelUnderTest model = {.list = &fixture.reader->tensors, .pass = pass, .ctx = &fixture,
@@ -124,5 +92,7 @@ TEST(reader_stories) {
     free(logits);
     reader_batch_free(&fixture.batch);
     reader_free(fixture.reader);
+    safestore_free(&store);
+    hub_free(&folder);
     json_decref(gold);
 }
