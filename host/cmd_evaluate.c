@@ -131,7 +131,7 @@ int cmd_evaluate(const Config *config) {
     if (run->is_done) {
         return runlog_close(run, RUN_END_DONE, EXIT_OK, NULL);
     }
-    System system = system_open(config);
+    System system = system_open(config, CORPUS_INDEXED);
     Dataset *queries = system.split[config->evaluate.split];
     if (queries->n == 0) {
         die(EXIT_BAD_DATA, "%s: no queries in the split; set evaluate.split", config->data.task);

@@ -5,6 +5,7 @@
 
 #include "faiss.h"
 #include "file.h"
+#include "skipped.h"
 #include "system.h"
 #include "verbs.h"
 
@@ -51,18 +52,21 @@ static void write_faiss(const Index *index, IndexSide side, const Dataset *corpu
 int cmd_index_build(const Config *config) {
     const char *dir = index_dir(config);
     error_die(dir, file_check_writable(dir));
-    System system = system_open(config);
+    System system = system_open(config, CORPUS_TO_INDEX);
     system_open_retriever(&system, false);
     Retriever *retriever = system.retriever;
-    const int n = system.corpus->n, E = retriever->config.image.E;
+    const int all = system.corpus->n, E = retriever->config.image.E;
+    float *rows = xmalloc((size_t)all * E, sizeof *rows);
+    LOG(INFO, "index: embedding %d images", all);
+    encode_images(rows, system.dev, retriever->tensors.t, &retriever->image,
+                  &system.tower_processor, system.corpus, NULL, all);
+    error_die(dir, skipped_save(dir, system.corpus));
+    system_drop_bad(&system, rows, E);
+    const int n = system.corpus->n;
     Index *index = index_new(system.dev, n, E, (DType)config->index.dtype);
     index->corpus_hash = system.corpus_hash;
     index->encoder_hash = system_encoder_hash(&system);
-    float *rows = xmalloc((size_t)n * E, sizeof *rows);
     const char **texts = system_captions_new(&system);
-    LOG(INFO, "index: embedding %d images", n);
-    encode_images(rows, system.dev, retriever->tensors.t, &retriever->image,
-                  &system.tower_processor, system.corpus, NULL, n);
     index_set_rows(index, INDEX_IMAGE, 0, n, rows);
     LOG(INFO, "index: embedding %d captions", n);
     encode_texts(rows, system.dev, retriever->tensors.t, &retriever->text, system.tokenizer, texts,
@@ -72,7 +76,8 @@ int cmd_index_build(const Config *config) {
     for (int side = 0; config->index.faiss && side < INDEX_SIDES; side++) {
         write_faiss(index, (IndexSide)side, system.corpus, dir);
     }
-    LOG(INFO, "index: %s: %d rows of %d, build %016" PRIx64, dir, n, E, index->build_id);
+    LOG(INFO, "index: %s: %d rows of %d, %d skipped, build %016" PRIx64, dir, n, E, all - n,
+        index->build_id);
     free(rows);
     free(texts);
     index_free(index);
@@ -83,7 +88,7 @@ int cmd_index_build(const Config *config) {
 // ---- search ----
 // The K best passages of both sides for every query of evaluate.split, one line each.
 int cmd_index_search(const Config *config) {
-    System system = system_open(config);
+    System system = system_open(config, CORPUS_INDEXED);
     system_open_retriever(&system, false);
     system_open_index(&system);
     system_open_heads(&system);

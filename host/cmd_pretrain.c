@@ -40,7 +40,7 @@ int cmd_pretrain(const Config *config) {
     if (run->is_done) {
         return runlog_close(run, RUN_END_DONE, EXIT_OK, NULL);
     }
-    System system = system_open(config);
+    System system = system_open(config, CORPUS_WHOLE);
     system_open_retriever(&system, true);
     const int n = system.corpus->n, S = system.retriever->config.image.image_size;
     const int B = config->pretrain.batch < n ? config->pretrain.batch : n;

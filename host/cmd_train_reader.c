@@ -65,7 +65,7 @@ int cmd_train_reader(const Config *config) {
     if (run->is_done) {
         return runlog_close(run, RUN_END_DONE, EXIT_OK, NULL);
     }
-    System system = system_open(config);
+    System system = system_open(config, CORPUS_INDEXED);
     if (system.split[SPLIT_TRAIN]->n == 0) {
         die(EXIT_BAD_DATA, "%s: no training queries", config->data.task);
     }

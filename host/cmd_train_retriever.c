@@ -109,7 +109,7 @@ int cmd_train_retriever(const Config *config) {
     const IndexSide side = config->retriever.head == KEY_HEAD_IMAGE ? INDEX_IMAGE : INDEX_TEXT;
     const RetrieverTrainConfig settings = retriever_settings(config, side);
     const OptimConfig optim = retriever_optim(config);
-    System system = system_open(config);
+    System system = system_open(config, CORPUS_INDEXED);
     Dataset *queries = system.split[SPLIT_TRAIN];
     if (queries->n == 0) {
         die(EXIT_BAD_DATA, "%s: no training queries", config->data.task);

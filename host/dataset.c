@@ -165,9 +165,8 @@ static bool bad_image(Dataset *ds, int i, Error error, Image *out) {
         LOG(WARN, "%s; %s", full,
             ds->policy.on_bad_image == BAD_IMAGE_SKIP ? "row skipped" : "blank instead");
         if (bad > ceil(ds->policy.max_bad * ds->n)) {
-            die(EXIT_BAD_DATA,
-                "%d bad images among %d rows are more than a share of %g; mend the data", bad,
-                ds->n, ds->policy.max_bad);
+            die(EXIT_BAD_DATA, "%d bad images among %d rows are more than data.max_bad_images=%g "
+                "of them; mend the data", bad, ds->n, ds->policy.max_bad);
         }
     }
     free(full);
@@ -237,6 +236,22 @@ uint64_t dataset_image_hash(Dataset *ds, int i) {
     }
     file_bytes_free(&bytes);
     return hash;
+}
+
+int dataset_drop_bad(Dataset *ds) {
+    int kept = 0;
+    for (int i = 0; i < ds->n; i++) {
+        if (ds->is_bad[i]) {
+            image_free(&ds->records[i].image);
+        } else {
+            ds->records[kept++] = ds->records[i];
+        }
+    }
+    const int dropped = ds->n - kept;
+    memset(ds->is_bad, 0, (size_t)ds->n);
+    ds->bad_images = 0;
+    ds->n = kept;
+    return dropped;
 }
 
 void dataset_hash_images(Dataset *ds) {

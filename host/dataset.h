@@ -39,6 +39,7 @@ typedef enum { BAD_IMAGE_FAIL, BAD_IMAGE_SKIP, BAD_IMAGE_BLANK } BadImage;
 typedef struct {
     BadImage on_bad_image; // die; say no; hand out a mid-grey square
     double max_bad;        // die when more than this share of rows (at least one) had a bad image
+    bool drops_bad;        // skipped rows will be dropped: encode_images gives them any embedding
     bool refuse_warnings;  // a JPEG that decodes with warnings is a bad image
     ImageLimits limits;
 } ImagePolicy;
@@ -79,6 +80,8 @@ bool dataset_image(Dataset *ds, int i, Image *out);
 // The image_hash of row i, taken now where it was not: XXH64 of the file's bytes. 0: the row has no
 // image, or one that cannot be read, which is treated as the policy says.
 uint64_t dataset_image_hash(Dataset *ds, int i);
+// Removes the rows marked bad; those behind move up. Returns how many went.
+int dataset_drop_bad(Dataset *ds);
 void dataset_hash_images(Dataset *ds); // of all rows, on as many threads as OpenMP has
 // Of all that makes rows what they are, in their order: id, texts, answer, labels, path or embedded
 // pixels. Not of the bytes of image files, which would have to be read.

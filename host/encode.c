@@ -96,6 +96,10 @@ void prepare_images(float *out, Device *dev, const ProcessorConfig *processor, i
         const int row = rows ? rows[i] : i;
         Image image;
         if (!dataset_image(ds, row, &image)) {
+            if (ds->policy.drops_bad) {
+                memset(out + (size_t)i * 3 * S * S, 0, (size_t)3 * S * S * sizeof *out);
+                continue;
+            }
             die(EXIT_BAD_DATA, "%s: the image of row %d ('%s') is bad and cannot be left out here; "
                 "set data.on_bad_image=blank", ds->records[row].path, row, ds->records[row].id);
         }

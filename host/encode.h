@@ -23,7 +23,7 @@ TextBatch packed_texts_batch(const PackedTexts *packed); // borrows
 
 // Pixels of the images of rows[0..n-1] (rows NULL: rows 0..n-1) as a tower of S x S pixels wants
 // them: out (n,3,S,S) f32. Dies with EXIT_CONFIG when the processor gives another size, with
-// EXIT_BAD_DATA at a bad image, unless the data set's policy makes it a grey one.
+// EXIT_BAD_DATA at a bad image, unless the data set's policy makes it a grey one or drops its row.
 void prepare_images(float *out, Device *dev, const ProcessorConfig *processor, int S, Dataset *ds,
                     const int *rows, int n);
 

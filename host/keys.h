@@ -66,7 +66,8 @@ X(data., corpus, TEXT, "", ANY, "JSONL file of passages") \
 X(data., allow_absolute_paths, BOOL, "false", ANY, "allow data files to name files outside data.root") \
 X(data., max_bad_lines, INT, "0", BETWEEN(0, 2147483647), "lines that may be skipped as unreadable") \
 X(data., non_utf8, CHOICE, "replace", ONE_OF(NON_UTF8_CHOICES), "bytes that are not UTF-8: U+FFFD, or an error") \
-X(data., on_bad_image, CHOICE, "fail", ONE_OF(BAD_IMAGE_CHOICES), "an image that cannot be decoded") \
+X(data., on_bad_image, CHOICE, "fail", ONE_OF(BAD_IMAGE_CHOICES), "an image that cannot be decoded; index build, not told, skips the row") \
+X(data., max_bad_images, FLOAT, "0.001", BETWEEN(0, 1), "share of rows whose image may be skipped or blank, rounded up; more stop the run") \
 END(data) \
 BEGIN(image) \
 X(image., warnings, CHOICE, "accept", ONE_OF(WARNINGS_CHOICES), "images that decode with warnings") \

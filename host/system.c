@@ -9,6 +9,7 @@
 #include "evidence.h"
 #include "file.h"
 #include "settings.h"
+#include "skipped.h"
 #include "train_retriever.h"
 #include "weights.h"
 
@@ -18,6 +19,7 @@ static Dataset *empty_set(const Config *config) {
     dataset_set_classes(ds, (const char *const *)config->classes.items, config->classes.count);
     dataset_set_root(ds, config->data.root, config->data.allow_absolute_paths);
     ds->policy.on_bad_image = (BadImage)config->data.on_bad_image;
+    ds->policy.max_bad = config->data.max_bad_images;
     ds->policy.refuse_warnings = config->image.warnings == KEY_WARNINGS_REFUSE;
     ds->policy.limits.max_side = config->image.max_side;
     ds->policy.limits.max_pixels = (size_t)config->image.max_pixels;
@@ -45,7 +47,36 @@ static Dataset *take_split(const Config *config, const Dataset *all, Split split
     return ds;
 }
 
-static void read_data(System *system) {
+// What a set holds, the bytes of its pictures too.
+static uint64_t content_hash(Dataset *ds) {
+    dataset_hash_images(ds);
+    uint64_t hash = dataset_hash(ds);
+    for (int i = 0; i < ds->n; i++) {
+        hash = xxh64(&ds->records[i].image_hash, sizeof(uint64_t), hash);
+    }
+    return hash;
+}
+
+// The corpus as the index holds it, or will hold it.
+static void suit_index(System *system, CorpusUse use) {
+    const Config *config = system->config;
+    Dataset *corpus = system->corpus;
+    if (use == CORPUS_INDEXED && config->index.dir[0]) {
+        error_die(config->index.dir, skipped_load(config->index.dir, corpus));
+        const int dropped = dataset_drop_bad(corpus);
+        if (dropped) {
+            LOG(INFO, "%s: leaves %d passages out, whose pictures were bad", config->index.dir,
+                dropped);
+        }
+    } else if (use == CORPUS_TO_INDEX) {
+        if (!config_is_set(config, "data.on_bad_image")) {
+            corpus->policy.on_bad_image = BAD_IMAGE_SKIP;
+        }
+        corpus->policy.drops_bad = corpus->policy.on_bad_image == BAD_IMAGE_SKIP;
+    }
+}
+
+static void read_data(System *system, CorpusUse use) {
     const Config *config = system->config;
     const DatasetReading reading = {.max_bad_lines = config->data.max_bad_lines,
                                     .is_utf8_strict = config->data.non_utf8 == KEY_NON_UTF8_FAIL};
@@ -74,19 +105,15 @@ static void read_data(System *system) {
     if (system->corpus->n == 0) {
         die(EXIT_BAD_DATA, "%s: no passages", config->data.corpus);
     }
-    uint64_t words[1 + SPLIT_COUNT] = {0};
+    suit_index(system, use);
+    dataset_report_duplicates(system->corpus);
+    uint64_t words[1 + SPLIT_COUNT];
     Dataset *sets[1 + SPLIT_COUNT] = {system->corpus};
     for (int s = 0; s < SPLIT_COUNT; s++) {
         sets[1 + s] = system->split[s];
     }
-    dataset_report_duplicates(system->corpus);
     for (int i = 0; i <= SPLIT_COUNT; i++) {
-        dataset_hash_images(sets[i]);
-        words[i] = dataset_hash(sets[i]);
-        for (int row = 0; row < sets[i]->n;
-             row++) { // the bytes of the pictures count, not only names
-            words[i] = xxh64(&sets[i]->records[row].image_hash, sizeof(uint64_t), words[i]);
-        }
+        words[i] = content_hash(sets[i]);
     }
     dataset_link_groups(sets, 1 + SPLIT_COUNT);
     system->corpus_hash = words[0];
@@ -130,10 +157,10 @@ static void preset_processor(ProcessorConfig *out, const char *key, const char *
     }
 }
 
-System system_open(const Config *config) {
+System system_open(const Config *config, CorpusUse use) {
     System system = {.config = config};
     system.dev = device_of_keys(config, config->threads);
-    read_data(&system);
+    read_data(&system, use);
     system.tokenizer = tiny_tokenizer_new(config);
     preset_processor(&system.tower_processor, "retriever.processor", config->retriever.processor);
     preset_processor(&system.reader_processor, "reader.processor", config->reader.processor);
@@ -242,6 +269,22 @@ void system_open_heads(System *system) {
             error_die(paths[side],
                       weights_load(&system->heads[side]->tensors, paths[side], NULL, false));
         }
+    }
+}
+
+void system_drop_bad(System *system, float *rows, int E) {
+    Dataset *corpus = system->corpus;
+    if (!corpus->policy.drops_bad) {
+        return;
+    }
+    int kept = 0;
+    for (int i = 0; i < corpus->n; i++) {
+        if (!corpus->is_bad[i]) {
+            memmove(rows + (size_t)kept++ * E, rows + (size_t)i * E, (size_t)E * sizeof *rows);
+        }
+    }
+    if (dataset_drop_bad(corpus)) {
+        system->corpus_hash = content_hash(corpus);
     }
 }
 

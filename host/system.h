@@ -28,7 +28,14 @@ typedef struct {
 } System;
 
 // Device, data.corpus and data.task (with splits), classes, tokenizer, processors.
-System system_open(const Config *config);
+// CORPUS_INDEXED: without the rows that index.dir leaves out. CORPUS_TO_INDEX: a passage with a bad
+// picture is skipped rather than fatal unless data.on_bad_image says otherwise; see
+// system_drop_bad.
+typedef enum { CORPUS_WHOLE, CORPUS_INDEXED, CORPUS_TO_INDEX } CorpusUse;
+System system_open(const Config *config, CorpusUse use);
+// Drops the passages whose pictures were found bad, if its policy is to skip them, from the corpus
+// and its hash. rows (n,E): moved up likewise.
+void system_drop_bad(System *system, float *rows, int E);
 void system_close(System *system);
 
 // Towers from retriever.weights, or drawn from the seed. trainable: for pretrain.

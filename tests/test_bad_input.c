@@ -262,7 +262,7 @@ TEST(bad_input_pictures) {
                             EXIT_BAD_DATA,
                             {"images/c3.png", says[i], "data.on_bad_image="}};
         expect_fault(&fail);
-        // Every row is a place in the index: a row cannot be left out here, but be blank.
+        // Training wants every row: one cannot be left out here, but be blank.
         const Fault skip = {"skip",
                             "pretrain c.yaml run.dir=skip pretrain.batch=24 "
                             "data.on_bad_image=skip",
