@@ -48,35 +48,39 @@ void model_run(const ModelUnderTest *model, float *out, const float *weight, boo
 }
 
 // ---- values by formula ----
-static double formula_unit(uint64_t hash, size_t i) {
-    uint64_t z = hash + (i + 1) * 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (double)((z ^ z >> 31) >> 40) / 8388608 - 1;
+void formula_fill(float *out, const char *name, size_t first, size_t count, double centre,
+                  double spread) {
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (const char *at = name; *at; at++) {
+        hash = (hash ^ (uint8_t)*at) * 0x100000001b3u;
+    }
+    for (size_t i = 0; i < count; i++) {
+        uint64_t z = hash + (first + i + 1) * 0x9e3779b97f4a7c15u;
+        z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+        z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+        out[i] = (float)(centre + spread * ((double)((z ^ z >> 31) >> 40) / 8388608 - 1));
+    }
+}
+
+void formula_rows(float *out, const char *name, int rank, size_t row, size_t first, size_t count) {
+    const size_t length = strlen(name);
+    double centre = 0, spread = 0.3;
+    if (rank >= 2) {
+        const bool is_table = rank <= 3 && strstr(name, "embed");
+        spread = strstr(name, "lora_B") ? 0.35 : is_table ? 0.8 : sqrt(3.0 / (double)row);
+    } else if (length >= 6 && strcmp(name + length - 6, "weight") == 0) {
+        centre = 1;
+    }
+    formula_fill(out, name, first, count, centre, spread);
 }
 
 void tensors_formula(TensorList *list) {
     for (int k = 0; k < list->count; k++) {
         Tensor *tensor = list->tensor[k];
-        const char *name = tensor->file;
-        const size_t length = strlen(name);
         const size_t row = tensor->rank ? tensor->count / (size_t)tensor->shape[0] : 1;
-        double centre = 0, spread = 0.3;
-        if (tensor->rank >= 2) {
-            const bool is_table = tensor->rank <= 3 && strstr(name, "embed");
-            spread = strstr(name, "lora_B") ? 0.35 : is_table ? 0.8 : sqrt(3.0 / (double)row);
-        } else if (length >= 6 && strcmp(name + length - 6, "weight") == 0) {
-            centre = 1;
-        }
-        uint64_t hash = 0xcbf29ce484222325u;
-        for (size_t i = 0; i < length; i++) {
-            hash = (hash ^ (uint8_t)name[i]) * 0x100000001b3u;
-        }
         float *values = xmalloc(tensor->count, sizeof *values);
-        for (size_t i = 0; i < tensor->count; i++) {
-            const size_t at = (size_t)tensor->file_row * row + i;
-            values[i] = (float)(centre + spread * formula_unit(hash, at));
-        }
+        formula_rows(values, tensor->file, tensor->rank, row, (size_t)tensor->file_row * row,
+                     tensor->count);
         tensor_write(list, tensor, DT_F32, values);
         free(values);
     }

@@ -28,6 +28,11 @@ void tensors_disturb(TensorList *list, double sd);
 //   sqrt(3 / (elements per row)); below, centre 1 if the name ends in "weight", else 0, spread 0.3.
 // formula_weights in tools/reference.py is the same. Sources: Fowler, Noll, Vo; Steele et al. 2014.
 void tensors_formula(TensorList *list);
+// The formula alone, elements first .. first+count-1; and with a tensor's centre and spread, where
+// row is the number of elements per row of the file's tensor.
+void formula_fill(float *out, const char *name, size_t first, size_t count, double centre,
+                  double spread);
+void formula_rows(float *out, const char *name, int rank, size_t row, size_t first, size_t count);
 
 // Runs one pass over an arena of exactly the planned size. Gradients are added to what is there.
 // out (count), weight (count) or NULL on the host. The loss of a gradient is sum weight out.

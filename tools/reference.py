@@ -40,6 +40,28 @@ class _RefuseFloat32(TorchDispatchMode):
         return out
 
 
+class _Reorder(TorchDispatchMode):
+    """Sums of products and of norms in another order, drawn from the seed: the same computation in
+    exact arithmetic, with rounding errors of its own, forward and backward."""
+
+    def __init__(self, seed):
+        super().__init__()
+        self.rng = numpy.random.default_rng(seed)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        aten = torch.ops.aten
+        if func in (aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default):
+            *first, a, b = args
+            order = torch.from_numpy(self.rng.permutation(a.shape[-1]))
+            args = (*first, a[..., order], b[..., order, :])
+        elif func is aten.native_layer_norm.default and len(args[1]) == 1:
+            x, shape, weight, bias, eps = args
+            order = torch.from_numpy(self.rng.permutation(x.shape[-1]))
+            out, mean, rstd = func(x[..., order], shape, weight[order], bias[order], eps)
+            return out[..., torch.argsort(order)].contiguous(), mean, rstd
+        return func(*args, **(kwargs or {}))
+
+
 def _functions(module):
     for thing in list(vars(module).values()):
         for member in vars(thing).values() if isinstance(thing, type) else (thing,):
@@ -99,20 +121,25 @@ def random_weights(shapes, seed):
     return weights
 
 
+def formula(name, count, centre=0.0, spread=1.0):
+    """count values of a name in 64 bits: the formula of tests/model_check.h."""
+    mask, golden = (1 << 64) - 1, numpy.uint64(0x9e3779b97f4a7c15)
+    h = 0xcbf29ce484222325
+    for byte in name.encode():
+        h = ((h ^ byte) * 0x100000001b3) & mask
+    z = numpy.uint64(h) + numpy.arange(1, count + 1, dtype=numpy.uint64) * golden
+    z = (z ^ z >> numpy.uint64(30)) * numpy.uint64(0xbf58476d1ce4e5b9)
+    z = (z ^ z >> numpy.uint64(27)) * numpy.uint64(0x94d049bb133111eb)
+    u = ((z ^ z >> numpy.uint64(31)) >> numpy.uint64(40)).astype(numpy.float64) / 2**23 - 1
+    return centre + spread * u
+
+
 def formula_weights(shapes):
     """The same values as tensors_formula in tests/model_check.c, where the formula stands: a fixture
     made with them need not hold weights. shapes: by the checkpoint's names."""
-    mask, golden = (1 << 64) - 1, numpy.uint64(0x9e3779b97f4a7c15)
     weights = {}
     for name, shape in shapes.items():
-        h = 0xcbf29ce484222325
-        for byte in name.encode():
-            h = ((h ^ byte) * 0x100000001b3) & mask
         count = int(numpy.prod(shape, dtype=numpy.int64))
-        z = numpy.uint64(h) + numpy.arange(1, count + 1, dtype=numpy.uint64) * golden
-        z = (z ^ z >> numpy.uint64(30)) * numpy.uint64(0xbf58476d1ce4e5b9)
-        z = (z ^ z >> numpy.uint64(27)) * numpy.uint64(0x94d049bb133111eb)
-        u = ((z ^ z >> numpy.uint64(31)) >> numpy.uint64(40)).astype(numpy.float64) / 2**23 - 1
         centre, spread = 0.0, 0.3
         if len(shape) >= 2:
             is_table = len(shape) <= 3 and "embed" in name
@@ -120,11 +147,12 @@ def formula_weights(shapes):
                       else numpy.sqrt(3.0 / (count // shape[0])))
         elif name.endswith("weight"):
             centre = 1.0
-        weights[name] = (centre + spread * u).astype(numpy.float32).reshape(shape)
+        values = formula(name, count, centre, spread)
+        weights[name] = values.astype(numpy.float32).reshape(shape)
     return weights
 
 
-def _measure(build, run, weights, inputs, frozen, seed, dtype, modules, scale=1):
+def measure(build, run, weights, inputs, frozen, seed, dtype, modules, scale=1):
     """Output and gradients of one run, the loss times scale and the gradients divided by it."""
     with precision(dtype, modules):
         model = build().eval()
@@ -143,6 +171,17 @@ def _measure(build, run, weights, inputs, frozen, seed, dtype, modules, scale=1)
                 grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 result["grad/" + name] = grad.numpy() / grad.numpy().dtype.type(scale)
     return result
+
+
+def measure_f32(build, run, weights, inputs, frozen, seed, modules, reorders=8):
+    """f32 runs that differ only in rounding: as they come; with and without oneDNN, the loss
+    multiplied by 1 and by 0.7; and with sums in other orders."""
+    for has_mkldnn, scale in itertools.product((True, False), (1, 0.7)):
+        with torch.backends.mkldnn.flags(enabled=has_mkldnn):
+            yield measure(build, run, weights, inputs, frozen, seed, torch.float32, modules, scale)
+    for k in range(reorders):
+        with _Reorder(k):
+            yield measure(build, run, weights, inputs, frozen, seed, torch.float32, modules)
 
 
 def round_bf16(values):
@@ -197,11 +236,11 @@ def dump(file, build, run, inputs, modules=(), rename=lambda name: name, frozen=
     for name in weights:
         if given and rename(name) in given:
             weights[name] = given[rename(name)]
-    truths = _measure(build, run, weights, inputs, frozen, seed, torch.float64, modules)
+    truths = measure(build, run, weights, inputs, frozen, seed, torch.float64, modules)
     error = {}
     for make, has_mkldnn, scale in itertools.product((build, *others), (True, False), (1, 0.7)):
         with torch.backends.mkldnn.flags(enabled=has_mkldnn):
-            values = _measure(make, run, weights, inputs, frozen, seed, torch.float32, modules,
+            values = measure(make, run, weights, inputs, frozen, seed, torch.float32, modules,
                               scale)
         for name, value in values.items():
             off = numpy.abs(value.astype(numpy.float64) - truths[name]).max()
