@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "file.h"
-#include "weights.h"
 
 #define MAX_WIDTH 65536
 #define MAX_VOCAB 4194304
@@ -563,7 +562,8 @@ static Error spell_bert(WeightNames *names, const HubRetriever *hub) {
     return error;
 }
 
-Error hub_retriever_load(TensorList *list, const HubRetriever *hub) {
+Error hub_retriever_load(Retriever *retriever, Device *dev, DType t, SafeStore *store,
+                         const HubRetriever *hub) {
     static const char *const ignored[] = {
         "position_ids", "rope.freqs_cos", "rope.freqs_sin", "pooler.dense.weight",
         "pooler.dense.bias", "attn_mask", "input_resolution", "context_length", "vocab_size",
@@ -574,5 +574,6 @@ Error hub_retriever_load(TensorList *list, const HubRetriever *hub) {
         "cls.seq_relationship.weight", "cls.seq_relationship.bias", NULL};
     WeightNames names = {.ignored = ignored};
     const Error error = hub->family == HUB_BERT ? spell_bert(&names, hub) : error_none();
-    return error.code ? error : weights_load(list, hub->weights, &names, false);
+    return error.code ? error
+                      : weights_map(&retriever->tensors, dev, t, store, hub->weights, &names);
 }

@@ -10,6 +10,7 @@
 
 #include "hub.h"
 #include "models/retriever.h"
+#include "weights.h"
 
 typedef struct {
     HubFamily family;
@@ -24,8 +25,9 @@ Error hub_retriever_parse_pooling(HubRetriever *out, const void *text, size_t si
 // From a folder.
 Error hub_retriever_open_new(HubRetriever *out, const char *dir);
 void hub_retriever_free(HubRetriever *hub);
-// Fills the list of a retriever of this configuration; see weights_load. Buffers, poolers and heads
-// that the towers do not use may be in the file.
-Error hub_retriever_load(TensorList *list, const HubRetriever *hub);
+// Fills a retriever that was built of this configuration and marked, and has no memory yet; see
+// weights_map. Buffers, poolers and heads that the towers do not use may be in the file.
+Error hub_retriever_load(Retriever *retriever, Device *dev, DType t, SafeStore *store,
+                         const HubRetriever *hub);
 
 #endif

@@ -9,12 +9,10 @@ bool retriever_preset(RetrieverConfig *config, const char *name) {
     return image_tower_preset(&config->image, name) && text_tower_preset(&config->text, name);
 }
 
-Retriever *retriever_new(Device *dev, DType t, const RetrieverConfig *config, bool is_trainable) {
+void retriever_build(Retriever *retriever, const RetrieverConfig *config) {
     CHECK(config->image.E == config->text.E, "E=%d of images, %d of texts", config->image.E,
           config->text.E);
-    Retriever *retriever = xcalloc(1, sizeof *retriever);
-    retriever->config = *config;
-    retriever->tensors = tensors_new();
+    *retriever = (Retriever){.config = *config, .tensors = tensors_new()};
     if (config->has_images) {
         retriever->image = image_tower_new(&retriever->tensors, &config->image);
     }
@@ -23,17 +21,26 @@ Retriever *retriever_new(Device *dev, DType t, const RetrieverConfig *config, bo
         retriever->logit_scale = tensors_add(&retriever->tensors, "logit_scale",
                                              init_constant((float)log(1 / 0.07)), 0, NULL);
     }
+}
+
+void retriever_unbuild(Retriever *retriever) {
+    if (retriever->config.has_images) {
+        image_tower_free(&retriever->image);
+    }
+    text_tower_free(&retriever->text);
+    tensors_free(&retriever->tensors);
+}
+
+Retriever *retriever_new(Device *dev, DType t, const RetrieverConfig *config, bool is_trainable) {
+    Retriever *retriever = xcalloc(1, sizeof *retriever);
+    retriever_build(retriever, config);
     tensors_mark(&retriever->tensors, "", is_trainable);
     tensors_allocate(&retriever->tensors, dev, t);
     return retriever;
 }
 
 void retriever_free(Retriever *retriever) {
-    if (retriever->config.has_images) {
-        image_tower_free(&retriever->image);
-    }
-    text_tower_free(&retriever->text);
-    tensors_free(&retriever->tensors);
+    retriever_unbuild(retriever);
     free(retriever);
 }
 

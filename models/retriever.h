@@ -22,6 +22,10 @@ typedef struct {
     TextTower text;
     Tensor *logit_scale; // rank 0; scores are exp(logit_scale) a . b
 } Retriever;
+// The structure alone, and its end: for listing tensors, or for marking and filling them otherwise
+// than retriever_new does before tensors_allocate.
+void retriever_build(Retriever *retriever, const RetrieverConfig *config);
+void retriever_unbuild(Retriever *retriever);
 Retriever *retriever_new(Device *dev, DType t, const RetrieverConfig *config, bool is_trainable);
 void retriever_free(Retriever *retriever);
 
