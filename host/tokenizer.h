@@ -1,31 +1,56 @@
 // tokenizer: text to token ids and back.
 //
-// Every kind of tokenizer is a table of pieces (what an id stands for) plus a rule that cuts text
-// into them. Special tokens ("<|image_pad|>", "[CLS]") are ids that text can never produce: whoever
-// builds a prompt puts them in by id, so a caption that spells one out is just text.
+// Every kind is a table of pieces (what an id stands for) plus a rule that cuts text into them:
+//
+//   tiny        words of a list, bytes for the rest                      (the demo)
+//   wordpiece   normalizer, splitter, longest pieces of each word        (BERT, PubMedBERT)
+//   bpe         normalizer, splitter, byte-pair merges of each piece     (CLIP, Qwen2-VL, Tekken)
+//
+// Special tokens ("<|image_pad|>", "[CLS]") are ids that plain text never produces: whoever builds
+// a prompt puts them in by id, so a caption that spells one out is just text. tokenizer_encode_special
+// is the other way, as Hugging Face does it. Nothing is put around, cut or padded: `before` and
+// `after` say what belongs around a text, and the caller knows the room; the truncation and padding
+// that a file states are not obeyed.
+// Text that is not UTF-8 is read with U+FFFD for each maximal part that is not; `tiny` takes any bytes.
+// A tokenizer has scratch memory and a cache: it serves one thread at a time.
 #ifndef JOMED_HOST_TOKENIZER_H
 #define JOMED_HOST_TOKENIZER_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "added.h"
+#include "bpe.h"
+#include "normalizer.h"
+#include "piece_cache.h"
+#include "splitter.h"
+#include "vocab.h"
+#include "wordpiece.h"
 
-typedef enum { TOKENIZER_TINY } TokenizerKind;
-typedef enum { PIECE_SPECIAL, PIECE_WORD, PIECE_BYTE } PieceKind;
+typedef enum { TOKENIZER_TINY, TOKENIZER_WORDPIECE, TOKENIZER_BPE } TokenizerKind;
+enum { TOKENIZER_AROUND = 8 }; // most ids before or after a text
+
 typedef struct {
-    char *bytes; // owned, may hold NUL bytes; size of them, then one NUL
-    int size;
-    PieceKind kind;
-} Piece;
+    PieceCache cache;
+    char *text; // repaired
+    int32_t *ids; // of one piece
+    size_t text_room, ids_room;
+} TokenizerScratch;
 
 typedef struct {
     TokenizerKind kind;
-    int vocab;      // ids are 0 .. vocab-1
-    Piece *pieces;  // (vocab)
-    int first_byte; // id of byte 0; byte b is first_byte + b
-    int32_t *slots; // open hash table from bytes to id, of specials and words
-    int slot_count; // a power of two
-    uint64_t hash;  // of the kind and all pieces: equal tokenizers, equal hash
+    int vocab;          // ids are 0 .. vocab-1
+    Vocab table;        // (vocab) what ids stand for; for bpe the bytes that they decode to
+    AddedTokens added;  // special tokens and other added ones
+    int32_t before[TOKENIZER_AROUND], after[TOKENIZER_AROUND]; // what the model wants around a text
+    int before_count, after_count;
+    int first_byte;     // tiny: id of byte 0; byte b is first_byte + b
+    Normalizer *normalizer;
+    Splitter splitter;
+    WordPiece wordpiece;
+    Bpe *bpe;
+    bool is_whole_first;    // bpe: a piece that is in the table is its id, without merging
+    bool has_word_ends;     // bpe: pieces that end words carry a blank; decoding trims the text
+    bool cleans_up;         // wordpiece: decoding closes up punctuation
+    TokenizerScratch *scratch;
+    uint64_t hash;          // of all that decides about ids: equal tokenizers, equal hash
 } Tokenizer;
 
 // `tiny`: ids are the n special tokens, then the m listed words, then the 256 bytes.
@@ -33,17 +58,38 @@ typedef struct {
 // a listed word becomes its id, any other run its bytes. Exactly one space between two listed words
 // is not written: decoding puts it back. So decode(encode(x)) == x for any bytes x, and with m = 0
 // this is the plain byte tokenizer. Names and words must differ from each other and not be empty;
-// words hold no blanks. Breaking this is our bug, not the user's.
+// words hold no blanks. [CLS] goes before a text and [SEP] after it where they are among the
+// specials. Breaking this is our bug, not the user's.
 Tokenizer *tokenizer_tiny_new(const char *const *specials, int n, const char *const *words, int m);
 void tokenizer_free(Tokenizer *tok);
 
 // Number of ids the text gives, which may be more than max; the first min(number, max) are written.
-// ids may be NULL when max is 0. Any bytes are accepted, valid UTF-8 or not.
+// ids may be NULL when max is 0. Any bytes are accepted. Special tokens are not recognised; added
+// tokens that are not special are. Equal to tokenizers' encode(add_special_tokens=False) with
+// encode_special_tokens.
 int tokenizer_encode(const Tokenizer *tok, const char *text, size_t size, int32_t *ids, int max);
-// The text of n ids, special tokens left out, NUL-terminated; *size (may be NULL) without that NUL.
-// The caller frees. Ids outside the vocabulary are our bug.
-char *tokenizer_decode_new(const Tokenizer *tok, const int32_t *ids, int n, size_t *size);
+// The same with special tokens recognised where the text spells them.
+int tokenizer_encode_special(const Tokenizer *tok, const char *text, size_t size, int32_t *ids,
+                             int max);
+
+// Text of n ids, NUL-terminated; *size (may be NULL) without that NUL. The caller frees. Bytes that
+// are not UTF-8 become U+FFFD, except with `tiny`, which gives back any bytes. Ids outside the
+// vocabulary are our bug.
+//   DECODE_SPECIAL  special tokens are written too
+//   DECODE_OPEN     more ids will follow: what they could change is held back (a character cut
+//                   short, a trailing blank), so that the text of every beginning is a beginning
+enum { DECODE_TEXT = 0, DECODE_SPECIAL = 1, DECODE_OPEN = 2 };
+char *tokenizer_decode_new(const Tokenizer *tok, const int32_t *ids, int n, int how, size_t *size);
 // Id of a special token by its exact name, or -1.
 int32_t tokenizer_id(const Tokenizer *tok, const char *special);
+
+// ---- for those who make one ----
+// A tokenizer of that kind with an empty table of so many ids; scratch and parts allocated.
+Tokenizer *tokenizer_new(TokenizerKind kind, int vocab);
+// Adds a token; its content is normalised when it is to be sought in normalised text. The id must
+// be in the table; its piece is set here unless the model has one. Error: an empty or a double one.
+Error tokenizer_add(Tokenizer *tok, const AddedToken *token);
+// When all else is set: fills the tables of the normalizer and the hash.
+void tokenizer_finish(Tokenizer *tok);
 
 #endif

@@ -66,7 +66,7 @@ static int expand(const Fixture *f, const char *text, int32_t ids[MOST]) {
         }
         int32_t id = -1;
         for (int i = 0; !is_plain && i < f->tokenizer->vocab && id < 0; i++) {
-            const Piece *piece = &f->tokenizer->pieces[i];
+            const Piece *piece = &f->tokenizer->table.pieces[i];
             if (piece->kind == PIECE_SPECIAL &&
                 strncmp(text, piece->bytes, (size_t)piece->size) == 0) {
                 id = i;

@@ -50,7 +50,7 @@ TEST(tokenizer_count_beyond_room) {
 
 TEST(tokenizer_decode_drops_specials) {
     Tokenizer *tok = tokenizer_tiny_new(specials, SPECIALS, words, WORDS);
-    char *text = tokenizer_decode_new(tok, (int32_t[]){1, 3, 2, 4, 0}, 5, NULL);
+    char *text = tokenizer_decode_new(tok, (int32_t[]){1, 3, 2, 4, 0}, 5, DECODE_TEXT, NULL);
     EXPECT(strcmp(text, "small lesion") == 0, "'%s'", text);
     free(text);
     tokenizer_free(tok);
@@ -84,7 +84,7 @@ TEST(tokenizer_round_trip) {
             }
             EXPECT(with_words || n == (int)size, "%d ids for %zu bytes", n, size);
             size_t back_size;
-            char *back = tokenizer_decode_new(tok, ids, n, &back_size);
+            char *back = tokenizer_decode_new(tok, ids, n, DECODE_TEXT, &back_size);
             EXPECT(back_size == size && memcmp(back, text, size) == 0, "round %d: '%.*s'", round,
                    (int)size, text);
             free(back);

@@ -1,0 +1,35 @@
+// vocab: a table of pieces, what an id stands for, and the way back from bytes to id.
+#ifndef JOMED_HOST_VOCAB_H
+#define JOMED_HOST_VOCAB_H
+
+#include "kernels/base.h"
+
+// PIECE_NONE: an id that nothing has. PIECE_SPECIAL: an id that plain text never gives.
+typedef enum { PIECE_NONE, PIECE_SPECIAL, PIECE_WORD, PIECE_BYTE } PieceKind;
+typedef struct {
+    char *bytes; // owned, may hold NUL bytes; size of them, then one NUL
+    int size;
+    PieceKind kind;
+} Piece;
+
+typedef struct {
+    Piece *pieces;  // (count)
+    int count;      // ids are 0 .. count-1
+    int32_t *slots; // open hash table from bytes to id, of the pieces that were indexed
+    int slot_count; // a power of two, at least twice the pieces
+} Vocab;
+
+enum { VOCAB_MOST = 1 << 22 }; // ids
+
+// Ids 0 .. count-1, all PIECE_NONE.
+Vocab vocab_new(int count);
+void vocab_free(Vocab *vocab);
+// Sets a piece; one that is there already is replaced.
+void vocab_set(Vocab *vocab, int32_t id, PieceKind kind, const char *bytes, size_t size);
+// Makes id the one that vocab_find gives for its bytes; false when another id has these bytes.
+bool vocab_index(Vocab *vocab, int32_t id);
+// The indexed id with these bytes, or -1.
+int32_t vocab_find(const Vocab *vocab, const char *bytes, size_t size);
+uint64_t vocab_hash(const Vocab *vocab, uint64_t seed);
+
+#endif
