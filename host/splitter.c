@@ -21,20 +21,20 @@ Splitter splitter_from_regex(const char *regex) {
         Splitter splitter;
     } known[] = {
         {"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
-         SPLIT_GPT2},
-        {CLIP_RULE, SPLIT_CLIP},
-        {"<\\|startoftext\\|>|<\\|endoftext\\|>|" CLIP_RULE, SPLIT_CLIP},
-        {WORDS "\\p{N}" SIGNS ENDS, SPLIT_QWEN2},
-        {WORDS "\\p{N}{1,3}" SIGNS ENDS, SPLIT_LLAMA3},
+         CUT_GPT2},
+        {CLIP_RULE, CUT_CLIP},
+        {"<\\|startoftext\\|>|<\\|endoftext\\|>|" CLIP_RULE, CUT_CLIP},
+        {WORDS "\\p{N}" SIGNS ENDS, CUT_QWEN2},
+        {WORDS "\\p{N}{1,3}" SIGNS ENDS, CUT_LLAMA3},
         {LEAD UPPER "*" LOWER "+|" LEAD UPPER "+" LOWER "*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" ENDS,
-         SPLIT_TEKKEN},
+         CUT_TEKKEN},
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         if (strcmp(known[i].regex, regex) == 0) {
             return known[i].splitter;
         }
     }
-    return SPLIT_COUNT;
+    return CUT_COUNT;
 }
 
 // ---- reading ----
@@ -248,20 +248,20 @@ static size_t bert_end(Text t, size_t at) {
 
 bool splitter_next(Splitter splitter, const char *text, size_t size, size_t *begin, size_t *end) {
     const Text t = {(const uint8_t *)text, size};
-    if (splitter == SPLIT_BERT || splitter == SPLIT_CLIP) {
+    if (splitter == CUT_BERT || splitter == CUT_CLIP) {
         *begin = skip(t, *begin, CLASS_SPACE);
     }
     if (*begin >= size) {
         return false;
     }
     switch (splitter) {
-    case SPLIT_BERT: *end = bert_end(t, *begin); break;
-    case SPLIT_GPT2: *end = gpt2_end(t, *begin); break;
-    case SPLIT_CLIP: *end = clip_end(t, *begin); break;
-    case SPLIT_QWEN2: *end = qwen2_end(t, *begin, 1); break;
-    case SPLIT_LLAMA3: *end = qwen2_end(t, *begin, 3); break;
-    case SPLIT_TEKKEN: *end = tekken_end(t, *begin); break;
-    case SPLIT_COUNT: *end = *begin; break;
+    case CUT_BERT: *end = bert_end(t, *begin); break;
+    case CUT_GPT2: *end = gpt2_end(t, *begin); break;
+    case CUT_CLIP: *end = clip_end(t, *begin); break;
+    case CUT_QWEN2: *end = qwen2_end(t, *begin, 1); break;
+    case CUT_LLAMA3: *end = qwen2_end(t, *begin, 3); break;
+    case CUT_TEKKEN: *end = tekken_end(t, *begin); break;
+    case CUT_COUNT: *end = *begin; break;
     }
     CHECK(*end > *begin, "splitter %d stands still at byte %zu", (int)splitter, *begin);
     return true;

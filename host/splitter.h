@@ -19,16 +19,16 @@
 #include <stddef.h>
 
 typedef enum {
-    SPLIT_BERT,
-    SPLIT_GPT2,
-    SPLIT_CLIP,
-    SPLIT_QWEN2,
-    SPLIT_LLAMA3,
-    SPLIT_TEKKEN,
-    SPLIT_COUNT
+    CUT_BERT,
+    CUT_GPT2,
+    CUT_CLIP,
+    CUT_QWEN2,
+    CUT_LLAMA3,
+    CUT_TEKKEN,
+    CUT_COUNT
 } Splitter;
 
-// The rule that a file's regular expression states; SPLIT_COUNT: none of ours. Transformers 5 writes
+// The rule that a file's regular expression states; CUT_COUNT: none of ours. Transformers 5 writes
 // CLIP's with the two special strings in front; they would matter only to text that spells one and
 // is meant as plain text, which we cut as any other text.
 Splitter splitter_from_regex(const char *regex);

@@ -36,6 +36,29 @@ void tokenizer_free(Tokenizer *tok) {
     free(tok);
 }
 
+Error wordpiece_from_names(Tokenizer *tok, Vocab *names, const char *unknown, const char *prefix,
+                           int max_chars) {
+    WordPiece *model = &tok->wordpiece;
+    vocab_free(&tok->table);
+    tok->table = *names;
+    *names = (Vocab){0};
+    model->max_chars = max_chars;
+    model->unknown = vocab_find(&tok->table, unknown, strlen(unknown));
+    if (model->unknown < 0 || strlen(prefix) > WORDPIECE_MOST_PREFIX) {
+        return error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "%s '%.40s' %s",
+                        model->unknown < 0 ? "unknown token" : "prefix",
+                        model->unknown < 0 ? unknown : prefix,
+                        model->unknown < 0 ? "is not in the vocabulary" : "is too long");
+    }
+    strcpy(model->prefix, prefix);
+    model->longest = (int)strlen(prefix) + 1;
+    for (int id = 0; id < tok->vocab; id++) {
+        const int size = tok->table.pieces[id].size;
+        model->longest = size > model->longest ? size : model->longest;
+    }
+    return error_none();
+}
+
 Error tokenizer_add(Tokenizer *tok, const AddedToken *token) {
     CHECK(token->id >= 0 && token->id < tok->vocab, "id %d of %d", token->id, tok->vocab);
     Piece *piece = &tok->table.pieces[token->id];
@@ -86,7 +109,6 @@ static uint64_t hash_of(const Tokenizer *tok) {
 }
 
 void tokenizer_finish(Tokenizer *tok) {
-    normalizer_begin(tok->normalizer);
     tok->hash = hash_of(tok);
 }
 

@@ -86,10 +86,15 @@ int32_t tokenizer_id(const Tokenizer *tok, const char *special);
 // ---- for those who make one ----
 // A tokenizer of that kind with an empty table of so many ids; scratch and parts allocated.
 Tokenizer *tokenizer_new(TokenizerKind kind, int vocab);
-// Adds a token; its content is normalised when it is to be sought in normalised text. The id must
-// be in the table; its piece is set here unless the model has one. Error: an empty or a double one.
+// Makes the table that of names, which it empties, for a wordpiece model.
+// Error: no such unknown token, a prefix that is too long.
+Error wordpiece_from_names(Tokenizer *tok, Vocab *names, const char *unknown, const char *prefix,
+                           int max_chars);
+// Adds a token whose id has a piece already; content and size are made from its name, normalised
+// when it is to be sought in normalised text, so the normalizer must have begun.
+// Error: a token that is empty or there twice.
 Error tokenizer_add(Tokenizer *tok, const AddedToken *token);
-// When all else is set: fills the tables of the normalizer and the hash.
+// When all else is set: makes the hash.
 void tokenizer_finish(Tokenizer *tok);
 
 #endif

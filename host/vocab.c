@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "unicode.h"
+
 Vocab vocab_new(int count) {
     CHECK(count >= 0 && count <= VOCAB_MOST, "%d pieces", count);
     Vocab vocab = {.count = count, .slot_count = 16};
@@ -60,6 +62,26 @@ bool vocab_index(Vocab *vocab, int32_t id) {
 
 int32_t vocab_find(const Vocab *vocab, const char *bytes, size_t size) {
     return vocab->slots[find_slot(vocab, bytes, size)];
+}
+
+Error vocab_put(Vocab *vocab, int64_t id, const char *bytes, size_t size, bool is_text) {
+    const char *what = NULL;
+    if (id < 0 || id >= vocab->count) {
+        return error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "a token's id %lld is outside 0 .. %d",
+                        (long long)id, vocab->count - 1);
+    }
+    if (size == 0) {
+        what = "is empty";
+    } else if (is_text && (utf8_valid(bytes, size) < size || memchr(bytes, 0, size))) {
+        what = "is not UTF-8 text";
+    } else if (vocab->pieces[id].kind != PIECE_NONE) {
+        what = "has an id that another token has";
+    } else {
+        vocab_set(vocab, (int32_t)id, PIECE_WORD, bytes, size);
+        what = vocab_index(vocab, (int32_t)id) ? NULL : "is there twice";
+    }
+    return what ? error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "token %lld %s", (long long)id, what)
+                : error_none();
 }
 
 uint64_t vocab_hash(const Vocab *vocab, uint64_t seed) {

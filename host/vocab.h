@@ -30,6 +30,9 @@ void vocab_set(Vocab *vocab, int32_t id, PieceKind kind, const char *bytes, size
 bool vocab_index(Vocab *vocab, int32_t id);
 // The indexed id with these bytes, or -1.
 int32_t vocab_find(const Vocab *vocab, const char *bytes, size_t size);
+// For readers of files: sets a word and indexes it. Error: an id out of range or taken, bytes that
+// are empty, there twice, or not UTF-8 although they should be.
+Error vocab_put(Vocab *vocab, int64_t id, const char *bytes, size_t size, bool is_text);
 uint64_t vocab_hash(const Vocab *vocab, uint64_t seed);
 
 #endif
