@@ -469,7 +469,11 @@ static void block_bwd(Run *run, const Block *block, const BlockState *state, voi
 void stack_bwd(Run *run, const BlockStack *stack, const StackState *state, void *d, bool wants_dx) {
     CHECK(run->is_training, "the forward of %d blocks kept nothing for a backward", stack->L);
     const BlockBatch *batch = &state->batch;
-    for (int l = stack->L - 1; l >= 0; l--) {
+    int lowest = 0; // below it nobody wants a gradient
+    while (!wants_dx && lowest < stack->L && !block_is_trainable(&stack->block[lowest])) {
+        lowest++;
+    }
+    for (int l = stack->L - 1; l >= lowest; l--) {
         const Block *block = &stack->block[l];
         const size_t mark = arena_mark(run->arena);
         BlockState again = state->block[l];
@@ -477,7 +481,7 @@ void stack_bwd(Run *run, const BlockStack *stack, const StackState *state, void 
             void *out = run_take(run, (size_t)batch->N, (size_t)block->config.C);
             block_fwd(run, block, &again, out, state->x[l], batch);
         }
-        block_bwd(run, block, &again, d, state->x[l], batch, wants_dx || l > 0);
+        block_bwd(run, block, &again, d, state->x[l], batch, wants_dx || l > lowest);
         arena_release(run->arena, mark);
     }
 }

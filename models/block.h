@@ -106,7 +106,7 @@ void stack_free(BlockStack *stack); // not the tensors, which are the list's
 void *stack_fwd(Run *run, const BlockStack *stack, StackState *state, void *x,
                 const BlockBatch *batch);
 // d (N,C): the gradient of the output on entry, that of the input on return, unless wants_dx is
-// false: then the first block stops at its parameters and d is spoiled.
+// false: then the first trainable block stops at its parameters, and d is spoiled.
 void stack_bwd(Run *run, const BlockStack *stack, const StackState *state, void *d, bool wants_dx);
 bool stack_is_trainable(const BlockStack *stack); // any tensor
 // ALiBi slopes of H heads (Press et al. 2022): 2^(-8k/n), n the lower power of two, then every

@@ -54,7 +54,8 @@ static ImageTowerConfig vit(ImageForm form, int P, int C, int H, int L, int E) {
     };
     return (ImageTowerConfig){.form = form, .image_size = 224, .P = P, .L = L, .E = E,
                               .block = block, .has_patch_bias = !is_clip, .has_ln_pre = is_clip,
-                              .has_projection = true};
+                              .has_projection = true,
+                              .unfrozen = form == IMAGE_TIMM ? 4 : 0};
 }
 
 bool image_tower_preset(ImageTowerConfig *config, const char *name) {
@@ -117,6 +118,25 @@ ImageTower image_tower_new(TensorList *list, const ImageTowerConfig *config) {
 void image_tower_free(ImageTower *tower) {
     stack_free(&tower->blocks);
     host_ids_free(&tower->scratch);
+}
+
+void image_tower_unfreeze(TensorList *list, const ImageTower *tower) {
+    const ImageNames *names = &image_names[tower->config.form];
+    const int L = tower->config.L, n = tower->config.unfrozen;
+    if (n == 0 || n > L) {
+        tensors_mark(list, "", true);
+        return;
+    }
+    char prefix[TENSOR_NAME];
+    for (int l = L - n; l < L; l++) {
+        snprintf(prefix, sizeof prefix, "%s%d.", names->blocks, l);
+        tensors_mark(list, prefix, true);
+    }
+    snprintf(prefix, sizeof prefix, "%s.", names->norm);
+    tensors_mark(list, prefix, true);
+    if (names->projection) {
+        tensors_mark(list, names->projection, true);
+    }
 }
 
 // ---- forward ----

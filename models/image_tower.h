@@ -17,6 +17,7 @@ typedef struct {
     BlockConfig block;       // C, H, D, F and the choices
     bool has_patch_bias, has_ln_pre, has_projection;
     double theta;            // of the 2-D RoPE; unused without has_rope
+    int unfrozen;            // groups a query head trains, see image_tower_unfreeze; 0: all
 } ImageTowerConfig;
 // Presets: "tiny", "jina-clip-v1", "clip-vit-b-32", "clip-vit-b-16", "clip-vit-l-14", "biomedclip".
 // False: no such preset.
@@ -46,6 +47,10 @@ typedef struct {
 // these.
 ImageTower image_tower_new(TensorList *list, const ImageTowerConfig *config);
 void image_tower_free(ImageTower *tower);
+// Marks what config.unfrozen says: with n > 0 the last n blocks, the final norm, which belongs to
+// the last of them, and the projection; with more than L everything. Source: open_clip's locked
+// towers with timm's groups, as the method's original trains BiomedCLIP (n = 4).
+void image_tower_unfreeze(TensorList *list, const ImageTower *tower);
 // out: (B,E) t, not normalised   pixels: (B,3,S,S) f32 on the device, already scaled
 void image_tower_fwd(Run *run, ImageTower *tower, ImageTowerState *state, void *out,
                      const float *pixels, int B);

@@ -48,7 +48,9 @@ Head *head_new(Device *dev, DType t, const ImageTowerConfig *config, bool is_tra
     Head *head = xcalloc(1, sizeof *head);
     head->tensors = tensors_new();
     head->tower = image_tower_new(&head->tensors, config);
-    tensors_mark(&head->tensors, "", is_trainable);
+    if (is_trainable) {
+        image_tower_unfreeze(&head->tensors, &head->tower);
+    }
     tensors_allocate(&head->tensors, dev, t);
     return head;
 }

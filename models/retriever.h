@@ -34,6 +34,7 @@ typedef struct {
     TensorList tensors;
     ImageTower tower;
 } Head;
+// is_trainable: what config->unfrozen says.
 Head *head_new(Device *dev, DType t, const ImageTowerConfig *config, bool is_trainable);
 void head_free(Head *head);
 
