@@ -5,9 +5,7 @@
 // to one and the correction at step 1 cancels exactly.
 #include "adamw.h"
 
-#include <math.h>
-
-#include "base.h"
+#include "adamw_parts.h"
 
 #define BLOCK 4096 // elements one thread takes at a time
 
@@ -22,17 +20,10 @@ static double power(double b, int n) {
     return result;
 }
 
-typedef struct {
-    float beta1, one_minus_beta1, beta2, one_minus_beta2, correction2;
-    float keep;      // 1 - lr weight_decay
-    float step_size; // lr / (1 - beta1^step)
-    float eps, grad_scale;
-} Factors;
-
-static Factors factors_of(const AdamWConfig *config, const float *grad_scale) {
+AdamWFactors adamw_factors(const AdamWConfig *config) {
     const double lr = (double)config->lr, beta1 = (double)config->beta1;
     const double beta2 = (double)config->beta2;
-    return (Factors){
+    return (AdamWFactors){
         .beta1 = config->beta1,
         .one_minus_beta1 = (float)(1 - beta1),
         .beta2 = config->beta2,
@@ -41,31 +32,31 @@ static Factors factors_of(const AdamWConfig *config, const float *grad_scale) {
         .keep = (float)(1 - lr * (double)config->weight_decay),
         .step_size = (float)(lr / (1 - power(beta1, config->step))),
         .eps = config->eps,
-        .grad_scale = grad_scale ? *grad_scale : 1.0f,
     };
 }
 
-static void update(float *w, float *m, float *v, const float *grad, size_t n, const Factors *of) {
-    const Factors f = *of; // a local copy cannot alias the arrays
+static void update(float *w, float *m, float *v, const float *grad, float grad_scale, size_t n,
+                   const AdamWFactors *of) {
+    const AdamWFactors f = *of; // a local copy cannot alias the arrays
     for (size_t i = 0; i < n; i++) {
-        const float g = grad[i] * f.grad_scale;
-        const float m1 = f.beta1 * m[i] + f.one_minus_beta1 * g;
-        const float v1 = f.beta2 * v[i] + f.one_minus_beta2 * g * g;
-        m[i] = m1;
-        v[i] = v1;
-        w[i] = w[i] * f.keep - f.step_size * m1 / (sqrtf(v1 / f.correction2) + f.eps);
+        const AdamWElement e = {w[i], m[i], v[i]};
+        const AdamWElement next = adamw_element(e, grad[i] * grad_scale, f);
+        m[i] = next.m;
+        v[i] = next.v;
+        w[i] = next.w;
     }
 }
 
 void adamw_cpu(Device *dev, DType t, void *param, float *master, float *m, float *v,
                const float *grad, const float *grad_scale, size_t n, const AdamWConfig *config) {
     CHECK(n >= 1 && config->step >= 1, "n=%zu step=%d", n, config->step);
-    const Factors factors = factors_of(config, grad_scale);
+    const AdamWFactors factors = adamw_factors(config);
+    const float by = grad_scale ? *grad_scale : 1.0f;
     const size_t blocks = (n + BLOCK - 1) / BLOCK;
 #pragma omp parallel for num_threads(device_threads(dev)) if (blocks > 4)
     for (size_t b = 0; b < blocks; b++) {
         const size_t i = b * BLOCK, size = n - i < BLOCK ? n - i : BLOCK;
-        update(master + i, m + i, v + i, grad + i, size, &factors);
+        update(master + i, m + i, v + i, grad + i, by, size, &factors);
         if (param != (void *)master) {
             dtype_narrow(t, dtype_at(t, param, i), master + i, size);
         }

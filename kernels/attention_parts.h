@@ -1,5 +1,5 @@
-// attention_parts: what the plain and the tiled attention share: who sees whom, and the scalar
-// steps whose rounding is part of the contract. Private to attention.c and attention_tiled.c.
+// attention_parts: what the attentions share: who sees whom, and the scalar steps whose rounding is
+// part of the contract, one text for the CPU and for CUDA kernels. Private to attention*.
 #ifndef JOMED_KERNELS_ATTENTION_PARTS_H
 #define JOMED_KERNELS_ATTENTION_PARTS_H
 
@@ -17,13 +17,14 @@ typedef struct {
     int Tq, Tk;
 } Span;
 
-static inline Span span_of(const AttentionShape *shape, int b) {
-    return (Span){shape->cu_q[b], shape->cu_k[b], shape->cu_q[b + 1] - shape->cu_q[b],
-                  shape->cu_k[b + 1] - shape->cu_k[b]};
+static inline HOST_DEVICE Span span_of(const AttentionShape *shape, int b) {
+    const Span span = {shape->cu_q[b], shape->cu_k[b], shape->cu_q[b + 1] - shape->cu_q[b],
+                       shape->cu_k[b + 1] - shape->cu_k[b]};
+    return span;
 }
 
 // How many keys query i sees: always the first ones.
-static inline int visible(const AttentionShape *shape, Span span, int i) {
+static inline HOST_DEVICE int visible(const AttentionShape *shape, Span span, int i) {
     if (!shape->is_causal) {
         return span.Tk;
     }
@@ -31,12 +32,12 @@ static inline int visible(const AttentionShape *shape, Span span, int i) {
     return n < 0 ? 0 : n;
 }
 
-static inline float slope_of(const AttentionShape *shape, int h) {
+static inline HOST_DEVICE float slope_of(const AttentionShape *shape, int h) {
     return shape->alibi ? shape->alibi[h] : 0.0f;
 }
 
 // position: of the query, counted like the keys. Both are below 2^24, so their distance is exact.
-static inline float score(float dot, float scale, float slope, float position, int j) {
+static inline HOST_DEVICE float score(float dot, float scale, float slope, float position, int j) {
     return fmaf(dot, scale, -slope * fabsf(position - (float)j));
 }
 
@@ -50,8 +51,8 @@ static inline void check_shape(const AttentionShape *s) {
 }
 
 // p and ds of one pair, from the two dot products of the backward.
-static inline void pair_backward(float *p, float *ds, float s, float lse, float dp, float delta,
-                                 float scale) {
+static inline HOST_DEVICE void pair_backward(float *p, float *ds, float s, float lse, float dp,
+                                             float delta, float scale) {
     *p = exp_f32(s - lse);
     *ds = *p * (dp - delta) * scale;
 }

@@ -4,90 +4,22 @@
 // vertical pass runs over whole rows (vectorised) and rows go to threads, without changing a bit.
 #include "image_resize.h"
 
-#include <math.h>
 #include <stdbool.h>
 #include <string.h>
 
 #include "base.h"
+#include "image_resize_parts.h"
 
-#define WEIGHT_BITS 22        // 32 - 8 bits of a sample - 2 bits of headroom for overshoot
 #define GROUP 4               // channels summed together at most
 #define STRIP 512             // samples of a row summed at a time in the vertical pass
 #define PARALLEL_BYTES 100000 // smaller outputs are not worth waking threads
 
-// ---- filters ----
-static double radius_of(ResizeFilter filter) { return filter == RESIZE_BICUBIC ? 2.0 : 1.0; }
-
-// The forms of the polynomials are Pillow's: another grouping rounds differently.
-static double filter_value(ResizeFilter filter, double x) {
-    const double A = -0.5;
-    x = fabs(x);
-    if (filter == RESIZE_BILINEAR) {
-        return x < 1.0 ? 1.0 - x : 0.0;
-    }
-    if (x < 1.0) {
-        return ((A + 2.0) * x - (A + 3.0)) * x * x + 1;
-    }
-    return x < 2.0 ? (((x - 5) * x + 8) * x - 4) * A : 0.0;
-}
-
-// ---- table of weights of one axis ----
-typedef struct {
-    int taps;         // most inputs one output may take
-    int32_t *first;   // (n) first input of each output
-    int32_t *count;   // (n) how many
-    int32_t *weights; // (n,taps)
-} Axis;
-
-static int axis_taps(int m, int n, ResizeFilter filter) {
-    const double scale = (double)m / n;
-    return 2 * (int)ceil(radius_of(filter) * (scale > 1.0 ? scale : 1.0)) + 1;
-}
-
-static size_t axis_words(int m, int n, ResizeFilter filter) {
-    return filter == RESIZE_NEAREST ? (size_t)n
-           : m == n                 ? 0
-                                    : (size_t)n * ((size_t)axis_taps(m, n, filter) + 2);
-}
-
-static Axis axis_fill(int32_t *words, int m, int n, ResizeFilter filter) {
-    Axis axis = {.taps = axis_taps(m, n, filter), .first = words};
-    axis.count = words + n;
-    axis.weights = words + 2 * (size_t)n;
-    const double scale = (double)m / n, widen = scale > 1.0 ? scale : 1.0;
-    const double radius = radius_of(filter) * widen, narrow = 1.0 / widen;
+static Axis axis_new(int32_t *words, int m, int n, ResizeFilter filter) {
+    const Axis axis = axis_at(words, m, n, filter);
     for (int i = 0; i < n; i++) {
-        const double centre = (i + 0.5) * scale;
-        const int low = (int)(centre - radius + 0.5), high = (int)(centre + radius + 0.5);
-        const int first = low > 0 ? low : 0, last = high < m ? high : m;
-        double sum = 0;
-        for (int k = 0; k < last - first; k++) {
-            sum += filter_value(filter, (k + first - centre + 0.5) * narrow);
-        }
-        int32_t *weights = axis.weights + (size_t)i * (size_t)axis.taps;
-        for (int k = 0; k < last - first; k++) {
-            double w = filter_value(filter, (k + first - centre + 0.5) * narrow);
-            w = sum != 0.0 ? w / sum : w;
-            const double scaled = w * (1 << WEIGHT_BITS);
-            weights[k] = (int32_t)(scaled < 0 ? scaled - 0.5 : scaled + 0.5);
-        }
-        axis.first[i] = first;
-        axis.count[i] = last - first;
+        axis_fill(&axis, i, m, n, filter);
     }
     return axis;
-}
-
-static void nearest_fill(int32_t *index, int m, int n) {
-    const double scale = (double)m / n;
-    double at = 0.5 * scale;
-    for (int i = 0; i < n; i++, at += scale) {
-        index[i] = (int32_t)at;
-    }
-}
-
-static inline uint8_t round_clamp(int32_t sum) {
-    const int32_t v = sum >> WEIGHT_BITS;
-    return (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
 }
 
 // ---- passes ----
@@ -192,14 +124,14 @@ void image_resize_cpu(Device *dev, uint8_t *out, const uint8_t *inp, void *scrat
     }
     const int threads = row * (size_t)(H + outH) < PARALLEL_BYTES ? 1 : device_threads(dev);
     if (W != outW) {
-        const Axis axis = axis_fill(words, W, outW, filter);
+        const Axis axis = axis_new(words, W, outW, filter);
         words += axis_words(W, outW, filter);
         uint8_t *rows = H == outH ? out : (uint8_t *)(words + axis_words(H, outH, filter));
         horizontal(rows, inp, &axis, H, W, outW, C, threads);
         inp = rows;
     }
     if (H != outH) {
-        const Axis axis = axis_fill(words, H, outH, filter);
+        const Axis axis = axis_new(words, H, outH, filter);
         vertical(out, inp, &axis, outH, row, threads);
     }
 }

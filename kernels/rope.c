@@ -9,8 +9,8 @@
 #include <stdbool.h>
 
 #include "base.h"
+#include "rope_parts.h"
 
-#define MAX_D 256
 // Elements turned, or sines taken; below, waking the threads costs more than it gains.
 #define PARALLEL_FROM       ((size_t)1 << 17)
 #define PARALLEL_SINES_FROM ((size_t)1 << 13)
@@ -38,23 +38,28 @@ static double frequency(int j, int D, RopeLayout layout, double theta, const int
     }
 }
 
-void rope_table_cpu(Device *dev, float *cosine, float *sine, const int32_t *positions, int N, int D,
-                    RopeLayout layout, double theta, const int *sections) {
-    CHECK(N >= 1 && D >= 2 && D <= MAX_D && D % 2 == 0, "N=%d D=%d", N, D);
+void rope_frequencies(RopeFrequencies *out, int D, RopeLayout layout, double theta,
+                      const int *sections) {
+    CHECK(D >= 2 && D <= ROPE_MAX_D && D % 2 == 0, "D=%d", D);
     CHECK((layout != ROPE_2D_HALVES && layout != ROPE_2D_ALTERNATE) || D % 4 == 0, "D=%d", D);
     CHECK(layout != ROPE_M || sections[0] + sections[1] + sections[2] == D / 2,
           "sections %d %d %d, D=%d", sections[0], sections[1], sections[2], D);
-    const int pairs = D / 2;
-    double freq[MAX_D / 2];
-    int axis[MAX_D / 2];
-    for (int j = 0; j < pairs; j++) {
-        freq[j] = frequency(j, D, layout, theta, sections, &axis[j]);
+    for (int j = 0; j < D / 2; j++) {
+        out->freq[j] = frequency(j, D, layout, theta, sections, &out->axis[j]);
     }
+}
+
+void rope_table_cpu(Device *dev, float *cosine, float *sine, const int32_t *positions, int N, int D,
+                    RopeLayout layout, double theta, const int *sections) {
+    CHECK(N >= 1, "N=%d", N);
+    RopeFrequencies of;
+    rope_frequencies(&of, D, layout, theta, sections);
+    const int pairs = D / 2;
     const int threads = (size_t)N * pairs < PARALLEL_SINES_FROM ? 1 : device_threads(dev);
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (int n = 0; n < N; n++) {
         for (int j = 0; j < pairs; j++) {
-            const double angle = positions[(size_t)axis[j] * N + n] * freq[j];
+            const double angle = positions[(size_t)of.axis[j] * N + n] * of.freq[j];
             cosine[(size_t)n * pairs + j] = (float)cos(angle);
             sine[(size_t)n * pairs + j] = (float)sin(angle);
         }
@@ -94,7 +99,7 @@ static void rotate_head(float *__restrict__ x, const float *__restrict__ cosine,
 
 static void rotate(Device *dev, DType t, void *x, const float *cosine, const float *sine, int N,
                    int H, int D, int stride, RopePairing pairing, float sign) {
-    CHECK(N >= 1 && H >= 1 && D >= 2 && D <= MAX_D && D % 2 == 0 && stride >= H * D,
+    CHECK(N >= 1 && H >= 1 && D >= 2 && D <= ROPE_MAX_D && D % 2 == 0 && stride >= H * D,
           "N=%d H=%d D=%d stride=%d", N, H, D, stride);
     const int pairs = D / 2;
     const int threads = (size_t)N * H * D < PARALLEL_FROM ? 1 : device_threads(dev);
@@ -109,7 +114,7 @@ static void rotate(Device *dev, DType t, void *x, const float *cosine, const flo
             if (t == DT_F32) {
                 rotate_head(head, c, s, pairs, pairing, sign);
             } else {
-                float wide[MAX_D];
+                float wide[ROPE_MAX_D];
                 dtype_widen(wide, t, head, (size_t)D);
                 rotate_head(wide, c, s, pairs, pairing, sign);
                 dtype_narrow(t, head, wide, (size_t)D);
