@@ -1,0 +1,54 @@
+// pool: the mean of each packed sequence on CUDA; see pool.h.
+//
+// One thread per column of a sequence walks down its rows, so that neighbours read neighbours and
+// the sum is the ascending one. The backward is one thread per column of a sequence, too.
+//
+//   version  idea                              shape  time                  % of peak bandwidth
+//   kernel1  one column of a sequence, thread  -      not yet run on a GPU  -
+#include "pool.h"
+
+#include "cuda_common.cuh"
+
+// Launch: (C / BLOCK, B) blocks of BLOCK threads. No shared memory.
+static const int BLOCK = 128;
+
+template <typename T>
+static __global__ void pool_fwd_kernel1(T *out, const T *inp, const int32_t *cu_seqlens, int C) {
+    const int b = blockIdx.y, c = blockIdx.x * BLOCK + threadIdx.x;
+    const int begin = cu_seqlens[b], end = cu_seqlens[b + 1];
+    if (c < C) {
+        float sum = 0;
+        for (int n = begin; n < end; n++) {
+            sum += to_float(inp[(size_t)n * C + c]);
+        }
+        out[(size_t)b * C + c] = from_float<T>(sum / (float)(end - begin));
+    }
+}
+
+template <typename T>
+static __global__ void pool_bwd_kernel1(T *dinp, const T *dout, const int32_t *cu_seqlens, int C) {
+    const int b = blockIdx.y, c = blockIdx.x * BLOCK + threadIdx.x;
+    const int begin = cu_seqlens[b], end = cu_seqlens[b + 1];
+    if (c < C) {
+        const T share = from_float<T>(to_float(dout[(size_t)b * C + c]) / (float)(end - begin));
+        for (int n = begin; n < end; n++) {
+            dinp[(size_t)n * C + c] = share;
+        }
+    }
+}
+
+CUDA_OP(pool_fwd)(Device *dev, DType t, void *out, const void *inp, const int32_t *cu_seqlens,
+                  int B, int N, int C) {
+    CHECK(B >= 1 && B <= 65535 && N >= B && C >= 1, "B=%d N=%d C=%d", B, N, C);
+    const dim3 grid((C + BLOCK - 1) / BLOCK, B);
+    FOR_DTYPE(t, T, LAUNCH((pool_fwd_kernel1<T>), grid, BLOCK, 0, device_stream(dev), (T *)out,
+                           (const T *)inp, cu_seqlens, C));
+}
+
+CUDA_OP(pool_bwd)(Device *dev, DType t, void *dinp, const void *dout, const int32_t *cu_seqlens,
+                  int B, int N, int C) {
+    CHECK(B >= 1 && B <= 65535 && N >= B && C >= 1, "B=%d N=%d C=%d", B, N, C);
+    const dim3 grid((C + BLOCK - 1) / BLOCK, B);
+    FOR_DTYPE(t, T, LAUNCH((pool_bwd_kernel1<T>), grid, BLOCK, 0, device_stream(dev), (T *)dinp,
+                           (const T *)dout, cu_seqlens, C));
+}
