@@ -67,7 +67,7 @@ static __global__ void embedding_bwd_kernel1(float *dtable, const T *dout, const
     float sum = c < C ? dtable[(size_t)id * C + c] : 0.0f;
     for (int n0 = first; n0 < N; n0 += BLOCK) {
         const int here = N - n0 < BLOCK ? N - n0 : BLOCK;
-        if (threadIdx.x < here) {
+        if ((int)threadIdx.x < here) {
             near_ids[threadIdx.x] = ids[n0 + threadIdx.x];
         }
         __syncthreads(); // near_ids is whole

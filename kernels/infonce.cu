@@ -26,9 +26,10 @@ static __global__ void infonce_scale1(float *x, const float *log_scale, size_t n
 // Block i < B: row i; block B + j: column j. Launch: 2B blocks of row_block(B) threads; 128 bytes
 // of shared memory each for maximum and sum.
 static __global__ void infonce_lse1(float *lse, const float *scores, int B) {
-    const int i = blockIdx.x % B;
-    const size_t step = blockIdx.x < B ? 1 : B;
-    const float *line = scores + (blockIdx.x < B ? (size_t)i * B : i);
+    const bool is_row = (int)blockIdx.x < B;
+    const int i = (int)blockIdx.x - (is_row ? 0 : B);
+    const size_t step = is_row ? 1 : B;
+    const float *line = scores + (is_row ? (size_t)i * B : i);
     const float sum = row_logsumexp(line, B, step, row_max(line, B, step));
     if (threadIdx.x == 0) {
         lse[blockIdx.x] = sum;
