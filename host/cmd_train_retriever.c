@@ -19,6 +19,9 @@ static Sampler *order_of(const Config *config, const Dataset *queries) {
     Sampler *sampler = (config->exact.min_class ? sampler_min_class_new : sampler_balanced_new)(
         label, queries->n, queries->C, (uint64_t)config->seed);
     free(label);
+    if (config->exact.reseed) {
+        sampler_reseed(sampler);
+    }
     return sampler;
 }
 
@@ -30,6 +33,7 @@ static uint64_t context_of(const Config *config, const System *system) {
                             config->retriever.weight_decay, config->retriever.clip,
                             config->retriever.head, config->exact.double_softmax, config->exact.wd1,
                             config->exact.kl_mean, config->exact.prior_t1, config->exact.min_class,
+                            config->exact.reseed,
                             config->exact.stale_search_head, config->exact.recompute_fp32,
                             config->exact.clip_before_backward, config->retriever.beta2,
                             config->retriever.schedule};

@@ -155,6 +155,7 @@ X(score_store., enable, BOOL, "true", ANY, "keep the reader's scores of (query, 
 X(score_store., dir, TEXT, "", ANY, "directory of the store; empty: inside the run") \
 END(score_store) \
 BEGIN(prompt) \
+X(prompt., instruction, TEXT, "", ANY, "text in front of the first image") \
 X(prompt., max_tokens, INT, "4096", BETWEEN(8, 1048576), "captions, and only they, are cut to fit") \
 END(prompt) \
 BEGIN(demo) \
@@ -193,6 +194,9 @@ X(exact., recompute_fp32, BOOL, "false", ANY, "loss scores from f32 rows, search
 X(exact., max_norm, BOOL, "false", ANY, "scores of each head divided by their maximum before fusion") \
 X(exact., sft_positions, BOOL, "false", ANY, "train-reader numbers image tokens of Qwen2-VL like text") \
 X(exact., min_class, BOOL, "false", ANY, "epochs cut to the rarest class") \
+X(exact., reseed, BOOL, "false", ANY, "every epoch in the same order, drawn by Python's random from the seed") \
+X(exact., sft_caps, BOOL, "false", ANY, "train-reader prepares images and Pixtral's prompt as LLaMA-Factory of October 2024") \
+X(exact., pixtral_literal, BOOL, "false", ANY, "Pixtral is asked \"<image>Question: ... Answer:\", where a sample has its own question") \
 X(exact., retina6, BOOL, "false", ANY, "a sixth retina label that does not exist") \
 X(exact., space_tokens, BOOL, "false", ANY, "labels as space-prefixed tokens") \
 X(exact., fusion, BOOL, "false", ANY, "answers by fused logits at the first position instead of the mixture") \

@@ -86,6 +86,20 @@ void processor_cap_first(ProcessorConfig *config, int max_side) {
     config->step_count = n;
 }
 
+void processor_cap_for_sft(ProcessorConfig *config) {
+    const ProcessorStep own = config->steps[config->step_count - 1];
+    int n = 0;
+    config->steps[n++] = (ProcessorStep){
+        .kind = STEP_CAP, .filter = RESIZE_NEAREST, .size = 1, .max_side = 512};
+    if (is_multiple(&own)) {
+        config->steps[n++] = (ProcessorStep){
+            .kind = STEP_LEAST, .filter = RESIZE_NEAREST, .size = own.size};
+        config->steps[n++] = (ProcessorStep){.kind = STEP_ASPECT, .filter = RESIZE_NEAREST};
+    }
+    config->steps[n++] = own;
+    config->step_count = n;
+}
+
 // Field by field, because a struct may hold padding.
 uint64_t processor_hash(const ProcessorConfig *config) {
     const int32_t head[4] = {config->step_count, config->box, (int32_t)config->scale,
@@ -159,6 +173,7 @@ static Size step_size(const ProcessorStep *step, double w, double h) {
                            : (Size){fmax(trunc(w * factor), step->size),
                                     fmax(trunc(h * factor), step->size)};
     }
+    case STEP_LEAST: return (Size){fmax(w, step->size), fmax(h, step->size)};
     case STEP_ASPECT:
         return w / h > MAX_RATIO   ? (Size){CUT_RATIO * h, h}
                : h / w > MAX_RATIO ? (Size){w, CUT_RATIO * w}

@@ -22,6 +22,7 @@ typedef enum {
     STEP_MULTIPLE_LEAST, // the same, but a side is at least size before the area is looked at
     STEP_LONGEST,  // Pixtral: longest side <= max_side, then each side up to a multiple of size
     STEP_CAP,      // a side > max_side: both times max_side / longest, truncated, at least size
+    STEP_LEAST,    // a side < size becomes size
     STEP_ASPECT,   // one side more than 200 times the other becomes 180 times it
 } StepKind;
 // How STEP_LONGEST rounds the shrunk sides: newer Transformers, older ones, mistral-common.
@@ -71,6 +72,10 @@ bool processor_preset(const char *name, ProcessorConfig *config);
 // capped at max_side pixels by NEAREST, then ratios above 200 cut; for Qwen2-VL, behind a first
 // resize to multiples of 28.
 void processor_cap_first(ProcessorConfig *config, int max_side);
+// The same for fine-tuning (exact.sft_caps), of a processor whose last step is the model's own:
+// whatever stood before it gives way to a cap of 512 pixels by NEAREST and, for Qwen2-VL, sides of
+// at least 28 and the cut of ratios. Source: LLaMA-Factory of October 2024.
+void processor_cap_for_sft(ProcessorConfig *config);
 // Equal configurations give equal hashes: part of the key of cached features.
 uint64_t processor_hash(const ProcessorConfig *config);
 

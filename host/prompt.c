@@ -27,7 +27,7 @@ static int32_t special(const Tokenizer *tokenizer, const char *name) {
 PromptMaker prompt_maker_new(PromptForm form, const Tokenizer *tokenizer,
                              const ReaderConfig *reader, int max_tokens) {
     PromptMaker maker = {.form = form, .tokenizer = tokenizer, .reader = reader,
-                         .max_tokens = max_tokens, .image_break = -1, .image_end = -1,
+                         .max_tokens = max_tokens, .instruction = "", .image_break = -1, .image_end = -1,
                          .vision_start = -1, .vision_end = -1, .im_start = -1, .im_end = -1,
                          .bos = -1, .inst = -1, .inst_end = -1, .answer_end = -1};
     // The tiny form takes its image tokens from the reader's family.
@@ -55,7 +55,10 @@ PromptMaker prompt_maker_new(PromptForm form, const Tokenizer *tokenizer,
 }
 
 uint64_t prompt_hash(const PromptMaker *maker) {
-    const uint64_t words[] = {maker->form, maker->tokenizer->hash, (uint64_t)maker->max_tokens};
+    const char *const instruction = maker->instruction;
+    const uint64_t words[] = {maker->form, maker->tokenizer->hash, (uint64_t)maker->max_tokens,
+                              maker->is_literal, maker->has_blanks,
+                              xxh64(instruction, strlen(instruction), 0)};
     return xxh64(words, sizeof words, 0);
 }
 
@@ -101,21 +104,34 @@ static void push_image(const PromptMaker *maker, Ids *ids, const ReaderImage *im
     }
 }
 
+// The text between two special tokens is cut into tokens as one piece.
+static void push_joined(const PromptMaker *maker, Ids *ids, const char *a, const char *b) {
+    char *text = xformat_new("%s%s", a, b);
+    push_text(maker, ids, text);
+    free(text);
+}
+
 static void push_head(const PromptMaker *maker, Ids *ids) {
+    const char *before = "";
     if (maker->form == PROMPT_PIXTRAL) {
         push(ids, maker->bos);
         push(ids, maker->inst);
+        before = maker->has_blanks ? " " : "";
     } else if (maker->form == PROMPT_QWEN2VL) {
         push(ids, maker->im_start);
         push_text(maker, ids, "system\nYou are a helpful assistant.");
         push(ids, maker->im_end);
         push_text(maker, ids, "\n");
         push(ids, maker->im_start);
-        push_text(maker, ids, "user\n");
+        before = "user\n";
     }
+    push_joined(maker, ids, before, maker->instruction);
 }
 
-static void push_tail(const PromptMaker *maker, Ids *ids) {
+static void push_tail(const PromptMaker *maker, Ids *ids, const char *question) {
+    char *literal = maker->is_literal ? prompt_literal_new(question) : NULL;
+    push_joined(maker, ids, literal ? literal : question, maker->has_blanks ? " " : "");
+    free(literal);
     if (maker->form == PROMPT_PIXTRAL) {
         push(ids, maker->inst_end);
     } else if (maker->form == PROMPT_QWEN2VL) {
@@ -124,6 +140,16 @@ static void push_tail(const PromptMaker *maker, Ids *ids) {
         push(ids, maker->im_start);
         push_text(maker, ids, "assistant\n");
     }
+}
+
+char *prompt_literal_new(const char *question) {
+    static const char blanks[] = " \t\n\v\f\r\x1c\x1d\x1e\x1f"; // what Python's strip takes of ASCII
+    question += strspn(question, blanks);
+    size_t size = strlen(question);
+    while (size > 0 && strchr(blanks, question[size - 1])) {
+        size--;
+    }
+    return xformat_new("<image>Question: %.*s Answer:", (int)size, question);
 }
 
 // The caption with the words around it, as ids of their own, so that it can be cut alone.
@@ -150,8 +176,7 @@ int prompt_add(PromptMaker *maker, ReaderBatch *batch, const PromptInput *input,
     Ids tail = {0};
     push_image(maker, &tail, &input->query_image);
     images[image_count++] = input->query_image;
-    push_text(maker, &tail, input->question);
-    push_tail(maker, &tail);
+    push_tail(maker, &tail, input->question);
     const int around = ids.count + tail.count + answer_count, room = maker->max_tokens - around;
     if (room < 0) {
         die(EXIT_CONFIG,

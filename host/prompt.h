@@ -1,7 +1,7 @@
 // prompt: from a query and a passage to the reader's token ids and images.
 //
-//   [passage image] "background: {caption}\n\n" [query image] {question}        a passage at a time
-//   [query image] {question}                                                    closed book
+//   {instruction} [passage image] "background: {caption}\n\n" [query image] {question}
+//   {instruction} [query image] {question}                                      closed book
 //
 // The forms differ in what stands around: `tiny` nothing (one blank between words), `qwen2vl`
 // ChatML with the default system text, `pixtral` <s>[INST]...[/INST]. An image is the tokens its
@@ -26,6 +26,9 @@ typedef struct {
     int32_t image, vision_start, vision_end, image_break, image_end, im_start, im_end, bos, inst,
         inst_end;
     int32_t answer_end;   // ends an answer in training: <|im_end|>, </s>; -1: nothing does
+    const char *instruction; // before the first image; borrowed, "" at first
+    bool is_literal;      // exact.pixtral_literal
+    bool has_blanks;      // exact.sft_caps, Pixtral: [INST] and [/INST] stand off by a blank
     int cut_captions;     // prompts whose caption was cut
 } PromptMaker;
 // Dies with EXIT_BAD_DATA when the tokenizer lacks a special token of the form.
@@ -48,6 +51,10 @@ typedef struct {
 int prompt_add(PromptMaker *maker, ReaderBatch *batch, const PromptInput *input,
                const int32_t *answer, int answer_count);
 
+// exact.pixtral_literal: what the original asks Pixtral where a sample brings its own question,
+// "<image>Question: {question} Answer:", the question without blanks around it and the tag as plain
+// text. Caller frees.
+char *prompt_literal_new(const char *question);
 // Everything of the form that changes what the reader sees: for the key of the score store.
 uint64_t prompt_hash(const PromptMaker *maker);
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "kernels/base.h"
+#include "python_random.h"
 
 static Sampler *new_sampler(int n, uint64_t seed, int epoch_size) {
     CHECK(n >= 1 && epoch_size >= 1, "n=%d epoch_size=%d", n, epoch_size);
@@ -17,7 +18,7 @@ static Sampler *new_sampler(int n, uint64_t seed, int epoch_size) {
 Sampler *sampler_new(int n, uint64_t seed) { return new_sampler(n, seed, n); }
 
 // Groups items by class and drops empty classes.
-static Sampler *new_classes(const int *label, int n, int C, uint64_t seed, int is_cyclic) {
+static Sampler *new_classes(const int *label, int n, int C, uint64_t seed, bool is_cyclic) {
     int *members = xmalloc((size_t)n, sizeof *members),
         *start = xcalloc((size_t)C + 1, sizeof *start);
     int used = 0, classes = 0, rarest = n;
@@ -43,11 +44,16 @@ static Sampler *new_classes(const int *label, int n, int C, uint64_t seed, int i
 }
 
 Sampler *sampler_balanced_new(const int *label, int n, int C, uint64_t seed) {
-    return new_classes(label, n, C, seed, 0);
+    return new_classes(label, n, C, seed, false);
 }
 
 Sampler *sampler_min_class_new(const int *label, int n, int C, uint64_t seed) {
-    return new_classes(label, n, C, seed, 1);
+    return new_classes(label, n, C, seed, true);
+}
+
+void sampler_reseed(Sampler *sampler) {
+    CHECK(sampler->C > 0 && sampler->epoch == -1, "C=%d epoch=%d", sampler->C, sampler->epoch);
+    sampler->is_reseeded = true;
 }
 
 void sampler_free(Sampler *sampler) {
@@ -59,10 +65,12 @@ void sampler_free(Sampler *sampler) {
     }
 }
 
-// Fisher-Yates over n items.
-static void shuffle(int *items, int n, Rng *rng) {
+// Fisher-Yates over n items, by Python's numbers where there are any: its random.shuffle.
+static void shuffle(int *items, int n, Rng *rng, PythonRandom *python) {
     for (int i = n - 1; i > 0; i--) {
-        const int j = (int)rng_below(rng, (uint32_t)i + 1), swap = items[i];
+        const uint32_t left = (uint32_t)i + 1;
+        const int j = (int)(python ? python_random_below(python, left) : rng_below(rng, left)),
+                  swap = items[i];
         items[i] = items[j];
         items[j] = swap;
     }
@@ -72,10 +80,12 @@ static void shuffle(int *items, int n, Rng *rng) {
 static void deal_classes(Sampler *sampler, int epoch) {
     int *mine = xmalloc((size_t)sampler->n, sizeof *mine);
     memcpy(mine, sampler->members, (size_t)sampler->n * sizeof *mine);
+    PythonRandom python; // of all classes, one after the other
+    python_random_seed(&python, sampler->seed);
     for (int c = 0; c < sampler->C; c++) {
         const int first = sampler->start[c], size = sampler->start[c + 1] - first;
         Rng rng = rng_new(sampler->seed, RNG_BALANCE, (uint32_t)epoch, (uint32_t)c);
-        shuffle(mine + first, size, &rng);
+        shuffle(mine + first, size, &rng, sampler->is_reseeded ? &python : NULL);
         for (int k = 0; k * sampler->C + c < sampler->epoch_size; k++) {
             sampler->order[k * sampler->C + c] = mine[first + k % size];
         }
@@ -94,7 +104,7 @@ int sampler_item(Sampler *sampler, int64_t position) {
                 sampler->order[i] = i;
             }
             Rng rng = rng_new(sampler->seed, RNG_ORDER, (uint32_t)epoch, 0);
-            shuffle(sampler->order, sampler->n, &rng);
+            shuffle(sampler->order, sampler->n, &rng, NULL);
         }
         sampler->epoch = epoch;
     }

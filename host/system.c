@@ -255,8 +255,19 @@ void system_open_reader(System *system, ReaderUse use) {
         error_die(config->reader.adapter,
                   adapter_load(&system->reader->tensors, config->reader.adapter));
     }
+    // exact.sft_caps: the original prepared images and prompts of the fine-tuning otherwise.
+    const bool is_sft = config->exact.sft_caps && use != READER_FROZEN;
+    if (is_sft) {
+        processor_cap_for_sft(&system->reader_processor);
+    }
     system->prompts = prompt_maker_new(PROMPT_TINY, system->tokenizer, &system->reader->config,
                                        config->prompt.max_tokens);
+    PromptMaker *const prompts = &system->prompts;
+    const bool is_pixtral = prompts->form == PROMPT_PIXTRAL;
+    prompts->instruction = config->prompt.instruction;
+    prompts->has_blanks = is_sft && is_pixtral;
+    prompts->is_literal = config->exact.pixtral_literal && is_pixtral && use == READER_FROZEN &&
+                          !config->question[0];
 }
 
 void system_open_heads(System *system) {

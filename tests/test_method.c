@@ -1,5 +1,6 @@
 // The method's formulas against vectors of an independent script (tools/vectors_method.py): evidence,
-// objectives, optimiser, schedule, fusion; then properties of evidence and fusion that hold exactly.
+// objectives, optimiser, schedule, fusion, exact switches; then properties of evidence and fusion
+// that hold exactly.
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
@@ -7,6 +8,10 @@
 
 #include "host/evidence.h"
 #include "host/fusion.h"
+#include "host/processor.h"
+#include "host/prompt.h"
+#include "host/python_random.h"
+#include "host/sampler.h"
 #include "host/schedule.h"
 #include "tests/check.h"
 
@@ -342,5 +347,92 @@ TEST(method_fusion_rules) {
         EXPECT(fusion_vote(majority, 3) == 1, "two against one");
         EXPECT(fusion_vote(even, 4) == 2, "a tie goes to the first vote");
         EXPECT(fusion_vote(one, 1) == 3, "one vote");
+    }
+}
+
+// ---- exact switches of the fine-tuning ----
+static void draws_case(const json_t *v) {
+    const json_t *const seed = member(v, "seed");
+    double want[6];
+    PythonRandom random;
+    python_random_seed(&random, (uint64_t)json_integer_value(seed));
+    for (int i = 0; i < numbers(want, 6, v, "bits"); i++) {
+        EXPECT(python_random_bits(&random, 32) == (uint32_t)want[i], "word %d", i);
+    }
+    static const uint32_t below[] = {1, 2, 3, 10, 1000, 2147483649u};
+    numbers(want, 6, v, "below");
+    for (int i = 0; i < 900; i++) { // past the first block of words; the last six are known
+        const uint32_t draw = python_random_below(&random, below[i % 6]);
+        EXPECT(i < 894 || draw == (uint32_t)want[i - 894], "%u below %u", draw, below[i % 6]);
+    }
+}
+
+static void reseed_case(const json_t *section, const char *name, bool is_cyclic) {
+    int label[64];
+    double values[64];
+    const int n = numbers(values, 64, section, "labels");
+    for (int i = 0; i < n; i++) {
+        label[i] = (int)values[i];
+    }
+    Sampler *const sampler = (is_cyclic ? sampler_min_class_new : sampler_balanced_new)(
+        label, n, 3, (uint64_t)number(section, "seed"));
+    sampler_reseed(sampler);
+    const int size = numbers(values, 64, section, name);
+    EXPECT(sampler->epoch_size == size, "epoch of %d", sampler->epoch_size);
+    for (int p = 0; p < 3 * size; p++) { // every epoch alike
+        EXPECT(sampler_item(sampler, p) == (int)values[p % size], "place %d", p);
+    }
+    sampler_free(sampler);
+}
+
+TEST(method_reseed) {
+    const json_t *const section = vectors("reseed"), *v;
+    size_t i;
+    json_array_foreach(member(section, "draws"), i, v) {
+        if (CASE("numbers, %zu", i)) {
+            draws_case(v);
+        }
+    }
+    if (CASE("cut to the rarest class")) {
+        reseed_case(section, "min_class", true);
+    }
+    if (CASE("balanced")) {
+        reseed_case(section, "balanced", false);
+    }
+}
+
+TEST(method_sft_caps) {
+    static const char *const names[] = {"qwen2vl", "pixtral"};
+    for (int k = 0; k < 4; k++) {
+        const bool is_after_reader_rule = k / 2; // which gives way
+        char *preset = xformat_new("%s%s", names[k % 2], is_after_reader_rule ? "-reader" : "");
+        ProcessorConfig config;
+        CHECK(processor_preset(preset, &config), "no preset '%s'", preset);
+        processor_cap_for_sft(&config);
+        const json_t *v;
+        size_t i;
+        json_array_foreach(member(vectors("sft_caps"), "sizes"), i, v) {
+            double size[2], want[2];
+            int got[2];
+            numbers(size, 2, v, "size");
+            numbers(want, 2, v, names[k % 2]);
+            if (CASE("%s %g x %g", preset, size[0], size[1])) {
+                error_die(preset, processor_size(&config, (int)size[0], (int)size[1], &got[0],
+                                                 &got[1]));
+                EXPECT(got[0] == want[0] && got[1] == want[1], "%d x %d instead of %g x %g",
+                       got[0], got[1], want[0], want[1]);
+            }
+        }
+        free(preset);
+    }
+}
+
+TEST(method_pixtral_literal) {
+    const json_t *v;
+    size_t i;
+    json_array_foreach(vectors("literal"), i, v) {
+        char *got = prompt_literal_new(json_string_value(member(v, "question")));
+        EXPECT(strcmp(got, json_string_value(member(v, "want"))) == 0, "'%s'", got);
+        free(got);
     }
 }

@@ -144,6 +144,50 @@ TEST(prompt_forms) {
     }
 }
 
+// An instruction comes first; exact.pixtral_literal and the blanks of exact.sft_caps.
+TEST(prompt_switches) {
+    static const struct {
+        const char *name, *preset, *instruction, *want;
+        PromptForm form;
+        bool is_literal, has_blanks;
+    } cases[] = {
+        {"instruction", "tiny-qwen2vl", "Look.\n",
+         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nLook.\n"
+         "<|vision_start|><|image_pad|><|vision_end|>background: c\n\n"
+         "<|vision_start|><|image_pad|><|vision_end|> Q <|im_end|>\n<|im_start|>assistant\n",
+         PROMPT_QWEN2VL, false, false},
+        {"blanks", "tiny-pixtral", "",
+         "<s>[INST] [IMG][IMG][IMG_BREAK][IMG][IMG][IMG_END]background: c\n\n"
+         "[IMG][IMG][IMG_BREAK][IMG][IMG][IMG_END] Q  [/INST]", PROMPT_PIXTRAL, false, true},
+        {"instruction and blanks", "tiny-pixtral", "Look.",
+         "<s>[INST] Look.[IMG][IMG][IMG_BREAK][IMG][IMG][IMG_END]background: c\n\n"
+         "[IMG][IMG][IMG_BREAK][IMG][IMG][IMG_END] Q  [/INST]", PROMPT_PIXTRAL, false, true},
+        {"literal", "tiny-pixtral", "",
+         "<s>[INST][IMG][IMG][IMG_BREAK][IMG][IMG][IMG_END]background: c\n\n"
+         "[IMG][IMG][IMG_BREAK][IMG][IMG][IMG_END]<image>Question: Q Answer:[/INST]",
+         PROMPT_PIXTRAL, true, false}};
+    uint64_t hashes[sizeof cases / sizeof *cases];
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        Fixture *f = fixture_new(cases[k].form, cases[k].preset, 4096);
+        f->maker.instruction = cases[k].instruction;
+        f->maker.is_literal = cases[k].is_literal;
+        f->maker.has_blanks = cases[k].has_blanks;
+        hashes[k] = prompt_hash(&f->maker);
+        for (size_t i = 0; i < k; i++) {
+            EXPECT(hashes[i] != hashes[k], "%s and %s hash alike", cases[i].name, cases[k].name);
+        }
+        if (CASE("%s", cases[k].name)) {
+            const PromptInput input = {.passage_image = image_of(f, 2, 2),
+                                       .query_image = image_of(f, 2, 2),
+                                       .caption = "c",
+                                       .question = " Q "};
+            prompt_add(&f->maker, &f->batch, &input, NULL, 0);
+            expect_ids(f, cases[k].want, f->batch.ids, f->batch.N);
+        }
+        fixture_free(f);
+    }
+}
+
 // Teacher forcing: the answer follows the prompt, its last token is not fed, and every row that
 // predicts an answer token is wanted.
 TEST(prompt_answer_rows) {

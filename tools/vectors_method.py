@@ -262,9 +262,66 @@ def sampler():
     return dict(seed=seed, labels=labels, plain=plain, balanced=balanced, min_class=turns)
 
 
+# ---- exact switches of the fine-tuning ----
+def reseed():
+    """Orders of the original's classes: Python's generator itself, seeded before every epoch."""
+    labels = [0, 2, 2, 0, 2, 1, 2, 2, 0, 2, 2, 1, 2] * 3
+    members = [[i for i, c in enumerate(labels) if c == k] for k in range(3)]
+    draws = []
+    for seed in (0, 10, 1000, 2 ** 40 + 3):
+        rng = random.Random(seed)
+        draws.append(dict(seed=seed, bits=[rng.getrandbits(32) for _ in range(3)],
+                          below=[rng.randrange(n) for n in (1, 2, 3, 10, 1000, 2 ** 31 + 1) * 150][-6:]))
+    random.seed(10)
+    for own in members:
+        random.shuffle(own)
+    rarest = min(map(len, members))
+    return dict(seed=10, labels=labels, draws=draws,
+                min_class=[own[i] for i in range(rarest) for own in members],
+                balanced=[members[p % 3][p // 3 % len(members[p % 3])] for p in range(len(labels))])
+
+
+def sft_caps():
+    """Sizes of pictures on their way into the fine-tuning, up to the model's own resize."""
+    def shrink(w, h):
+        if max(w, h) > 512:
+            factor = 512 / max(w, h)
+            w, h = int(w * factor), int(h * factor)
+        return w, h
+
+    def qwen(w, h):
+        w, h = shrink(w, h)
+        if min(w, h) < 28:
+            w, h = max(w, 28), max(h, 28)
+        if w / h > 200:
+            w = h * 180
+        if h / w > 200:
+            h = w * 180
+        area = lambda a, b: (max(28, round(a / 28) * 28), max(28, round(b / 28) * 28))
+        grid = area(w, h)
+        if grid[0] * grid[1] < 56 * 56:
+            beta = math.sqrt(56 * 56 / (w * h))
+            grid = math.ceil(w * beta / 28) * 28, math.ceil(h * beta / 28) * 28
+        return grid
+
+    def pixtral(w, h):
+        w, h = shrink(w, h)
+        return -(-w // 16) * 16, -(-h // 16) * 16
+
+    sizes = [(224, 224), (512, 512), (513, 512), (700, 491), (1024, 768), (3000, 40), (20, 20),
+             (20, 6000), (347, 1300), (4096, 4095), (27, 29), (512, 14)]
+    return dict(sizes=[dict(size=s, qwen2vl=qwen(*s), pixtral=pixtral(*s)) for s in sizes])
+
+
+def literal():
+    questions = ["is there a mass?", "  what\n is shown? \t", "", "a <image> of what"]
+    return [dict(question=q, want=f"<image>Question: {q.strip()} Answer:") for q in questions]
+
+
 def main():
     vectors = dict(evidence=evidence(), marginal=marginal(), adamw=adamw(), clip=clip(),
-                   schedule=schedule(), fusion=fusion(), sampler=sampler())
+                   schedule=schedule(), fusion=fusion(), sampler=sampler(),
+                   reseed=reseed(), sft_caps=sft_caps(), literal=literal())
     target = Path(__file__).resolve().parent.parent / "tests" / "data" / "vectors_method.json"
     target.write_text(json.dumps(vectors) + "\n")
 
