@@ -43,7 +43,7 @@ NVLIBS   := $(if $(NVCC),$(shell $(NVCC) --dryrun x.cu 2>&1 | sed -n 's/.*LIBRAR
 # Kernels by g++ for the emulator. check: the compiler calls us before every access (-fsanitize=thread
 # without its library), and register copies stay whole (-fno-tree-sra); asan; plain.
 EMU       ?= $(if $(SAN),asan,check)
-EMUFLAGS  := -std=c++20 -Wall -Wextra -g1 -ffp-contract=off $(CPUFLAGS) -I. -Itests/emu -MMD -MP
+EMUFLAGS  := -std=c++20 -Wall -Wextra -Wno-sign-compare -g1 -ffp-contract=off $(CPUFLAGS) -I. -Itests/emu -MMD -MP
 EMU_plain := -O2
 EMU_asan  := -O1 -fsanitize=address,undefined -fno-sanitize=vptr -fno-sanitize-recover=all
 EMU_check := -O1 -fno-tree-sra -ftrivial-auto-var-init=pattern -fsanitize=thread,undefined -fno-sanitize=vptr \

@@ -1,0 +1,15 @@
+// expects: __syncthreads at tests/emu/bad/barrier_after_exit_of_warp.cu:10 after 1 of 64
+// Mistake: thread 0 returns first, the others come to the barrier later.
+#include "tests/emu/bad.h"
+
+static __global__ void kernel(float *out) {
+    if (threadIdx.x == 0) {
+        return;
+    }
+    out[threadIdx.x] = 1;
+    __syncthreads();
+}
+
+BAD(barrier_after_exit_of_warp) {
+    LAUNCH(kernel, 1, 64, 0, nullptr, floats_new(64));
+}
