@@ -17,8 +17,7 @@ void arena_reserve(Arena *arena, Device *dev, const char *name, size_t bytes) {
 // ---- texts ----
 PackedTexts pack_texts_new(const Tokenizer *tokenizer, const char *const *texts, int B,
                            int max_tokens) {
-    const int32_t cls = tokenizer_id(tokenizer, "[CLS]"), sep = tokenizer_id(tokenizer, "[SEP]");
-    const int around = (cls >= 0) + (sep >= 0);
+    const int before = tokenizer->before_count, around = before + tokenizer->after_count;
     CHECK(max_tokens > around, "max_tokens=%d", max_tokens);
     PackedTexts packed = {.B = B};
     packed.cu_seqlens = xcalloc((size_t)B + 1, sizeof(int32_t));
@@ -33,15 +32,11 @@ PackedTexts pack_texts_new(const Tokenizer *tokenizer, const char *const *texts,
             packed.ids = xrealloc(packed.ids, (size_t)room, sizeof(int32_t));
         }
         int32_t *out = packed.ids + packed.N;
-        out[0] =
-            0; // an empty text without [CLS] and [SEP] is one token 0, since no sequence is empty
-        if (cls >= 0) {
-            *out++ = cls;
-        }
-        tokenizer_encode(tokenizer, texts[b], size, out, kept);
-        if (sep >= 0) {
-            out[kept] = sep;
-        }
+        out[0] = 0; // no sequence is empty: an empty text with nothing around it is one token 0
+        memcpy(out, tokenizer->before, (size_t)before * sizeof *out);
+        tokenizer_encode(tokenizer, texts[b], size, out + before, kept);
+        memcpy(out + before + kept, tokenizer->after,
+               (size_t)tokenizer->after_count * sizeof *out);
         packed.N += T;
         packed.cu_seqlens[b + 1] = packed.N;
         packed.max_T = T > packed.max_T ? T : packed.max_T;

@@ -11,7 +11,7 @@
 // Grows an arena to bytes when it is smaller, forgetting what was in it. name: what it is for.
 void arena_reserve(Arena *arena, Device *dev, const char *name, size_t bytes);
 
-// Packed token ids of texts, each [CLS] ids [SEP] where the tokenizer has these, cut to max_tokens.
+// Packed token ids of texts, each with what its tokenizer puts around it, cut to max_tokens in all.
 typedef struct {
     int B, N, max_T;
     int32_t *ids, *cu_seqlens;
