@@ -440,6 +440,12 @@ void config_from_arguments(Config *config, int count, char **arguments) {
         if (strchr(arguments[i], '=')) {
             continue;
         }
+        if (file_is_directory(arguments[i])) {
+            char *const argument = xformat_new("model.dir=%s", arguments[i]);
+            config_override(config, &problems, argument);
+            free(argument);
+            continue;
+        }
         if (path) {
             die(EXIT_SYNTAX,
                 "'%s': one configuration file is enough, '%s' came first; overrides are "

@@ -84,8 +84,8 @@ void config_override(Config *config, ConfigProblems *problems, const char *argum
 // After the last override: what one key says about others (exact.all).
 void config_finish(Config *config);
 void config_problems_free(ConfigProblems *problems);
-// All of the above for [config.yaml] [key=value ...]; dies with EXIT_CONFIG after listing every
-// problem, with EXIT_SYNTAX for two files.
+// All of the above for [config.yaml] [folder] [key=value ...]; a folder is model.dir. Dies with
+// EXIT_CONFIG after listing every problem, with EXIT_SYNTAX for two files.
 void config_from_arguments(Config *config, int count, char **arguments);
 
 // ---- asking ----

@@ -158,6 +158,13 @@ BEGIN(prompt) \
 X(prompt., instruction, TEXT, "", ANY, "text in front of the first image") \
 X(prompt., max_tokens, INT, "4096", BETWEEN(8, 1048576), "captions, and only they, are cut to fit") \
 END(prompt) \
+BEGIN(model) \
+X(model., dir, TEXT, "", ANY, "folder of a published model; a folder on the command line sets it") \
+END(model) \
+BEGIN(tokenize) \
+X(tokenize., special, BOOL, "false", ANY, "special tokens that a text spells are recognised, and written in texts") \
+X(tokenize., around, BOOL, "false", ANY, "ids with what the model wants before and after a text") \
+END(tokenize) \
 BEGIN(demo) \
 X(demo., seeds, INTS, "[1, 2, 3]", BETWEEN(0, 2147483647), "one run of all stages each") \
 X(demo., corpus, INT, "2304", BETWEEN(256, 1000000), "passages drawn") \

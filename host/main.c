@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "config.h"
+#include "file.h"
 #include "kernels/device.h"
 #include "verbs.h"
 #include "version.h"
@@ -124,6 +125,10 @@ static int run_program(int argc, char **argv) {
         if (argv[i][0] == '-') {
             die(EXIT_SYNTAX,
                 "'%s': the only flags are --help and --version; settings are key=value", argv[i]);
+        }
+        if (strncmp(verb->words, "model ", 6) != 0 && file_is_directory(argv[i])) {
+            die(EXIT_SYNTAX, "'%s' is a folder; %s wants a configuration file", argv[i],
+                verb->words);
         }
     }
     Config config;
