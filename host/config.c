@@ -447,10 +447,8 @@ void config_from_arguments(Config *config, int count, char **arguments) {
             continue;
         }
         if (path) {
-            die(EXIT_SYNTAX,
-                "'%s': one configuration file is enough, '%s' came first; overrides are "
-                "key=value",
-                arguments[i], path);
+            die(EXIT_SYNTAX, "'%s': one configuration file is enough, '%s' came first; overrides "
+                "are key=value", arguments[i], path);
         }
         path = arguments[i];
         FileBytes bytes;
