@@ -98,9 +98,12 @@ def strings(specials):
     for begin in range(0, len(ASSIGNED), 20):
         out.append("".join("a" + c + "b" for c in ASSIGNED[begin:begin + 20]))
     del out[COUNT // 2:]
+    out = [text.encode() for text in out]
     while len(out) < COUNT:
-        out.append("".join(piece(rng, specials) for _ in range(rng.randrange(1, 12))))
-    return [text.encode("utf-8", "surrogateescape") for text in out]
+        raw = "".join(piece(rng, specials) for _ in range(rng.randrange(1, 12))).encode("utf-8", "surrogateescape")
+        if all(unicodedata.category(c) != "Cn" for c in raw.decode("utf-8", "replace")):  # random bytes can be anything
+            out.append(raw)
+    return out
 
 
 # ---- oracles ----
