@@ -136,7 +136,7 @@ int cmd_evaluate(const Config *config) {
     if (queries->n == 0) {
         die(EXIT_BAD_DATA, "%s: no queries in the split; set evaluate.split", config->data.task);
     }
-    system_open_retriever(&system, false);
+    system_open_retriever(&system, TOWERS_FROZEN);
     system_open_index(&system);
     system_open_heads(&system);
     system_open_reader(&system, READER_FROZEN);

@@ -53,7 +53,7 @@ int cmd_index_build(const Config *config) {
     const char *dir = index_dir(config);
     error_die(dir, file_check_writable(dir));
     System system = system_open(config, CORPUS_TO_INDEX);
-    system_open_retriever(&system, false);
+    system_open_retriever(&system, TOWERS_FROZEN);
     Retriever *retriever = system.retriever;
     const int all = system.corpus->n, E = retriever->config.image.E;
     float *rows = xmalloc((size_t)all * E, sizeof *rows);
@@ -69,8 +69,8 @@ int cmd_index_build(const Config *config) {
     const char **texts = system_captions_new(&system);
     index_set_rows(index, INDEX_IMAGE, 0, n, rows);
     LOG(INFO, "index: embedding %d captions", n);
-    encode_texts(rows, system.dev, retriever->tensors.t, &retriever->text, system.tokenizer, texts,
-                 n, config->retriever.max_tokens);
+    encode_texts(rows, system.dev, retriever->tensors.t, &retriever->text, system.tower_tokenizer,
+                 texts, n, system.max_tokens);
     index_set_rows(index, INDEX_TEXT, 0, n, rows);
     error_die(dir, index_save(index, dir, config->index.shard_rows));
     for (int side = 0; config->index.faiss && side < INDEX_SIDES; side++) {
@@ -89,7 +89,7 @@ int cmd_index_build(const Config *config) {
 // The K best passages of both sides for every query of evaluate.split, one line each.
 int cmd_index_search(const Config *config) {
     System system = system_open(config, CORPUS_INDEXED);
-    system_open_retriever(&system, false);
+    system_open_retriever(&system, TOWERS_FROZEN);
     system_open_index(&system);
     system_open_heads(&system);
     Dataset *queries = system.split[config->evaluate.split];

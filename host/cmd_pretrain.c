@@ -18,7 +18,7 @@ static uint64_t context_of(const Config *config, const System *system, int batch
                             config->pretrain.learn_temperature};
     const uint64_t hashes[] = {tensors_hash(&system->retriever->tensors),
                                processor_hash(&system->tower_processor),
-                               (uint64_t)config->retriever.max_tokens};
+                               (uint64_t)system->max_tokens};
     return xxh64(words, sizeof words, xxh64(hashes, sizeof hashes, system->data_hash));
 }
 
@@ -41,7 +41,7 @@ int cmd_pretrain(const Config *config) {
         return runlog_close(run, RUN_END_DONE, EXIT_OK, NULL);
     }
     System system = system_open(config, CORPUS_WHOLE);
-    system_open_retriever(&system, true);
+    system_open_retriever(&system, TOWERS_TRAINABLE);
     const int n = system.corpus->n, S = system.retriever->config.image.image_size;
     const int B = config->pretrain.batch < n ? config->pretrain.batch : n;
     if (B < config->pretrain.batch) {
@@ -51,8 +51,8 @@ int cmd_pretrain(const Config *config) {
     OptimConfig optim = optim_default();
     optim.weight_decay = (float)config->pretrain.weight_decay;
     Pretrainer trainer = pretrainer_new(
-        system.dev, system.retriever, system.tokenizer, &optim, config->pretrain.temperature,
-        config->pretrain.learn_temperature, config->retriever.max_tokens);
+        system.dev, system.retriever, system.tower_tokenizer, &optim, config->pretrain.temperature,
+        config->pretrain.learn_temperature, system.max_tokens);
     Sampler *sampler = sampler_new(n, (uint64_t)config->seed);
     float *pixels = xmalloc((size_t)B * 3 * S * S, sizeof *pixels);
     const char **texts = xmalloc((size_t)B, sizeof *texts);

@@ -69,7 +69,7 @@ int cmd_train_reader(const Config *config) {
     if (system.split[SPLIT_TRAIN]->n == 0) {
         die(EXIT_BAD_DATA, "%s: no training queries", config->data.task);
     }
-    system_open_retriever(&system, false);
+    system_open_retriever(&system, TOWERS_FROZEN);
     system_open_index(&system);
     system_open_heads(&system);
     system_open_reader(&system,

@@ -36,7 +36,7 @@ static uint64_t context_of(const Config *config, const System *system) {
                             config->exact.reseed,
                             config->exact.stale_search_head, config->exact.recompute_fp32,
                             config->exact.clip_before_backward, config->retriever.beta2,
-                            config->retriever.schedule};
+                            config->retriever.schedule, config->retriever.unfreeze};
     const uint64_t hashes[] = {system->data_hash, system->index->build_id, system->scorer.context};
     return xxh64(words, sizeof words, xxh64(hashes, sizeof hashes, 0));
 }
@@ -75,7 +75,7 @@ static float *rows_f32_new(System *system, IndexSide side) {
     } else {
         const char **texts = system_captions_new(system);
         encode_texts(rows, system->dev, system->retriever->tensors.t, &system->retriever->text,
-                     system->tokenizer, texts, n, system->config->retriever.max_tokens);
+                     system->tower_tokenizer, texts, n, system->max_tokens);
         free(texts);
     }
     return rows;
@@ -118,7 +118,7 @@ int cmd_train_retriever(const Config *config) {
     if (queries->n == 0) {
         die(EXIT_BAD_DATA, "%s: no training queries", config->data.task);
     }
-    system_open_retriever(&system, false);
+    system_open_retriever(&system, TOWERS_FROZEN);
     system_open_index(&system);
     system_open_reader(&system, READER_FROZEN);
     system_open_scorer(&system, run->dir, true);

@@ -86,8 +86,9 @@ BEGIN(limits) \
 X(limits., max_array_bytes, SIZE, "4294967296", BETWEEN(1, 1e15), "largest array taken from an .npz file") \
 END(limits) \
 BEGIN(retriever) \
-X(retriever., preset, TEXT, "tiny", ANY, "form of the towers") \
-X(retriever., weights, TEXT, "", ANY, "safetensors file or directory") \
+X(retriever., model, TEXT, "", ANY, "folder of a checkpoint: form, weights, tokenizer and processor of the towers") \
+X(retriever., preset, TEXT, "tiny", ANY, "form of the towers; weights from retriever.weights or the seed") \
+X(retriever., weights, TEXT, "", ANY, "safetensors file or directory; before what retriever.model holds") \
 X(retriever., processor, TEXT, "tiny", ANY, "how pictures become pixels for the towers") \
 X(retriever., text_head, TEXT, "", ANY, "trained query head for the text index; empty: the frozen tower") \
 X(retriever., image_head, TEXT, "", ANY, "trained query head for the image index; empty: the frozen tower") \
@@ -96,6 +97,7 @@ X(retriever., max_tokens, INT, "256", BETWEEN(4, 1048576), "longest caption, in 
 X(retriever., dtype, CHOICE, "f32", ONE_OF(DTYPE_CHOICES), "storage type of the towers") \
 X(retriever., head, CHOICE, "text", ONE_OF(HEAD_CHOICES), "which query head is trained: text or image index") \
 X(retriever., image_size, INT, "0", BETWEEN(0, 4096), "pixels; 0: what the preset says") \
+X(retriever., unfreeze, INT, "-1", BETWEEN(-1, 64), "last groups of layers that a query head trains; 0: all; -1: all, of BiomedCLIP four") \
 X(retriever., k, INT, "50", BETWEEN(1, 1024), "passages per training query, K") \
 X(retriever., share, FLOAT, "0.15", BETWEEN(0, 1), "weight a of the trained query in the mixed query") \
 X(retriever., temperature, FLOAT, "0.02", BETWEEN(1e-6, 1e3), "T_s: scores are divided by it") \

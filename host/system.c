@@ -8,8 +8,10 @@
 #include "dataset_files.h"
 #include "evidence.h"
 #include "file.h"
+#include "processor_file.h"
 #include "settings.h"
 #include "skipped.h"
+#include "tokenizer_files.h"
 #include "train_retriever.h"
 #include "weights.h"
 
@@ -157,13 +159,48 @@ static void preset_processor(ProcessorConfig *out, const char *key, const char *
     }
 }
 
-System system_open(const Config *config, CorpusUse use) {
-    System system = {.config = config};
+// What a folder of towers says beside their form: tokenizer, processor, longest text.
+static void open_tower_folder(System *system) {
+    const Config *config = system->config;
+    const char *dir = config->retriever.model;
+    if (config_is_set(config, "retriever.preset")) {
+        die(EXIT_CONFIG, "retriever.preset: '%s' has a form of its own; leave one of "
+            "retriever.preset and retriever.model out", dir);
+    }
+    error_die(dir, hub_retriever_open_new(&system->tower_hub, dir));
+    error_die(dir, tokenizer_open_new(&system->tower_tokenizer, dir));
+    const HubRetriever *hub = &system->tower_hub;
+    if (system->tower_tokenizer->vocab > hub->config.text.V) {
+        die(EXIT_BAD_DATA, "%s: the tokenizer has %d ids, the embedding table %d rows; these files "
+            "are of two models", dir, system->tower_tokenizer->vocab, hub->config.text.V);
+    }
+    if (hub->config.has_images && !config_is_set(config, "retriever.processor")) {
+        error_die(dir, processor_open(&system->tower_processor, dir));
+    }
+    if (hub->max_tokens < system->max_tokens) {
+        if (config_is_set(config, "retriever.max_tokens")) {
+            die(EXIT_CONFIG, "retriever.max_tokens: the text tower in '%s' takes %d", dir,
+                hub->max_tokens);
+        }
+        system->max_tokens = hub->max_tokens;
+    }
+}
+
+System system_open_models(const Config *config) {
+    System system = {.config = config, .max_tokens = config->retriever.max_tokens};
     system.dev = device_of_keys(config, config->threads);
-    read_data(&system, use);
-    system.tokenizer = tiny_tokenizer_new(config);
+    system.tokenizer = system.tower_tokenizer = tiny_tokenizer_new(config);
     preset_processor(&system.tower_processor, "retriever.processor", config->retriever.processor);
     preset_processor(&system.reader_processor, "reader.processor", config->reader.processor);
+    if (config->retriever.model[0]) {
+        open_tower_folder(&system);
+    }
+    return system;
+}
+
+System system_open(const Config *config, CorpusUse use) {
+    System system = system_open_models(config);
+    read_data(&system, use);
     system.labels = label_set_new(system.tokenizer, (const char *const *)config->classes.items,
                                   config->classes.count, config->exact.space_tokens);
     return system;
@@ -179,20 +216,45 @@ static void load_or_draw(TensorList *list, const char *path, uint64_t seed, cons
     }
 }
 
-void system_open_retriever(System *system, bool is_trainable) {
+// The form of the towers, from the folder or by its name.
+static RetrieverConfig tower_form(const System *system, TowersUse use) {
     const Config *config = system->config;
-    RetrieverConfig preset;
-    if (!retriever_preset(&preset, config->retriever.preset)) {
-        die(EXIT_CONFIG, "retriever.preset: no preset '%s'; try tiny or jina-clip-v1",
-            config->retriever.preset);
+    RetrieverConfig form = system->tower_hub.config;
+    if (!config->retriever.model[0]) {
+        if (!retriever_preset(&form, config->retriever.preset)) {
+            die(EXIT_CONFIG, "retriever.preset: no preset '%s'; try tiny or jina-clip-v1",
+                config->retriever.preset);
+        }
+        if (strcmp(config->retriever.preset, "tiny") == 0) {
+            form.text.V = system->tower_tokenizer->vocab;
+        }
     }
-    if (strcmp(config->retriever.preset, "tiny") == 0) {
-        preset.text.V = system->tokenizer->vocab;
+    if (!form.has_images && use != TOWERS_OF_TEXTS) {
+        die(EXIT_CONFIG, "retriever.model: '%s' has no image tower; only jomed embed of texts can "
+            "use it", config->retriever.model);
     }
-    system->retriever = retriever_new(system->dev, (DType)config->retriever.dtype, &preset,
-                                      is_trainable);
-    load_or_draw(&system->retriever->tensors, config->retriever.weights, (uint64_t)config->seed,
-                 "retriever");
+    if (config->retriever.unfreeze >= 0) {
+        form.image.unfrozen = config->retriever.unfreeze;
+    }
+    return form;
+}
+
+void system_open_retriever(System *system, TowersUse use) {
+    const Config *config = system->config;
+    const DType t = (DType)config->retriever.dtype;
+    const RetrieverConfig form = tower_form(system, use);
+    Retriever *retriever = system->retriever = xcalloc(1, sizeof *retriever);
+    retriever_build(retriever, &form);
+    tensors_mark(&retriever->tensors, "", use == TOWERS_TRAINABLE);
+    if (config->retriever.model[0] && !config->retriever.weights[0]) {
+        error_die(config->retriever.model, hub_retriever_load(retriever, system->dev, t,
+                                                              &system->tower_store,
+                                                              &system->tower_hub));
+    } else {
+        tensors_allocate(&retriever->tensors, system->dev, t);
+        load_or_draw(&retriever->tensors, config->retriever.weights, (uint64_t)config->seed,
+                     "retriever");
+    }
 }
 
 // The adapter's own file says what it is; where an adapter begins, the keys do.
@@ -301,8 +363,8 @@ void system_drop_bad(System *system, float *rows, int E) {
 
 uint64_t system_encoder_hash(const System *system) {
     const uint64_t words[] = {tensors_hash(&system->retriever->tensors),
-                              processor_hash(&system->tower_processor), system->tokenizer->hash,
-                              (uint64_t)system->config->retriever.max_tokens};
+                              processor_hash(&system->tower_processor),
+                              system->tower_tokenizer->hash, (uint64_t)system->max_tokens};
     return xxh64(words, sizeof words, 0);
 }
 
@@ -370,10 +432,15 @@ void system_close(System *system) {
     if (system->retriever) {
         retriever_free(system->retriever);
     }
+    safestore_free(&system->tower_store);
+    hub_retriever_free(&system->tower_hub);
     if (system->reader) {
         reader_free(system->reader);
     }
     label_set_free(&system->labels);
+    if (system->tower_tokenizer != system->tokenizer) {
+        tokenizer_free(system->tower_tokenizer);
+    }
     tokenizer_free(system->tokenizer);
     dataset_free(system->corpus);
     for (int s = 0; s < SPLIT_COUNT; s++) {

@@ -6,18 +6,22 @@
 #include "config.h"
 #include "dataset.h"
 #include "evaluate.h"
+#include "hub_retriever.h"
 #include "index.h"
 #include "scorer.h"
 
 typedef struct {
     const Config *config;
     Device *dev;
-    Tokenizer *tokenizer;
+    Tokenizer *tokenizer, *tower_tokenizer; // the reader's and labels'; the towers', perhaps it too
     ProcessorConfig tower_processor, reader_processor;
+    int max_tokens; // of a text of the towers
     Dataset *corpus, *split[SPLIT_COUNT]; // passages; queries by split
     uint64_t corpus_hash; // of the corpus, the bytes of its pictures too
     uint64_t data_hash;   // of corpus and queries, likewise
     LabelSet labels;
+    HubRetriever tower_hub; // what retriever.model holds
+    SafeStore tower_store;  // where its frozen tensors lie
     Retriever *retriever;
     Reader *reader;
     PromptMaker prompts;
@@ -38,8 +42,14 @@ System system_open(const Config *config, CorpusUse use);
 void system_drop_bad(System *system, float *rows, int E);
 void system_close(System *system);
 
-// Towers from retriever.weights, or drawn from the seed. trainable: for pretrain.
-void system_open_retriever(System *system, bool is_trainable);
+// Device, tokenizers and processors alone, for verbs without a task.
+System system_open_models(const Config *config);
+
+// Towers from the folder retriever.model or in the form of retriever.preset; weights from
+// retriever.weights, else from the folder, else drawn from the seed. TOWERS_TRAINABLE: for pretrain.
+// A folder without an image tower is refused unless the use is TOWERS_OF_TEXTS.
+typedef enum { TOWERS_FROZEN, TOWERS_TRAINABLE, TOWERS_OF_TEXTS } TowersUse;
+void system_open_retriever(System *system, TowersUse use);
 // Reader from reader.weights and reader.adapter, or drawn from the seed.
 typedef enum { READER_FROZEN, READER_TRAINS_ADAPTER, READER_TRAINS_ALL } ReaderUse;
 void system_open_reader(System *system, ReaderUse use);
