@@ -194,13 +194,13 @@ static Error read_file(const Dataset *ds, const Record *record, FileBytes *out) 
     return error;
 }
 
-bool dataset_image(Dataset *ds, int i, Image *out) {
+Error dataset_read_image(Dataset *ds, int i, Image *out) {
     CHECK(i >= 0 && i < ds->n, "row %d of %d", i, ds->n);
     const Record *record = &ds->records[i];
     *out = (Image){0};
     if (record->image.data) {
         *out = image_copy_new(&record->image);
-        return true;
+        return error_none();
     }
     FileBytes bytes;
     int warnings = 0;
@@ -216,7 +216,15 @@ bool dataset_image(Dataset *ds, int i, Image *out) {
                          "%d decoder warnings; image.warnings=accept takes it as it is",
                          warnings);
     }
+    return error;
+}
+
+bool dataset_accept_image(Dataset *ds, int i, Error error, Image *out) {
     return error.code == EXIT_OK || bad_image(ds, i, error, out);
+}
+
+bool dataset_image(Dataset *ds, int i, Image *out) {
+    return dataset_accept_image(ds, i, dataset_read_image(ds, i, out), out);
 }
 
 uint64_t dataset_image_hash(Dataset *ds, int i) {

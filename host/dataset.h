@@ -77,6 +77,10 @@ void dataset_set_root(Dataset *ds, const char *root, bool allow_absolute_paths);
 // The picture of row i, by value; the caller frees *out. False when it is bad and the policy is
 // skip; bad ones are counted once per row. Rows may be read from several threads at a time.
 bool dataset_image(Dataset *ds, int i, Image *out);
+// The same in two halves, for threads that read ahead: the picture or why there is none (then *out
+// is empty), and what the policy makes of that.
+Error dataset_read_image(Dataset *ds, int i, Image *out);
+bool dataset_accept_image(Dataset *ds, int i, Error error, Image *out);
 // The image_hash of row i, taken now where it was not: XXH64 of the file's bytes. 0: the row has no
 // image, or one that cannot be read, which is treated as the policy says.
 uint64_t dataset_image_hash(Dataset *ds, int i);

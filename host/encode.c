@@ -85,29 +85,38 @@ void encode_texts(float *out, Device *dev, DType t, TextTower *tower, const Toke
 }
 
 // ---- images ----
+PictureFeed *feed_images_new(Device *dev, const ProcessorConfig *processor, Dataset *ds,
+                             const int *rows, int n) {
+    const int threads = device_threads(dev) < n ? device_threads(dev) : n;
+    PictureFeed *feed = picture_feed_new(processor, threads, CHUNK);
+    for (int i = 0; i < n; i++) {
+        picture_feed_want(feed, ds, rows ? rows[i] : i);
+    }
+    return feed;
+}
+
+void take_images(float *out, PictureFeed *feed, int S, Dataset *ds, const int *rows, int n) {
+    const size_t each = (size_t)3 * S * S;
+    for (int i = 0; i < n; i++) {
+        PicturePixels pixels = picture_feed_take_new(feed, ds, rows ? rows[i] : i);
+        if (!pixels.data) {
+            memset(out + (size_t)i * each, 0, each * sizeof *out);
+            continue;
+        }
+        if (pixels.width != S || pixels.height != S) {
+            die(EXIT_CONFIG, "retriever.processor: gives %dx%d pixels, but the tower wants %dx%d; "
+                "name the processor of retriever.preset", pixels.width, pixels.height, S, S);
+        }
+        memcpy(out + (size_t)i * each, pixels.data, each * sizeof *out);
+        free(pixels.data);
+    }
+}
+
 void prepare_images(float *out, Device *dev, const ProcessorConfig *processor, int S, Dataset *ds,
                     const int *rows, int n) {
-    for (int i = 0; i < n; i++) {
-        const int row = rows ? rows[i] : i;
-        Image image;
-        if (!dataset_image(ds, row, &image)) {
-            if (ds->policy.drops_bad) {
-                memset(out + (size_t)i * 3 * S * S, 0, (size_t)3 * S * S * sizeof *out);
-                continue;
-            }
-            die(EXIT_BAD_DATA, "%s: the image of row %d ('%s') is bad and cannot be left out here; "
-                "set data.on_bad_image=blank", ds->records[row].path, row, ds->records[row].id);
-        }
-        int width, height;
-        error_die(ds->records[row].path,
-                  processor_size(processor, image.width, image.height, &width, &height));
-        if (width != S || height != S) {
-            die(EXIT_CONFIG, "retriever.processor: gives %dx%d pixels, but the tower wants %dx%d; "
-                "name the processor of retriever.preset", width, height, S, S);
-        }
-        processor_run(processor, dev, &image, out + (size_t)i * 3 * S * S);
-        image_free(&image);
-    }
+    PictureFeed *feed = feed_images_new(dev, processor, ds, rows, n);
+    take_images(out, feed, S, ds, rows, n);
+    picture_feed_free(feed);
 }
 
 void encode_images(float *out, Device *dev, DType t, ImageTower *tower,
@@ -116,13 +125,14 @@ void encode_images(float *out, Device *dev, DType t, ImageTower *tower,
     const size_t pixels_each = (size_t)3 * S * S;
     Arena arena = {0};
     float *host = xmalloc(CHUNK * pixels_each, sizeof *host);
+    PictureFeed *feed = feed_images_new(dev, processor, ds, rows, n);
     for (int first = 0; first < n; first += CHUNK) {
         const int B = n - first < CHUNK ? n - first : CHUNK;
         int chunk[CHUNK];
         for (int i = 0; i < B; i++) {
             chunk[i] = rows ? rows[first + i] : first + i;
         }
-        prepare_images(host, dev, processor, S, ds, chunk, B);
+        take_images(host, feed, S, ds, chunk, B);
         Run run = run_new(dev, t, &arena, false);
         for (int pass = 0; pass < 2; pass++) {
             Arena plan = arena_plan();
@@ -144,6 +154,7 @@ void encode_images(float *out, Device *dev, DType t, ImageTower *tower,
             }
         }
     }
+    picture_feed_free(feed);
     free(host);
     arena_free(&arena);
 }

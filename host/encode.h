@@ -5,7 +5,7 @@
 
 #include "dataset.h"
 #include "models/retriever.h"
-#include "processor.h"
+#include "picture_feed.h"
 #include "tokenizer.h"
 
 // Grows an arena to bytes when it is smaller, forgetting what was in it. name: what it is for.
@@ -21,9 +21,14 @@ PackedTexts pack_texts_new(const Tokenizer *tokenizer, const char *const *texts,
 void packed_texts_free(PackedTexts *packed);
 TextBatch packed_texts_batch(const PackedTexts *packed); // borrows
 
-// Pixels of the images of rows[0..n-1] (rows NULL: rows 0..n-1) as a tower of S x S pixels wants
-// them: out (n,3,S,S) f32. Dies with EXIT_CONFIG when the processor gives another size, with
-// EXIT_BAD_DATA at a bad image, unless the data set's policy makes it a grey one or drops its row.
+// A feed of the images of rows[0..n-1] (rows NULL: rows 0..n-1), all wanted in that order, on as
+// many threads as the device has; and the next n of them, as a tower of S x S pixels wants them:
+// out (n,3,S,S) f32, zero where the data set's policy drops a bad image's row. Taking dies with
+// EXIT_CONFIG when the processor gives another size.
+PictureFeed *feed_images_new(Device *dev, const ProcessorConfig *processor, Dataset *ds,
+                             const int *rows, int n);
+void take_images(float *out, PictureFeed *feed, int S, Dataset *ds, const int *rows, int n);
+// Both at once.
 void prepare_images(float *out, Device *dev, const ProcessorConfig *processor, int S, Dataset *ds,
                     const int *rows, int n);
 

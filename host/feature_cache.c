@@ -41,7 +41,7 @@ static void make_newest(FeatureCache *cache, int i) {
     cache->newest = i;
 }
 
-static int *bucket_of(FeatureCache *cache, uint64_t key) {
+static int *bucket_of(const FeatureCache *cache, uint64_t key) {
     return &cache->bucket[key & (uint64_t)(cache->buckets - 1)];
 }
 
@@ -61,17 +61,26 @@ static void drop(FeatureCache *cache, int i) {
 }
 
 // ---- use ----
-const Feature *feature_cache_get(FeatureCache *cache, uint64_t key) {
-    for (int i = *bucket_of(cache, key); i >= 0; i = cache->features[i].next) {
-        if (cache->features[i].key == key) {
-            unlink_feature(cache, i);
-            make_newest(cache, i);
-            cache->hits++;
-            return &cache->features[i];
-        }
+static int find(const FeatureCache *cache, uint64_t key) {
+    int i = *bucket_of(cache, key);
+    while (i >= 0 && cache->features[i].key != key) {
+        i = cache->features[i].next;
     }
-    cache->misses++;
-    return NULL;
+    return i;
+}
+
+bool feature_cache_has(const FeatureCache *cache, uint64_t key) { return find(cache, key) >= 0; }
+
+const Feature *feature_cache_get(FeatureCache *cache, uint64_t key) {
+    const int i = find(cache, key);
+    if (i < 0) {
+        cache->misses++;
+        return NULL;
+    }
+    unlink_feature(cache, i);
+    make_newest(cache, i);
+    cache->hits++;
+    return &cache->features[i];
 }
 
 const Feature *feature_cache_put(FeatureCache *cache, uint64_t key, size_t bytes, int rows,

@@ -4,6 +4,7 @@
 #ifndef JOMED_HOST_FEATURE_CACHE_H
 #define JOMED_HOST_FEATURE_CACHE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "kernels/device.h"
@@ -30,6 +31,7 @@ typedef struct {
 
 FeatureCache feature_cache_new(Device *dev, size_t limit_bytes);
 void feature_cache_free(FeatureCache *cache);
+bool feature_cache_has(const FeatureCache *cache, uint64_t key); // changes no order
 // NULL: not there. The entry lives until the next _put; it becomes the most recently used.
 const Feature *feature_cache_get(FeatureCache *cache, uint64_t key);
 // Makes room and returns a new entry whose data the caller fills. An entry larger than the limit is

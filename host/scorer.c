@@ -49,33 +49,40 @@ void label_set_free(LabelSet *labels) {
 }
 
 // ---- images ----
-ReaderImage reader_image_new(Device *dev, const ProcessorConfig *processor,
-                             const VisionConfig *vision, const Image *image, const char *name) {
-    int width, height;
-    error_die(name, processor_size(processor, image->width, image->height, &width, &height));
+static ReaderImage reader_image(const VisionConfig *vision, PicturePixels pixels) {
     const int unit = vision->P * vision->merge;
-    if (width % unit != 0 || height % unit != 0) {
+    CHECK(pixels.data, "a picture of a row that was dropped");
+    if (pixels.width % unit != 0 || pixels.height % unit != 0) {
         die(EXIT_CONFIG,
             "reader.processor: gives %dx%d pixels, but the reader wants multiples of %d; "
             "name the processor of reader.preset",
-            width, height, unit);
+            pixels.width, pixels.height, unit);
     }
-    float *pixels = xmalloc((size_t)3 * width * height, sizeof *pixels);
-    processor_run(processor, dev, image, pixels);
-    return (ReaderImage){
-        .rows = height / vision->P, .columns = width / vision->P, .pixels = pixels};
+    return (ReaderImage){.rows = pixels.height / vision->P, .columns = pixels.width / vision->P,
+                         .pixels = pixels.data};
 }
 
-ReaderImage reader_image_of_row(Device *dev, const ProcessorConfig *processor,
-                                const VisionConfig *vision, Dataset *ds, int row) {
-    const Record *record = &ds->records[row];
-    Image image;
-    if (!dataset_image(ds, row, &image)) {
-        die(EXIT_BAD_DATA, "%s: the image of row %d ('%s') is bad; set data.on_bad_image=blank",
-            record->path, row, record->id);
-    }
-    const ReaderImage out = reader_image_new(dev, processor, vision, &image, record->path);
-    image_free(&image);
+ReaderImage reader_image_new(Device *dev, const ProcessorConfig *processor,
+                             const VisionConfig *vision, const Image *image, const char *name) {
+    PicturePixels pixels;
+    error_die(name, processor_size(processor, image->width, image->height, &pixels.width,
+                                   &pixels.height));
+    pixels.data = xmalloc((size_t)3 * pixels.width * pixels.height, sizeof *pixels.data);
+    processor_run(processor, dev, image, pixels.data);
+    return reader_image(vision, pixels);
+}
+
+ReaderImage reader_image_take_new(PictureFeed *feed, const VisionConfig *vision, Dataset *ds,
+                                  int row) {
+    return reader_image(vision, picture_feed_take_new(feed, ds, row));
+}
+
+ReaderImage reader_image_of_row(const ProcessorConfig *processor, const VisionConfig *vision,
+                                Dataset *ds, int row) {
+    PictureFeed *feed = picture_feed_new(processor, 0, 1);
+    picture_feed_want(feed, ds, row);
+    const ReaderImage out = reader_image_take_new(feed, vision, ds, row);
+    picture_feed_free(feed);
     return out;
 }
 
@@ -149,12 +156,40 @@ static uint64_t image_key(Dataset *ds, int row) {
     return xxh64(words, sizeof words, 0);
 }
 
+// A feed of the pictures of a pass whose features are not kept, each once, in the order of use.
+static PictureFeed *feed_of_pass_new(const Scorer *scorer, const Pair *pairs, int n,
+                                     Dataset *queries, Dataset *corpus) {
+    uint64_t *seen = xmalloc((size_t)n * 2, sizeof *seen);
+    const int threads = device_threads(scorer->dev);
+    PictureFeed *feed = picture_feed_new(scorer->processor, threads, 2 * threads);
+    int count = 0;
+    for (int i = 0; i < 2 * n; i++) {
+        Dataset *ds = i % 2 == 0 ? queries : corpus;
+        const int row = i % 2 == 0 ? pairs[i / 2].query : pairs[i / 2].passage;
+        const uint64_t key = row >= 0 ? image_key(ds, row) : 0;
+        bool is_new = row >= 0 && !feature_cache_has(&scorer->features, key);
+        for (int k = 0; k < count && is_new; k++) {
+            is_new = seen[k] != key;
+        }
+        if (is_new) {
+            seen[count++] = key;
+            picture_feed_want(feed, ds, row);
+        }
+    }
+    free(seen);
+    return feed;
+}
+
 // The features of a record's image, computed on the first use.
-static ReaderImage image_features(Scorer *scorer, Dataset *ds, int row, int pinned) {
+static ReaderImage image_features(Scorer *scorer, PictureFeed *feed, Dataset *ds, int row,
+                                  int pinned) {
     const Feature *feature = feature_cache_get(&scorer->features, image_key(ds, row));
     if (!feature) {
         const VisionConfig *vision = &scorer->reader->config.vision;
-        ReaderImage picture = reader_image_of_row(scorer->dev, scorer->processor, vision, ds, row);
+        // Features that were there may have been dropped within the pass: then not in the feed.
+        ReaderImage picture = picture_feed_is_next(feed, ds, row)
+                                  ? reader_image_take_new(feed, vision, ds, row)
+                                  : reader_image_of_row(scorer->processor, vision, ds, row);
         const DType t = scorer->reader->tensors.t;
         const size_t count = (size_t)vision_tokens(vision, &picture) * vision->C_out;
         feature = feature_cache_put(&scorer->features, image_key(ds, row), count * dtype_size(t),
@@ -330,18 +365,21 @@ static void run_pass(Scorer *scorer, Pass *pass, float *raw, float *logprob, Dat
     Picks picks = picks_new(scorer->labels, pass->count);
     int *first_row = xmalloc((size_t)pass->count, sizeof *first_row);
     reader_batch_clear(&scorer->batch);
+    PictureFeed *feed = feed_of_pass_new(scorer, pass->pairs, pass->count, queries, corpus);
     for (int i = 0; i < pass->count; i++) {
         const Pair pair = pass->pairs[i];
         PromptInput input = {.question = queries->records[pair.query].question, .caption = ""};
         // Two images a pair: those of this pass must outlive the building of its batch.
-        input.query_image = image_features(scorer, queries, pair.query, 2 * i + 1);
+        input.query_image = image_features(scorer, feed, queries, pair.query, 2 * i + 1);
         if (pair.passage >= 0) {
-            input.passage_image = image_features(scorer, corpus, pair.passage, 2 * i + 2);
+            input.passage_image = image_features(scorer, feed, corpus, pair.passage,
+                                                 2 * i + 2);
             input.caption = corpus->records[pair.passage].text;
         }
         first_row[i] = scorer->batch.R;
         add_pair(scorer, &picks, &input);
     }
+    picture_feed_free(feed);
     const size_t count = (size_t)picks.count;
     float *all_raw = xmalloc(2 * count, sizeof *all_raw), *all_logprob = all_raw + count;
     int32_t *greedy = xmalloc((size_t)scorer->batch.R, sizeof *greedy);

@@ -9,7 +9,7 @@
 
 #include "dataset.h"
 #include "feature_cache.h"
-#include "processor.h"
+#include "picture_feed.h"
 #include "prompt.h"
 #include "score_store.h"
 
@@ -56,9 +56,11 @@ void scorer_scores(Scorer *scorer, float *raw, float *logprob, Dataset *queries,
 // the file in messages. Dies with EXIT_CONFIG when the processor does not fit the tower.
 ReaderImage reader_image_new(Device *dev, const ProcessorConfig *processor,
                              const VisionConfig *vision, const Image *image, const char *name);
-// The same for a row of a data set; dies with EXIT_BAD_DATA at a bad image that may not be blank.
-ReaderImage reader_image_of_row(Device *dev, const ProcessorConfig *processor,
-                                const VisionConfig *vision, Dataset *ds, int row);
+// The same for the next row of a feed, and for one row of a data set.
+ReaderImage reader_image_take_new(PictureFeed *feed, const VisionConfig *vision, Dataset *ds,
+                                  int row);
+ReaderImage reader_image_of_row(const ProcessorConfig *processor, const VisionConfig *vision,
+                                Dataset *ds, int row);
 // Hash of all tensors of a list, values and names: two readers with equal hashes score alike.
 uint64_t tensors_hash(const TensorList *list);
 

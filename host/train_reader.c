@@ -14,6 +14,7 @@ ReaderTrainer reader_trainer_new(Device *dev, Reader *reader, PromptMaker *promp
 }
 
 void reader_trainer_free(ReaderTrainer *trainer) {
+    picture_feed_free(trainer->feed);
     optim_free(&trainer->optim);
     arena_free(&trainer->arena);
     reader_batch_free(&trainer->batch);
@@ -104,6 +105,24 @@ double reader_trainer_step(ReaderTrainer *trainer, const ReaderExample *examples
 }
 
 // ---- records ----
+// Record i of a step, and whether it is shown without its passage.
+static int record_of(const ReaderTask *task, int64_t step, int B, int i, bool *is_closed) {
+    Rng rng = rng_new(task->seed, RNG_TRAIN, (uint32_t)step, (uint32_t)i);
+    *is_closed = rng_uniform(&rng) < task->closed_book_share;
+    return sampler_item(task->sampler, step * B + i);
+}
+
+static void want_pictures(PictureFeed *feed, const ReaderTask *task, int64_t step, int B) {
+    for (int i = 0; i < B; i++) {
+        bool is_closed;
+        const int record = record_of(task, step, B, i, &is_closed);
+        picture_feed_want(feed, task->queries, record / task->P);
+        if (!is_closed) {
+            picture_feed_want(feed, task->corpus, task->passages[record]);
+        }
+    }
+}
+
 static ReaderExample example_of(const ReaderTrainer *trainer, const ReaderTask *task, int record,
                                 bool is_closed) {
     const VisionConfig *vision = &trainer->reader->config.vision;
@@ -115,12 +134,11 @@ static ReaderExample example_of(const ReaderTrainer *trainer, const ReaderTask *
     ReaderExample example = {.prompt = {.caption = "", .question = query->question},
                              .answer = labels->tokens + query->label * labels->max_tokens,
                              .answer_count = labels->counts[query->label]};
-    example.prompt.query_image =
-        reader_image_of_row(trainer->dev, task->processor, vision, task->queries, q);
+    example.prompt.query_image = reader_image_take_new(trainer->feed, vision, task->queries, q);
     if (!is_closed) {
         const int passage = task->passages[record];
         example.prompt.passage_image =
-            reader_image_of_row(trainer->dev, task->processor, vision, task->corpus, passage);
+            reader_image_take_new(trainer->feed, vision, task->corpus, passage);
         example.prompt.caption = task->corpus->records[passage].text;
     }
     return example;
@@ -133,12 +151,18 @@ void reader_example_free(ReaderExample *example) {
 
 double reader_task_step(ReaderTrainer *trainer, const ReaderTask *task, int64_t step, int B,
                         double lr) {
+    if (!trainer->feed || trainer->fed_step != step) { // the first, or out of turn
+        picture_feed_free(trainer->feed);
+        trainer->feed = picture_feed_new(task->processor, device_threads(trainer->dev), 2 * B);
+        want_pictures(trainer->feed, task, step, B);
+    }
+    trainer->fed_step = step + 1; // its pictures are prepared while this step is computed
+    want_pictures(trainer->feed, task, step + 1, B);
     ReaderExample *examples = xmalloc((size_t)B, sizeof *examples);
     for (int i = 0; i < B; i++) {
-        Rng rng = rng_new(task->seed, RNG_TRAIN, (uint32_t)step, (uint32_t)i);
-        const bool is_closed = rng_uniform(&rng) < task->closed_book_share;
-        examples[i] = example_of(trainer, task, sampler_item(task->sampler, step * B + i),
-                                 is_closed);
+        bool is_closed;
+        const int record = record_of(task, step, B, i, &is_closed);
+        examples[i] = example_of(trainer, task, record, is_closed);
     }
     const double loss = reader_trainer_step(trainer, examples, B, lr);
     for (int i = 0; i < B; i++) {

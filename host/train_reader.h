@@ -33,6 +33,8 @@ typedef struct {
     Arena arena;
     ReaderBatch batch;
     ReaderTrainConfig config;
+    PictureFeed *feed; // of reader_task_step, or NULL
+    int64_t fed_step;  // the first step whose pictures have not all been taken from it
 } ReaderTrainer;
 ReaderTrainer reader_trainer_new(Device *dev, Reader *reader, PromptMaker *prompts,
                                  const OptimConfig *optim, const ReaderTrainConfig *config);
@@ -51,7 +53,8 @@ typedef struct {
     uint64_t seed;
     Sampler *sampler;         // over queries * P records
 } ReaderTask;
-// Step number `step` (0-based) on the next B records.
+// Step number `step` (0-based) on the next B records. The pictures of step + 1 are prepared
+// meanwhile: a trainer serves one task, with one B, and steps that follow each other cost least.
 double reader_task_step(ReaderTrainer *trainer, const ReaderTask *task, int64_t step, int B,
                         double lr);
 

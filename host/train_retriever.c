@@ -76,6 +76,7 @@ RetrieverTrainer retriever_trainer_new(Device *dev, const RetrieverTrainConfig *
 }
 
 void retriever_trainer_free(RetrieverTrainer *trainer) {
+    picture_feed_free(trainer->feed);
     optim_free(&trainer->optim);
     arena_free(&trainer->arena);
     work_free(&trainer->work);
@@ -127,6 +128,10 @@ static void start_block(RetrieverTrainer *trainer) {
         }
     }
     trainer->block_start = start;
+    const int done = (trainer->step - start) * config->batch; // after a resume
+    picture_feed_free(trainer->feed);
+    trainer->feed = feed_images_new(trainer->dev, trainer->processor, trainer->queries,
+                                    trainer->block_queries + done, n - done);
     free(q);
     free(f);
     free(scores);
@@ -299,8 +304,7 @@ RetrieverStep retriever_trainer_step(RetrieverTrainer *trainer, double lr) {
     const ScoreStore *store = trainer->scorer->store;
     const uint64_t hits = store->hits, misses = store->misses;
     gold_scores(trainer, work->g, work->predicted, work->queries, work->candidates);
-    prepare_images(work->pixels, trainer->dev, trainer->processor, S, trainer->queries,
-                   work->queries, B);
+    take_images(work->pixels, trainer->feed, S, trainer->queries, work->queries, B);
     Run run = run_new(trainer->dev, trainer->live->tensors.t, &trainer->arena, true);
     Arena plan = arena_plan();
     Run planning = run_planning(&run, &plan);

@@ -64,6 +64,7 @@ typedef struct {
     RetrieverWork work;
     int step;               // steps done
     int block_start;        // first step of the candidates below, -1: none yet
+    PictureFeed *feed;      // of the queries of that block, from the next step on
     int32_t *candidates;    // (refresh * batch, K) passages of the block's queries
     int *block_queries;     // (refresh * batch)
     PassageSet *seen;       // (queries), for U_q

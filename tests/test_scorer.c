@@ -26,10 +26,10 @@ static World *world_of(bool has_long_labels) {
 static float *direct_logits_new(World *w, Pair pair, const int32_t *answer, int count) {
     const VisionConfig *vision = &w->reader->config.vision;
     PromptInput input = {.question = w->queries->records[pair.query].question, .caption = ""};
-    input.query_image = reader_image_of_row(w->dev, &w->reader_processor, vision, w->queries,
+    input.query_image = reader_image_of_row(&w->reader_processor, vision, w->queries,
                                             pair.query);
     if (pair.passage >= 0) {
-        input.passage_image = reader_image_of_row(w->dev, &w->reader_processor, vision, w->corpus,
+        input.passage_image = reader_image_of_row(&w->reader_processor, vision, w->corpus,
                                                   pair.passage);
         input.caption = w->corpus->records[pair.passage].text;
     }

@@ -33,13 +33,13 @@ static Fixture *fixture_new(bool trains_all, bool recomputes) {
         f->examples[i] = (ReaderExample){
             .prompt = {.question = query->question,
                        .caption = w->corpus->records[i].text,
-                       .query_image = reader_image_of_row(w->dev, &w->reader_processor, vision,
+                       .query_image = reader_image_of_row(&w->reader_processor, vision,
                                                           w->queries, i)},
             .answer = w->labels.tokens + query->label * w->labels.max_tokens,
             .answer_count = w->labels.counts[query->label]};
         if (i != 1) {
             f->examples[i].prompt.passage_image =
-                reader_image_of_row(w->dev, &w->reader_processor, vision, w->corpus, i);
+                reader_image_of_row(&w->reader_processor, vision, w->corpus, i);
         }
     }
     return f;
