@@ -51,7 +51,6 @@ void label_set_free(LabelSet *labels) {
 // ---- images ----
 static ReaderImage reader_image(const VisionConfig *vision, PicturePixels pixels) {
     const int unit = vision->P * vision->merge;
-    CHECK(pixels.data, "a picture of a row that was dropped");
     if (pixels.width % unit != 0 || pixels.height % unit != 0) {
         die(EXIT_CONFIG,
             "reader.processor: gives %dx%d pixels, but the reader wants multiples of %d; "
@@ -74,7 +73,12 @@ ReaderImage reader_image_new(Device *dev, const ProcessorConfig *processor,
 
 ReaderImage reader_image_take_new(PictureFeed *feed, const VisionConfig *vision, Dataset *ds,
                                   int row) {
-    return reader_image(vision, picture_feed_take_new(feed, ds, row));
+    const PicturePixels pixels = picture_feed_take_new(feed, ds, row);
+    if (!pixels.data) {
+        die(EXIT_BAD_DATA, "%s: the image of row %d ('%s') is bad, but an index has the row; "
+            "run jomed index build", ds->records[row].path, row, ds->records[row].id);
+    }
+    return reader_image(vision, pixels);
 }
 
 ReaderImage reader_image_of_row(const ProcessorConfig *processor, const VisionConfig *vision,
