@@ -34,15 +34,16 @@ static const int EACH = 4;   // rows and columns of a thread
 static const int BLOCK = (TILE / EACH) * (TILE / EACH);
 static_assert(TILE * DEPTH % BLOCK == 0, "the threads share out a piece evenly");
 
-// piece[l][i] = X[i0 + i, l0 + l] for i < TILE, l < DEPTH; zero outside. Neighbouring threads take
-// neighbouring elements in memory.
+// piece[l][i] = X[i0 + i, l0 + l] for i < TILE, l < DEPTH; zero outside, but nothing is written that
+// only idle threads would read. Neighbouring threads take neighbouring elements in memory.
 template <typename T>
 static __device__ void load_piece(float (*piece)[TILE], const T *x, size_t outer, size_t inner,
                                   int i0, int l0, int rows, int depth) {
     for (int k = threadIdx.x; k < TILE * DEPTH; k += BLOCK) {
         const int i = inner == 1 ? k / DEPTH : k % TILE, l = inner == 1 ? k % DEPTH : k / TILE;
-        const bool is_inside = i0 + i < rows && l0 + l < depth;
-        piece[l][i] = is_inside ? to_float(x[(i0 + i) * outer + (l0 + l) * inner]) : 0.0f;
+        if (i0 + i < (rows + EACH - 1) / EACH * EACH && l0 + l < depth) {
+            piece[l][i] = i0 + i < rows ? to_float(x[(i0 + i) * outer + (l0 + l) * inner]) : 0.0f;
+        }
     }
 }
 
@@ -53,6 +54,7 @@ template <typename T, typename Out> static __global__ void matmul_kernel1(Produc
     SMEM_STATIC(b_piece, float, [DEPTH][TILE]);
     const int i0 = blockIdx.y * TILE, j0 = blockIdx.x * TILE;
     const int row = threadIdx.x / (TILE / EACH) * EACH, column = threadIdx.x % (TILE / EACH) * EACH;
+    const bool is_idle = i0 + row >= p.rows || j0 + column >= p.columns; // but meets the others
     Out *c = (Out *)p.c;
     float sum[EACH][EACH];
     for (int i = 0; i < EACH; i++) {
@@ -68,7 +70,7 @@ template <typename T, typename Out> static __global__ void matmul_kernel1(Produc
         load_piece(a_piece, (const T *)p.a, p.a_row, p.a_inner, i0, l0, p.rows, p.depth);
         load_piece(b_piece, (const T *)p.b, p.b_column, p.b_inner, j0, l0, p.columns, p.depth);
         __syncthreads(); // the pieces are whole
-        const int depth = p.depth - l0 < DEPTH ? p.depth - l0 : DEPTH;
+        const int depth = is_idle ? 0 : p.depth - l0 < DEPTH ? p.depth - l0 : DEPTH;
         for (int l = 0; l < depth; l++) {
             float a[EACH], b[EACH];
             for (int e = 0; e < EACH; e++) {

@@ -2,9 +2,9 @@
 //
 // A block has one query and walks over the rows, a row per thread. Scores are chains over e
 // ascending, as on the CPU, so that both find the same rows in the same order. The K best so far
-// lie sorted in shared memory; a tile in which some row beats the last of them is put behind them
-// and all are sorted again (Batcher's bitonic network). The best K under a total order do not
-// depend on how candidates were grouped.
+// lie sorted in shared memory; a tile in which some row beats the last of them is merged into them
+// by rank, into a second list. The best K under a total order do not depend on how candidates were
+// grouped.
 //
 //   version  idea                 shape  time                  % of peak
 //   kernel1  one block per query  -      not yet run on a GPU  -
@@ -27,21 +27,36 @@ static __device__ bool is_better(Hit a, Hit b) {
 
 static __device__ Hit nothing() { return {-INFINITY, INT32_MAX}; }
 
-// Sorts places hits, a power of two, best first. Ends with a barrier; before, all must be written.
-static __device__ void sort_hits(Hit *hits, int places CALLER) {
-    for (int run = 2; run <= places; run *= 2) {
-        for (int apart = run / 2; apart > 0; apart /= 2) {
-            for (int i = threadIdx.x; i < places / 2; i += TILE) {
-                // Pair i of this stage; runs alternate between falling and rising.
-                const int low = i / apart * 2 * apart + i % apart, high = low + apart;
-                const Hit a = hits[low], b = hits[high];
-                if (is_better(low & run ? a : b, low & run ? b : a)) {
-                    hits[low] = b;
-                    hits[high] = a;
-                }
-            }
-            __syncthreads(CALLER_ONLY); // the next stage pairs them otherwise
+// merged[0..K) = the K best of list[0..K), which is sorted, and of tile[0..TILE), which is not. A hit
+// goes where its rank says: how many are better. Equal hits (empty places) rank by where they lie.
+// Before: a barrier after list and tile were written; after: one before merged is read.
+static __device__ void merge_tile(Hit *merged, const Hit *list, const Hit *tile, int K) {
+    for (int i = threadIdx.x; i < K; i += TILE) {
+        const Hit mine = list[i];
+        int rank = i;
+        for (int k = 0; k < TILE; k++) {
+            rank += is_better(tile[k], mine);
         }
+        if (rank < K) {
+            merged[rank] = mine;
+        }
+    }
+    const int own = threadIdx.x;
+    const Hit mine = tile[own];
+    int rank = 0, end = K; // binary search: the first of the list that mine beats
+    while (rank < end) {
+        const int middle = (rank + end) / 2;
+        if (is_better(mine, list[middle])) {
+            end = middle;
+        } else {
+            rank = middle + 1;
+        }
+    }
+    for (int k = 0; k < TILE && rank < K; k++) {
+        rank += is_better(tile[k], mine) || (k < own && !is_better(mine, tile[k]));
+    }
+    if (rank < K) {
+        merged[rank] = mine;
     }
 }
 
@@ -49,7 +64,7 @@ typedef struct {
     const float *queries;
     const void *rows;
     const int32_t *query_group, *row_group;
-    int M, E, K, places; // places: of the sorted list, a power of two, K + TILE at least
+    int M, E, K;
     int32_t first_row;
     bool is_first;
 } Search;
@@ -68,35 +83,43 @@ template <typename T> static __device__ Hit score_row(const Search &s, int q, in
     return is_excluded || sum != sum ? nothing() : hit;
 }
 
-// Launch: Q blocks of TILE threads. 8 * places bytes of dynamic shared memory, 16 KB at most.
+// Launch: Q blocks of TILE threads. 16 K + 1024 bytes of dynamic shared memory, 17 KB at most.
 template <typename T>
 static __global__ void topk_kernel1(float *scores, int32_t *ids, Search s) {
     SMEM_CARVER(carver);
-    SMEM_TAKE(carver, hits, Hit, s.places, 16);
-    const int q = blockIdx.x;
+    SMEM_TAKE(carver, lists, Hit, 2 * s.K, 16);
+    SMEM_TAKE(carver, tile, Hit, TILE, 16);
+    const int q = blockIdx.x, known = s.is_first ? 0 : s.K;
+    Hit *list = lists, *spare = lists + s.K;
     scores += (size_t)q * s.K;
     ids += (size_t)q * s.K;
-    for (int i = threadIdx.x; i < s.places; i += TILE) {
-        hits[i] = nothing();
-        if (i < s.K && !s.is_first && ids[i] >= 0) {
-            hits[i] = {scores[i], ids[i]};
-        }
+    for (int i = threadIdx.x; i < s.K; i += TILE) {
+        list[i] = nothing();
     }
-    __syncthreads(); // what the caller brought along lies there
-    sort_hits(hits, s.places);
-    for (int m0 = 0; m0 < s.M; m0 += TILE) {
-        const int m = m0 + threadIdx.x;
-        const Hit hit = m < s.M ? score_row<T>(s, q, m) : nothing();
-        if (!__syncthreads_or(is_better(hit, hits[s.K - 1]))) {
+    __syncthreads(); // the list is there
+    // First the hits that the caller brought along from other shards, then the rows.
+    for (int m0 = -(known + TILE - 1) / TILE * TILE; m0 < s.M; m0 += TILE) {
+        const int m = m0 + threadIdx.x, at = -m - 1;
+        Hit hit = nothing();
+        if (m >= 0 && m < s.M) {
+            hit = score_row<T>(s, q, m);
+        } else if (m < 0 && at < known && ids[at] >= 0) {
+            hit = {scores[at], ids[at]};
+        }
+        if (!__syncthreads_or(is_better(hit, list[s.K - 1]))) {
             continue;
         }
-        hits[s.K + threadIdx.x] = hit; // whatever was there has lost
-        __syncthreads(); // the tile lies behind the list
-        sort_hits(hits, s.places);
+        tile[threadIdx.x] = hit;
+        __syncthreads(); // the tile is whole
+        merge_tile(spare, list, tile, s.K);
+        __syncthreads(); // the merged list is whole, tile and old list are free
+        Hit *old = list;
+        list = spare;
+        spare = old;
     }
     for (int i = threadIdx.x; i < s.K; i += TILE) {
-        scores[i] = hits[i].score;
-        ids[i] = hits[i].id == INT32_MAX ? -1 : hits[i].id;
+        scores[i] = list[i].score;
+        ids[i] = list[i].id == INT32_MAX ? -1 : list[i].id;
     }
 }
 
@@ -106,11 +129,8 @@ CUDA_OP(topk)(Device *dev, DType row_type, float *scores, int32_t *ids, const fl
     CHECK(Q >= 1 && M >= 1 && E >= 1 && K >= 1 && K <= TOPK_MAX_K, "Q=%d M=%d E=%d K=%d", Q, M, E,
           K);
     CHECK(first_row >= 0 && first_row < INT32_MAX - M, "first_row=%d M=%d", first_row, M);
-    int places = 2 * TILE;
-    while (places < K + TILE) {
-        places *= 2;
-    }
-    const Search s = {queries, rows, query_group, row_group, M, E, K, places, first_row, is_first};
-    FOR_DTYPE(row_type, T, LAUNCH((topk_kernel1<T>), Q, TILE, places * sizeof(Hit),
-                                  device_stream(dev), scores, ids, s));
+    const Search s = {queries, rows, query_group, row_group, M, E, K, first_row, is_first};
+    const size_t bytes = (2 * (size_t)K + TILE) * sizeof(Hit);
+    FOR_DTYPE(row_type, T, LAUNCH((topk_kernel1<T>), Q, TILE, bytes, device_stream(dev), scores,
+                                  ids, s));
 }
