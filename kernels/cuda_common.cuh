@@ -27,12 +27,14 @@
 #ifdef __CUDACC__
 #define CUDA_NAME(name) name##_cuda
 #define CUDA_KIND DEVICE_CUDA
+#define UNROLL _Pragma("unroll") // before a loop over an array that must stay in registers
 #define CALLER          // last parameter of a helper that synchronises: who called it
 #define CALLER_PASS     // last argument, in a helper that calls another such helper
 #define CALLER_ONLY     // the only argument
 #else
 #define CUDA_NAME(name) name##_emu
 #define CUDA_KIND DEVICE_EMU
+#define UNROLL
 #define CALLER , Place caller = Place::here()
 #define CALLER_PASS , caller
 #define CALLER_ONLY caller

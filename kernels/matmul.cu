@@ -10,10 +10,20 @@
 // kernel1 keeps the contract's order: every element is one chain over l ascending in f32, so that
 // it gives the bits of the CPU, whatever the shape. A block computes a tile of C; pieces of A and
 // B, DEPTH long, are widened into shared memory.
-// Left out: packed weights; nothing is packed here.
+//
+// kernel2 is for 16-bit types on tensor cores (mma m16n8k16, sm_80): the products of 16 l are added
+// in an order the hardware does not tell, the sums ascending in f32. Tiles of A and B come by
+// cp.async into a ring of STAGES stages, as they lie in memory: rows of l or columns of it, and
+// ldmatrix transposes where needed. 16-byte chunks are swizzled so that the eight rows ldmatrix
+// reads at once lie in different banks. Edges are filled with zeros. It needs the leading
+// dimensions to be multiples of 8 and aligned pointers. Which kernel runs does not depend on the
+// number of rows, so that a row's result does not depend on its batch.
+// Left out: packed weights; split l; wgmma and TMA (sm_90a), without which a Hopper card gives half
+// of what it can.
 //
 //   version  idea                                    shape  time                  % of peak
 //   kernel1  tiles through shared memory, f32 chain  -      not yet run on a GPU  -
+//   kernel2  128x128x32, cp.async, ldmatrix, mma     -      not yet run on a GPU  -
 #include "matmul.h"
 
 #include "cuda_common.cuh"
@@ -95,6 +105,172 @@ template <typename T, typename Out> static __global__ void matmul_kernel1(Produc
     }
 }
 
+// ---- kernel 2 ----
+static const int ROWS2 = 128;   // of a tile of C
+static const int COLUMNS2 = 128;
+static const int DEPTH2 = 32;   // of a stage
+static const int STAGES = 4;
+static const int BLOCK2 = 256;  // 2 x 4 warps
+static const int WARP_ROWS = ROWS2 / 2, WARP_COLUMNS = COLUMNS2 / 4; // of a warp's part of C
+static const int CHUNK = 8;     // elements of 16 bytes
+static const int SIDE = 128 * DEPTH2; // elements of one operand in a stage
+static_assert(ROWS2 == 128 && COLUMNS2 == 128, "both operands have one loader");
+static_assert(SIDE % (CHUNK * BLOCK2) == 0, "the threads share out a stage evenly");
+static const size_t SMEM2 = (size_t)STAGES * 2 * SIDE * 2; // bytes
+
+// Where a stage holds element (outer, inner) of an operand, inner being the reduction; the first
+// element of a chunk. Chunks of eight neighbouring rows of the memory land in different banks.
+template <bool IS_INNER> static __device__ int place_of(int outer, int inner) {
+    return IS_INNER ? outer * DEPTH2 + ((inner / CHUNK ^ outer / 2) % 4) * CHUNK
+                    : inner * 128 + (outer / CHUNK ^ inner % 8) * CHUNK;
+}
+
+// Begins to load 128 x DEPTH2 elements of an operand from (outer0, inner0); zeros beyond its edges.
+// IS_INNER: neighbours in memory are neighbours in the reduction; leading: elements from one row of
+// the memory to the next. A thread's chunks lie one below the other.
+template <typename T, bool IS_INNER>
+static __device__ void load_side(uint32_t to, const T *x, size_t leading, int outer0, int inner0,
+                                 int outers, int inners) {
+    const int ACROSS = (IS_INNER ? DEPTH2 : 128) / CHUNK, ROWS = BLOCK2 / ACROSS; // of a turn
+    const int across = threadIdx.x % ACROSS * CHUNK;
+    UNROLL for (int turn = 0; turn < SIDE / CHUNK / BLOCK2; turn++) {
+        const int down = threadIdx.x / ACROSS + turn * ROWS;
+        const int outer = IS_INNER ? down : across, inner = IS_INNER ? across : down;
+        const bool is_inside = outer0 + outer < outers && inner0 + inner < inners;
+        const size_t row = IS_INNER ? outer0 + down : inner0 + down;
+        const T *from = x + row * leading + (IS_INNER ? inner0 : outer0) + across;
+        cp_async16(to + 2 * place_of<IS_INNER>(outer, inner), is_inside ? from : x,
+                   is_inside ? 16 : 0);
+    }
+}
+
+// The 16 x 16 fragment of A at (outer, inner) of a stage.
+template <bool IS_INNER>
+static __device__ void load_a(uint32_t (&a)[4], uint32_t stage, int outer, int inner) {
+    const int lane = threadIdx.x % WARP, matrix = lane / 8, row = lane % 8;
+    if (IS_INNER) {
+        ldmatrix_x4(a, stage + 2 * place_of<true>(outer + matrix % 2 * 8 + row,
+                                                  inner + matrix / 2 * 8));
+    } else {
+        ldmatrix_x4_trans(a, stage + 2 * place_of<false>(outer + matrix % 2 * 8,
+                                                         inner + matrix / 2 * 8 + row));
+    }
+}
+
+// Two 16 x 8 fragments of B, side by side: b[0], b[1] and b[2], b[3].
+template <bool IS_INNER>
+static __device__ void load_b(uint32_t (&b)[4], uint32_t stage, int outer, int inner) {
+    const int lane = threadIdx.x % WARP, matrix = lane / 8, row = lane % 8;
+    if (IS_INNER) {
+        ldmatrix_x4(b, stage + 2 * place_of<true>(outer + matrix / 2 * 8 + row,
+                                                  inner + matrix % 2 * 8));
+    } else {
+        ldmatrix_x4_trans(b, stage + 2 * place_of<false>(outer + matrix / 2 * 8,
+                                                         inner + matrix % 2 * 8 + row));
+    }
+}
+
+static __device__ void mma(bf16, float (&acc)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    mma_m16n8k16_bf16(acc, a, b);
+}
+static __device__ void mma(f16, float (&acc)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    mma_m16n8k16_f16(acc, a, b);
+}
+
+// What a sum starts from.
+template <typename T, typename Out>
+static __device__ float start_of(const Product &p, int i, int j) {
+    if (i >= p.rows || j >= p.columns) {
+        return 0;
+    }
+    return p.is_accumulated ? to_float(((const Out *)p.c)[(size_t)i * p.columns + j])
+           : p.bias         ? to_float(((const T *)p.bias)[j])
+                            : 0.0f;
+}
+
+// The products of one stage, for this warp's part of C.
+template <typename T, bool A_INNER, bool B_INNER>
+static __device__ void stage_products(float (&acc)[4][4][4], uint32_t a_stage, uint32_t b_stage,
+                                      int row, int column) {
+    for (int inner = 0; inner < DEPTH2; inner += 16) {
+        uint32_t a[4][4], b[2][4];
+        UNROLL for (int i = 0; i < 4; i++) {
+            load_a<A_INNER>(a[i], a_stage, row + 16 * i, inner);
+        }
+        UNROLL for (int j = 0; j < 2; j++) {
+            load_b<B_INNER>(b[j], b_stage, column + 16 * j, inner);
+        }
+        UNROLL for (int i = 0; i < 4; i++) {
+            UNROLL for (int j = 0; j < 4; j++) {
+                const uint32_t pair[2] = {b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]};
+                mma(T(), acc[i][j], a[i], pair);
+            }
+        }
+    }
+}
+
+// A_INNER, B_INNER: the operand's neighbours in memory are neighbours in the reduction.
+// Launch: (columns / COLUMNS2, rows / ROWS2) blocks of BLOCK2 threads. SMEM2 = 64 KB of dynamic
+// shared memory. Two blocks per multiprocessor: at most 128 registers.
+template <typename T, typename Out, bool A_INNER, bool B_INNER>
+static __global__ void __launch_bounds__(BLOCK2, 2) matmul_kernel2(Product p) {
+    SMEM_CARVER(carver);
+    SMEM_TAKE(carver, ring, uint16_t, STAGES * 2 * SIDE, 128);
+    const uint32_t a_ring = smem_u32(ring), b_ring = a_ring + 2 * STAGES * SIDE;
+    const T *a = (const T *)p.a, *b = (const T *)p.b;
+    const size_t a_leading = A_INNER ? p.a_row : p.a_inner;
+    const size_t b_leading = B_INNER ? p.b_column : p.b_inner;
+    const int i0 = blockIdx.y * ROWS2, j0 = blockIdx.x * COLUMNS2;
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    const int row = warp / 4 * WARP_ROWS, column = warp % 4 * WARP_COLUMNS;
+    const int steps = (p.depth + DEPTH2 - 1) / DEPTH2;
+    float acc[4][4][4]; // fragment (i, j) of 16 x 8: layout in ptx.cuh
+    UNROLL for (int i = 0; i < 4; i++) {
+        UNROLL for (int j = 0; j < 4; j++) {
+            UNROLL for (int e = 0; e < 4; e++) {
+                acc[i][j][e] = start_of<T, Out>(p, i0 + row + 16 * i + lane / 4 + e / 2 * 8,
+                                                j0 + column + 8 * j + lane % 4 * 2 + e % 2);
+            }
+        }
+    }
+    for (int step = 0; step < STAGES - 1; step++) {
+        if (step < steps) {
+            load_side<T, A_INNER>(a_ring + 2 * step * SIDE, a, a_leading, i0, step * DEPTH2,
+                                  p.rows, p.depth);
+            load_side<T, B_INNER>(b_ring + 2 * step * SIDE, b, b_leading, j0, step * DEPTH2,
+                                  p.columns, p.depth);
+        }
+        cp_async_commit(); // an empty group keeps the count
+    }
+    for (int step = 0; step < steps; step++) {
+        cp_async_wait<STAGES - 2>(); // this thread's part of the stage is there
+        __syncthreads(); // everybody's is, and everybody is done with the stage before
+        const int next = step + STAGES - 1;
+        if (next < steps) {
+            load_side<T, A_INNER>(a_ring + 2 * (next % STAGES) * SIDE, a, a_leading, i0,
+                                  next * DEPTH2, p.rows, p.depth);
+            load_side<T, B_INNER>(b_ring + 2 * (next % STAGES) * SIDE, b, b_leading, j0,
+                                  next * DEPTH2, p.columns, p.depth);
+        }
+        cp_async_commit();
+        const uint32_t at = 2 * (step % STAGES) * SIDE;
+        stage_products<T, A_INNER, B_INNER>(acc, a_ring + at, b_ring + at, row, column);
+    }
+    Out *c = (Out *)p.c;
+    UNROLL for (int i = 0; i < 4; i++) {
+        UNROLL for (int j = 0; j < 4; j++) {
+            UNROLL for (int e = 0; e < 4; e++) {
+                const int ci = i0 + row + 16 * i + lane / 4 + e / 2 * 8;
+                const int cj = j0 + column + 8 * j + lane % 4 * 2 + e % 2;
+                if (ci < p.rows && cj < p.columns) {
+                    c[(size_t)ci * p.columns + cj] = from_float<Out>(acc[i][j][e]);
+                }
+            }
+        }
+    }
+}
+
+// ---- the bias ----
 // dbias[n] += sum_m dout[m,n], ascending. Launch: N / BLOCK blocks of BLOCK threads.
 template <typename T>
 static __global__ void matmul_bias1(float *dbias, const T *dout, int M, int N) {
@@ -111,9 +287,29 @@ static __global__ void matmul_bias1(float *dbias, const T *dout, int M, int N) {
 // ---- launchers ----
 static unsigned ceil_div(int a, int b) { return (unsigned)(a / b + (a % b > 0)); }
 
-template <typename T, typename Out> static void launch(Device *dev, const Product &p) {
+template <typename T, typename Out> static void launch1(Device *dev, const Product &p) {
     const dim3 grid(ceil_div(p.columns, TILE), ceil_div(p.rows, TILE));
     LAUNCH((matmul_kernel1<T, Out>), grid, BLOCK, 0, device_stream(dev), p);
+}
+
+// Whether rows of the memory begin at multiples of 16 bytes.
+static bool is_aligned(const void *x, size_t leading) {
+    return is_packable(x) && leading % CHUNK == 0;
+}
+
+template <typename T, typename Out, bool A_INNER, bool B_INNER>
+static void launch(Device *dev, const Product &p) {
+    if constexpr (sizeof(T) == 2) {
+        if (is_aligned(p.a, A_INNER ? p.a_row : p.a_inner) &&
+            is_aligned(p.b, B_INNER ? p.b_column : p.b_inner)) {
+            const dim3 grid(ceil_div(p.columns, COLUMNS2), ceil_div(p.rows, ROWS2));
+            SMEM_ALLOW((matmul_kernel2<T, Out, A_INNER, B_INNER>), SMEM2);
+            LAUNCH((matmul_kernel2<T, Out, A_INNER, B_INNER>), grid, BLOCK2, SMEM2,
+                   device_stream(dev), p);
+            return;
+        }
+    }
+    launch1<T, Out>(dev, p);
 }
 
 static void check_sizes(int M, int N, int K) {
@@ -133,7 +329,7 @@ CUDA_OP(matmul_fwd)(Device *dev, DType t, void *out, const void *inp, const void
     CHECK(!(is_accumulated && bias), "bias with is_accumulated");
     CHECK(!packed, "weights are not packed here");
     const Product p = {inp, weight, bias, out, (size_t)K, 1, 1, (size_t)K, M, N, K, is_accumulated};
-    FOR_DTYPE(t, T, launch<T, T>(dev, p));
+    FOR_DTYPE(t, T, launch<T, T, true, true>(dev, p));
 }
 
 CUDA_OP(matmul_bwd_input)(Device *dev, DType t, void *dinp, const void *dout, const void *weight,
@@ -142,7 +338,7 @@ CUDA_OP(matmul_bwd_input)(Device *dev, DType t, void *dinp, const void *dout, co
     CHECK(!packed, "weights are not packed here");
     const Product p = {dout, weight, NULL, dinp, (size_t)N, 1, (size_t)K, 1, M, K, N,
                        is_accumulated};
-    FOR_DTYPE(t, T, launch<T, T>(dev, p));
+    FOR_DTYPE(t, T, launch<T, T, true, false>(dev, p));
 }
 
 CUDA_OP(matmul_bwd_weight)(Device *dev, DType t, float *dweight, float *dbias, const void *dout,
@@ -150,7 +346,7 @@ CUDA_OP(matmul_bwd_weight)(Device *dev, DType t, float *dweight, float *dbias, c
     check_sizes(M, N, K);
     const Product p = {dout, inp, NULL, dweight, 1, (size_t)N, (size_t)K, 1, N, K, M, true};
     if (dweight) {
-        FOR_DTYPE(t, T, launch<T, float>(dev, p));
+        FOR_DTYPE(t, T, launch<T, float, false, false>(dev, p));
     }
     if (dbias) {
         FOR_DTYPE(t, T, LAUNCH((matmul_bias1<T>), ceil_div(N, BLOCK), BLOCK, 0, device_stream(dev),
