@@ -53,7 +53,7 @@ EMURUN_asan  := -O1 -Wshadow -fsanitize=address
 EMURUN_check := -O2 -Wshadow -DEMU_CHECK
 EMULIBS      := $(if $(GXX),-lstdc++ $(if $(SAN),,-lubsan))
 
-FLAGS    := $(CFLAGS) $(NVFLAGS) $(EMUFLAGS) $(EMU_check) $(EMURUN_check)
+FLAGS    := $(CFLAGS)
 
 # Commit and flags, for --version and the run directories; only host/version.c is rebuilt when they change.
 COMMIT   := $(shell git describe --always --dirty=+changes --abbrev=12 2>/dev/null || echo unknown)
@@ -67,7 +67,7 @@ obj    = $(patsubst %.c,$(BUILD)/%.o,$(1))
 CU     := $(wildcard kernels/*.cu)
 CUDA   := $(if $(NVCC),$(CU:%=$(BUILD)/%.o))
 # Everything but the vendors' libraries runs in the emulator; tests/emu/ has kernels of its own.
-EMU_CU := $(filter-out kernels/vendor_%,$(CU)) $(wildcard tests/emu/*.cu tests/emu/bad/*.cu)
+EMU_CU := $(filter-out kernels/vendor_%,$(CU)) $(wildcard tests/emu/*.cu) bad.cu
 emu     = $(if $(GXX),$(patsubst %,$(BUILD)/emu-$(1)/%.o,$(EMU_CU) $(wildcard tests/emu/*.cpp)))
 BINS  := $(BUILD)/bin/jomed $(BUILD)/bin/test $(BUILD)/bin/bench
 
@@ -92,17 +92,25 @@ $(BUILD)/%.o: %.c $(BUILD)/flags.txt
 	@mkdir -p $(@D)
 	@echo "CC    $<"
 	@$(CC) $(CFLAGS) -c -o $@ $<
-$(BUILD)/%.cu.o: %.cu $(BUILD)/flags.txt
+$(BUILD)/%.cu.o: %.cu $(BUILD)/nvflags.txt
 	@mkdir -p $(@D)
 	@echo "NVCC  $<"
 	@$(NVCC) $(NVFLAGS) -MD -MF $(@:.o=.d) -c -o $@ $< > $(@:.o=.ptxas) 2>&1 || { cat $(@:.o=.ptxas); false; }
 	@tools/check_ptxas.sh $< $(@:.o=.ptxas) || { rm $@; false; }
+# The kernels with mistakes as one source, each in a namespace.
+$(BUILD)/bad.cu: $(wildcard tests/emu/bad/*.cu)
+	@mkdir -p $(@D)
+	@(echo '#include "tests/emu/bad.h"'; for f in $^; do printf 'namespace bad_%s {\n#include "%s"\n}\n' $$(basename $$f .cu) $$f; done) > $@
 define EMU_RULES
-$(BUILD)/emu-$(1)/%.cu.o: %.cu $(BUILD)/flags.txt
+$(BUILD)/emu-$(1)/%.cu.o: %.cu $(BUILD)/emuflags.txt
 	@mkdir -p $$(@D)
 	@echo "EMU   $$<"
 	@$(GXX) $(EMUFLAGS) $(EMU_$(1)) -x c++ -include tests/emu/cuda_emu.h -c -o $$@ $$<
-$(BUILD)/emu-$(1)/%.cpp.o: %.cpp $(BUILD)/flags.txt
+$(BUILD)/emu-$(1)/%.cu.o: $(BUILD)/%.cu $(BUILD)/emuflags.txt
+	@mkdir -p $$(@D)
+	@echo "EMU   $$<"
+	@$(GXX) $(EMUFLAGS) $(EMU_$(1)) -x c++ -include tests/emu/cuda_emu.h -c -o $$@ $$<
+$(BUILD)/emu-$(1)/%.cpp.o: %.cpp $(BUILD)/emuflags.txt
 	@mkdir -p $$(@D)
 	@echo "CXX   $$<"
 	@$(GXX) $(EMUFLAGS) $(EMURUN_$(1)) -c -o $$@ $$<
@@ -112,7 +120,9 @@ $(BUILD)/host/version.o: CFLAGS += $(VERSION)
 $(BUILD)/host/version.o: $(BUILD)/version.txt
 $(BUILD)/version.txt: STAMP = $(COMMIT) $(CPUFLAGS) $(SAN)
 $(BUILD)/flags.txt: STAMP = $(CC) $(FLAGS)
-$(BUILD)/version.txt $(BUILD)/flags.txt: FORCE
+$(BUILD)/nvflags.txt: STAMP = $(NVFLAGS)
+$(BUILD)/emuflags.txt: STAMP = $(EMUFLAGS) $(foreach m,check asan plain,$(EMU_$(m)) $(EMURUN_$(m)))
+$(BUILD)/version.txt $(BUILD)/flags.txt $(BUILD)/nvflags.txt $(BUILD)/emuflags.txt: FORCE
 	@mkdir -p $(@D)
 	@echo '$(STAMP)' | cmp -s - $@ || echo '$(STAMP)' > $@
 FORCE:

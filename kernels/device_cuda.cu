@@ -207,18 +207,6 @@ static void cuda_sync(Device *dev) {
 }
 
 // ---- the tables ----
-// These come with the next change; until then their places are empty.
-#ifdef __CUDACC__
-#pragma weak layernorm_fwd_cuda
-#pragma weak layernorm_bwd_cuda
-#pragma weak residual_fwd_cuda
-#pragma weak scale_fwd_cuda
-#else
-#pragma weak layernorm_fwd_emu
-#pragma weak layernorm_bwd_emu
-#pragma weak residual_fwd_emu
-#pragma weak scale_fwd_emu
-#endif
 static const Ops ops = {
 #define X(op) CUDA_NAME(op),
     OPS(X)

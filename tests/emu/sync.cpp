@@ -9,7 +9,7 @@ namespace emu {
 
 // ---- meetings ----
 static bool is_same_place(Place a, Place b) {
-    return a.line == b.line && strcmp(a.file, b.file) == 0;
+    return a.line == b.line && (a.file == b.file || strcmp(a.file, b.file) == 0);
 }
 
 // Lanes of the mask that have ended can never come.
@@ -38,7 +38,8 @@ void meet(uint32_t mask, const char *what, Place place, void *record, act_fn *ac
         check_ended(warp.meetings[m], warp);
     }
     Meeting &meeting = warp.meetings[m];
-    if (strcmp(meeting.what, what) != 0 || !is_same_place(meeting.place, place)) {
+    if ((meeting.what != what && strcmp(meeting.what, what) != 0) ||
+        !is_same_place(meeting.place, place)) {
         fail("lanes of mask %08x diverge: %s at %s:%d, but %s at %s:%d", mask, what, place.file,
              place.line, meeting.what, meeting.place.file, meeting.place.line);
     }

@@ -1,4 +1,4 @@
-// expects: __syncthreads at tests/emu/bad/barrier_after_exit_of_warp.cu:10 after 1 of 64
+// expects: after 1 of 64 threads have ended
 // Mistake: thread 0 returns first, the others come to the barrier later.
 #include "tests/emu/bad.h"
 
