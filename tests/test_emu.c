@@ -11,9 +11,9 @@
 
 // Of tests/emu/bad.cpp; not there in a build without g++.
 int emu_bad_count(void) __attribute__((weak));
-const char *emu_bad_name(int i);
-void emu_bad_run(int i);
-const char *emu_build(void); // "check", "asan" or "plain"
+const char *emu_bad_name(int i) __attribute__((weak));
+void emu_bad_run(int i) __attribute__((weak));
+const char *emu_build(void) __attribute__((weak)); // "check", "asan" or "plain"
 
 // The text behind "// expects: " (the check build) or "// expects in asan: " in the file's first
 // line; false when the file expects nothing of this build.
