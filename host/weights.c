@@ -195,12 +195,15 @@ static void load_found(TensorList *list, const SafeTensor *const *found) {
 }
 
 // Our slice of the stored tensor can be read where it lies.
+static bool can_borrow(const Tensor *tensor, DType t, const SafeTensor *stored) {
+    return stored && !tensor->is_trainable && !tensor->is_transposed &&
+           stored->type == safe_type_of(t) && (uintptr_t)stored->data % dtype_size(t) == 0;
+}
+
 static void borrow_found(TensorList *list, DType t, const SafeTensor *const *found) {
     for (int i = 0; i < list->count; i++) {
         Tensor *tensor = list->tensor[i];
-        if (found[i] && !tensor->is_trainable && !tensor->is_transposed &&
-            found[i]->type == safe_type_of(t) &&
-            (uintptr_t)found[i]->data % dtype_size(t) == 0) {
+        if (can_borrow(tensor, t, found[i])) {
             const size_t row = tensor->count / row_count(tensor);
             tensor_borrow(tensor, dtype_at_const(t, found[i]->data,
                                                  (size_t)tensor->file_row * row));
@@ -220,6 +223,24 @@ Error weights_load(TensorList *list, const char *path, const WeightNames *names,
     }
     if (!error.code) {
         load_found(list, found);
+    }
+    free(found);
+    safestore_free(&store);
+    return error;
+}
+
+Error weights_check(const TensorList *list, DType t, const char *path, const WeightNames *names,
+                    size_t *mapped) {
+    SafeStore store = {0};
+    const SafeTensor **found = xcalloc((size_t)list->count + 1, sizeof *found);
+    Error error = safestore_open_new(&store, path);
+    if (!error.code) {
+        error = match(found, list, &store, names ? names : &our_names, false);
+    }
+    *mapped = 0;
+    for (int i = 0; i < list->count && !error.code; i++) {
+        const bool is_mapped = can_borrow(list->tensor[i], t, found[i]);
+        *mapped += is_mapped ? list->tensor[i]->count * dtype_size(t) : 0;
     }
     free(found);
     safestore_free(&store);

@@ -30,7 +30,11 @@ extern const NamePair weights_newer_names[];
 // file but not in the list.
 Error weights_load(TensorList *list, const char *path, const WeightNames *names,
                    bool adapters_only);
-// The same for a list without memory yet, which it allocates. Where the device is the CPU, frozen
+// Would such a load succeed? Reads only what the files say of their tensors, and values where
+// names->must_be_finite. *mapped: bytes that a list of type t would borrow (weights_map).
+Error weights_check(const TensorList *list, DType t, const char *path, const WeightNames *names,
+                    size_t *mapped);
+// weights_load for a list without memory yet, which it allocates. Where the device is the CPU, frozen
 // tensors whose type in the file is t borrow the mapped bytes instead of copying them; *store must
 // stay open until the list is freed. On an Error the list has no memory and *store is closed.
 Error weights_map(TensorList *list, Device *dev, DType t, SafeStore *store, const char *path,

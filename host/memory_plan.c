@@ -1,0 +1,69 @@
+// memory_plan: see memory_plan.h.
+#include "memory_plan.h"
+
+#include <string.h>
+
+size_t memory_plan_total(const MemoryPlan *plan) {
+    size_t total = 0;
+#define MEMORY_ADD(field, text) total += plan->field;
+    MEMORY_ROWS(MEMORY_ADD)
+#undef MEMORY_ADD
+    return total - plan->mapped;
+}
+
+void memory_plan_print(FILE *out, const MemoryPlan *plan) {
+    const double MIB = 1 << 20;
+#define MEMORY_PRINT(field, text)                                                                  \
+    if (plan->field) {                                                                             \
+        fprintf(out, "  %10.1f MiB  %s\n", (double)plan->field / MIB, text);                       \
+    }
+    MEMORY_ROWS(MEMORY_PRINT)
+#undef MEMORY_PRINT
+    fprintf(out, "  %10.1f MiB  in memory together\n", (double)memory_plan_total(plan) / MIB);
+}
+
+void memory_plan_tensors(MemoryPlan *plan, const TensorList *list, DType t, size_t mapped) {
+    size_t frozen = 0;
+    for (int i = 0; i < list->count; i++) {
+        const Tensor *tensor = list->tensor[i];
+        if (!tensor->is_trainable) {
+            frozen += tensor->count * dtype_size(t);
+            continue;
+        }
+        plan->trainable += tensor->count * (sizeof(float) + (t == DT_F32 ? 0 : dtype_size(t)));
+        plan->gradients += tensor->count * sizeof(float);
+        plan->moments += 2 * tensor->count * sizeof(float);
+    }
+    CHECK(mapped <= frozen, "%zu mapped of %zu bytes", mapped, frozen);
+    plan->mapped += mapped;
+    plan->weights += frozen - mapped;
+}
+
+void memory_plan_reader(MemoryPlan *plan, Reader *reader, Device *dev, DType t,
+                        const ReaderBatch *batch, bool is_training, bool recomputes) {
+    Arena arena = arena_plan();
+    Run run = run_new(dev, t, &arena, is_training), planning = run_planning(&run, &arena);
+    planning.recomputes = recomputes;
+    ReaderState state;
+    void *logits = run_take(&planning, (size_t)batch->R, (size_t)reader->config.V);
+    reader_fwd(&planning, reader, &state, logits, batch);
+    if (is_training) {
+        reader_bwd(&planning, reader, &state, logits);
+    }
+    plan->activations += arena.peak;
+}
+
+size_t memory_anonymous(void) {
+    FILE *status = fopen("/proc/self/status", "r");
+    char line[256];
+    unsigned long long kib = 0;
+    while (status && fgets(line, sizeof line, status)) {
+        if (sscanf(line, "RssAnon: %llu kB", &kib) == 1) {
+            break;
+        }
+    }
+    if (status) {
+        fclose(status);
+    }
+    return (size_t)kib * 1024;
+}

@@ -1,0 +1,40 @@
+// memory_plan: what a model will need, counted before anything of it is allocated.
+//
+// Weights are counted from the tensor list, activations by a pass over a planning arena. Left out:
+// what does not grow with the model (tiles of threads, a few MB each; pictures; tokenizers).
+#ifndef JOMED_HOST_MEMORY_PLAN_H
+#define JOMED_HOST_MEMORY_PLAN_H
+
+#include <stdio.h>
+
+#include "models/reader.h"
+
+// M(field, "what it is"): bytes. Mapped weights stay in the file: the system reads and drops their
+// pages as it needs memory, so they are not part of the total.
+#define MEMORY_ROWS(M)                                                                             \
+    M(mapped, "frozen weights, read in the file")                                                  \
+    M(weights, "frozen weights, in memory")                                                        \
+    M(trainable, "trainable weights, f32 and as the ops read them")                                \
+    M(gradients, "gradients")                                                                      \
+    M(moments, "moments of AdamW")                                                                 \
+    M(activations, "activations and scratch of one pass")                                          \
+    M(caches, "caches")
+typedef struct {
+#define MEMORY_FIELD(field, text) size_t field;
+    MEMORY_ROWS(MEMORY_FIELD)
+#undef MEMORY_FIELD
+} MemoryPlan;
+size_t memory_plan_total(const MemoryPlan *plan); // all but mapped
+void memory_plan_print(FILE *out, const MemoryPlan *plan);
+
+// Adds the tensors of a list of type t, marked but perhaps without memory; mapped of their bytes
+// stay in a file (weights_check).
+void memory_plan_tensors(MemoryPlan *plan, const TensorList *list, DType t, size_t mapped);
+// Adds one pass over the prompts of a batch: logits, forward and, in training, backward.
+void memory_plan_reader(MemoryPlan *plan, Reader *reader, Device *dev, DType t,
+                        const ReaderBatch *batch, bool is_training, bool recomputes);
+
+// Anonymous memory of this process that is in RAM now (RssAnon of Linux); 0: not known.
+size_t memory_anonymous(void);
+
+#endif
