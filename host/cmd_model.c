@@ -1,10 +1,18 @@
-// cmd_model: jomed model tokenize.
+// cmd_model: jomed model info DIR: what a checkpoint folder holds, whether it is whole, and what
+// running it will take. What is missing or wrong is said line by line; the exit code is the first
+// one's kind. jomed model tokenize DIR: texts to ids and back.
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "hub_reader.h"
+#include "hub_retriever.h"
 #include "jsonl.h"
+#include "memory_plan.h"
+#include "processor_file.h"
+#include "settings.h"
 #include "tokenizer_files.h"
 #include "verbs.h"
 
@@ -13,6 +21,260 @@ static const char *model_dir(const Config *config) {
         die(EXIT_CONFIG, "model.dir: not set; name the folder of the model");
     }
     return config->model.dir;
+}
+
+// The prompt that memory is planned for: two pictures of 512 x 512 pixels at most, and text.
+enum { PLAN_TEXTS = 512, PLAN_PIXELS = 512 };
+
+// ---- info ----
+typedef struct {
+    const Config *config;
+    const char *dir;
+    Device *dev;
+    HubFolder folder;
+    DType t;      // of the weights in memory: reader.dtype where it is set, else the file's
+    int code;     // of the first problem, or EXIT_OK
+} Info;
+
+static void say(const char *what, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void say(const char *what, const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    char *text = xformat_args_new(fmt, args);
+    va_end(args);
+    printf("%-11s %s\n", what, text);
+    free(text);
+}
+
+// A part with an error: said where its line stands. Returns whether there is none.
+static bool is_fine(Info *info, const char *what, Error error) {
+    if (error.code) {
+        say(what, "%s: %s", error.code == EXIT_NO_INPUT ? "missing" : "wrong", error.text);
+        info->code = info->code ? info->code : (int)error.code;
+    }
+    return !error.code;
+}
+
+// ---- weights ----
+// "1,234,567"
+static char *grouped(char out[32], size_t n) {
+    char digits[32];
+    const int length = snprintf(digits, sizeof digits, "%zu", n);
+    int used = 0;
+    for (int i = 0; i < length; i++) {
+        if (i && (length - i) % 3 == 0) {
+            out[used++] = ',';
+        }
+        out[used++] = digits[i];
+    }
+    out[used] = '\0';
+    return out;
+}
+
+static void say_parameters(const TensorList *list) {
+    char all[32], part[32];
+    size_t used = 0;
+    char *parts = xstrdup("");
+    // Parts are told by the first word of a name: visual, model, lm_head.
+    for (int i = 0; i < list->count;) {
+        const char *name = list->tensor[i]->file;
+        const size_t length = strcspn(name, ".");
+        size_t count = 0;
+        for (; i < list->count && strncmp(list->tensor[i]->file, name, length) == 0 &&
+               strchr(".", list->tensor[i]->file[length]);
+             i++) {
+            count += list->tensor[i]->is_adapter ? 0 : list->tensor[i]->count;
+        }
+        char *longer = xformat_new("%s%s%.*s %s", parts, used ? ", " : "", (int)length, name,
+                                   grouped(part, count));
+        free(parts);
+        parts = longer;
+        used += count;
+    }
+    say("parameters", "%s (%s)", grouped(all, used), parts);
+    free(parts);
+}
+
+// The types in the file, and the most frequent one among those that ops know.
+static bool say_types(Info *info) {
+    SafeStore store;
+    if (!is_fine(info, "weights", safestore_open_new(&store, info->folder.weights))) {
+        return false;
+    }
+    size_t bytes = 0, of_type[SAFE_TYPE_COUNT] = {0};
+    SafeType most = SAFE_F32;
+    for (int i = 0; i < store.all.count; i++) {
+        const SafeTensor *tensor = &store.all.tensors[i];
+        of_type[tensor->type] += tensor->bytes;
+        bytes += tensor->bytes;
+        if (safe_type_to_dtype(tensor->type) >= 0 && of_type[tensor->type] > of_type[most]) {
+            most = tensor->type;
+        }
+    }
+    say("weights", "%s, %d tensors in %d file%s, %.1f MiB", safe_type_name(most), store.all.count,
+        store.file_count, store.file_count == 1 ? "" : "s", (double)bytes / (1 << 20));
+    info->t = config_is_set(info->config, "reader.dtype") ? (DType)info->config->reader.dtype
+                                                          : (DType)safe_type_to_dtype(most);
+    safestore_free(&store);
+    return true;
+}
+
+// ---- memory ----
+// A prompt of the planned size.
+static ReaderBatch planned_batch(const ReaderConfig *config) {
+    const VisionConfig *vision = &config->vision;
+    ReaderBatch batch = reader_batch_new();
+    ReaderImage image[2] = {{0}, {0}};
+    int images = 0, tokens = 0;
+    if (vision->L > 0) {
+        const int cell = vision->P * vision->merge, cells = PLAN_PIXELS / cell;
+        images = 2;
+        image[0].rows = image[0].columns = (cells ? cells : 1) * vision->merge;
+        image[1] = image[0];
+        tokens = 2 * vision_tokens(vision, &image[0]);
+    }
+    const int T = PLAN_TEXTS + tokens, last = T - 1;
+    int32_t *ids = xcalloc((size_t)T, sizeof *ids);
+    for (int t = 0; t < T; t++) { // any text token: the one after or before the image's
+        const int text = config->image_id > 0 ? config->image_id - 1 : config->V - 1;
+        const bool is_image = (t >= 1 && t < 1 + tokens / 2) ||
+                              (t >= 2 + tokens / 2 && t < 2 + tokens);
+        ids[t] = is_image ? config->image_id : text;
+    }
+    reader_batch_add(&batch, config, ids, T, image, images, &last, 1);
+    free(ids);
+    return batch;
+}
+
+// For inference (rank 0), or for training an adapter.
+static void say_plan(Info *info, const ReaderConfig *form, int rank) {
+    ReaderConfig config = *form;
+    Reader reader;
+    MemoryPlan plan = {0};
+    size_t mapped;
+    reader_set_lora(&config, (LoraConfig){.rank = rank, .alpha = 1}, true);
+    reader_build(&reader, &config);
+    tensors_mark_adapters(&reader.tensors, true, true);
+    ReaderBatch batch = planned_batch(&config);
+    const WeightNames names = hub_reader_names(&config);
+    error_die(info->folder.weights, weights_check(&reader.tensors, info->t, info->folder.weights,
+                                                  &names, &mapped));
+    memory_plan_tensors(&plan, &reader.tensors, info->t, mapped);
+    memory_plan_reader(&plan, &reader, info->dev, info->t, &batch, rank > 0,
+                       info->config->reader.recompute);
+    if (rank) {
+        printf("\nmemory for training an adapter of rank %d in %s, one prompt of %d tokens a pass"
+               "%s\n", rank, dtype_name(info->t), batch.N,
+               info->config->reader.recompute ? ", recomputing" : "");
+    } else {
+        printf("\nmemory for inference in %s, one prompt of %d tokens a pass\n",
+               dtype_name(info->t), batch.N);
+    }
+    memory_plan_print(stdout, &plan);
+    reader_batch_free(&batch);
+    reader_unbuild(&reader);
+}
+
+// ---- the families ----
+static void say_blocks(const char *what, const BlockConfig *block, int L) {
+    say(what, "%d layers, %d wide, %d heads (%d for keys) of %d, MLP %d", L, block->C, block->H,
+        block->Hkv, block->D, block->F);
+}
+
+// The tokenizer must not name rows that the embedding does not have.
+static void say_tokenizer(Info *info, int V) {
+    Tokenizer *tokenizer = NULL;
+    if (is_fine(info, "tokenizer", tokenizer_open_new(&tokenizer, info->dir))) {
+        is_fine(info, "tokenizer", hub_expect_vocabulary(tokenizer->vocab, V));
+        say("tokenizer", "%d ids, the embedding has %d rows", tokenizer->vocab, V);
+        tokenizer_free(tokenizer);
+    }
+}
+
+static void say_processor(Info *info) {
+    ProcessorConfig processor;
+    if (is_fine(info, "processor", processor_open(&processor, info->dir))) {
+        int width = 0, height = 0;
+        const Error error = processor_size(&processor, 512, 512, &width, &height);
+        say("processor", "a picture of 512 x 512 becomes %d x %d%s", width, height,
+            error.code ? " (refused)" : "");
+    }
+}
+
+static void say_reader(Info *info) {
+    ReaderConfig config;
+    Reader reader;
+    if (!is_fine(info, "form",
+                 hub_reader_config(&config, info->folder.family, info->folder.config))) {
+        return;
+    }
+    say_blocks("language", &config.block, config.L);
+    if (config.vision.L > 0) {
+        say_blocks("vision", &config.vision.block, config.vision.L);
+    }
+    say("vocabulary", "%d rows, the head %s", config.V, config.is_tied ? "is the embedding"
+                                                                       : "has its own");
+    reader_build(&reader, &config);
+    say_parameters(&reader.tensors);
+    size_t mapped;
+    WeightNames names = hub_reader_names(&config);
+    names.must_be_finite = info->config->weights.check_finite;
+    const bool is_whole =
+        say_types(info) && is_fine(info, "tensors",
+                                   weights_check(&reader.tensors, info->t, info->folder.weights,
+                                                 &names, &mapped));
+    if (is_whole) {
+        say("tensors", "all are there%s", names.must_be_finite ? ", all values are finite" : "");
+    }
+    say_tokenizer(info, config.V);
+    if (config.vision.L > 0) {
+        say_processor(info);
+    }
+    if (is_whole) {
+        say_plan(info, &config, 0);
+        say_plan(info, &config, info->config->reader.lora_rank);
+    }
+    reader_unbuild(&reader);
+}
+
+static void say_retriever(Info *info) {
+    HubRetriever hub;
+    Retriever retriever;
+    SafeStore store;
+    if (!is_fine(info, "form", hub_retriever_open_new(&hub, info->dir))) {
+        return;
+    }
+    retriever_build(&retriever, &hub.config);
+    say_parameters(&retriever.tensors);
+    if (say_types(info) &&
+        is_fine(info, "tensors",
+                hub_retriever_load(&retriever, info->dev, info->t, &store, &hub))) {
+        say("tensors", "%s", "all are there");
+        safestore_free(&store);
+    }
+    say_tokenizer(info, hub.config.text.V);
+    if (hub.config.has_images) {
+        say_processor(info);
+    }
+    retriever_unbuild(&retriever);
+    hub_retriever_free(&hub);
+}
+
+int cmd_model_info(const Config *config) {
+    Info info = {.config = config, .dir = model_dir(config), .code = EXIT_OK};
+    error_die(info.dir, hub_open_new(&info.folder, info.dir));
+    info.dev = device_of_keys(config, config->threads);
+    const HubFamily family = info.folder.family;
+    say("folder", "%s", info.dir);
+    say("family", "%s", hub_family_name(family));
+    if (family == HUB_QWEN2_VL || family == HUB_LLAVA || family == HUB_LLAMA) {
+        say_reader(&info);
+    } else {
+        say_retriever(&info);
+    }
+    hub_free(&info.folder);
+    device_free(info.dev);
+    return info.code;
 }
 
 // ---- tokenize ----

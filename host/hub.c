@@ -166,3 +166,9 @@ Error hub_expect(const json_t *object, const HubFixed *fields, int count) {
     }
     return error_none();
 }
+
+Error hub_expect_vocabulary(int vocab, int V) {
+    return vocab <= V ? error_none()
+                      : error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "the tokenizer has %d ids, but the "
+                                 "embedding only %d rows; it belongs to another model", vocab, V);
+}

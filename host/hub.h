@@ -48,4 +48,7 @@ typedef struct {
 } HubInt;
 Error hub_ints(const json_t *object, const HubInt *fields, int count);
 
+// A tokenizer of `vocab` ids before an embedding of V rows. Error: it has ids without a row.
+Error hub_expect_vocabulary(int vocab, int V);
+
 #endif

@@ -10,34 +10,12 @@ enum { MAX_WIDTH = 1 << 16, MAX_VOCABULARY = 1 << 22, MAX_HEAD = 256, MAX_PATCH 
 #define WRONG(...) error_at(EXIT_BAD_DATA, ERROR_NOWHERE, __VA_ARGS__)
 
 // ---- fields ----
-// *out holds the default; an absent field or null leaves it.
-typedef struct {
-    const char *field;
-    int *out, low, high;
-} IntField;
-
-static Error read_ints(const json_t *object, const IntField *fields, int count) {
-    for (int i = 0; i < count; i++) {
-        int64_t value = *fields[i].out;
-        const Error error = json_member_int(object, fields[i].field, false, fields[i].low,
-                                            fields[i].high, &value);
-        if (error.code) {
-            return error;
-        }
-        if (value < fields[i].low || value > fields[i].high) { // the default, or none
-            return WRONG("member '%s' is missing", fields[i].field);
-        }
-        *fields[i].out = (int)value;
-    }
-    return error_none();
-}
 #define READ_INTS(object, ...)                                                                     \
-    read_ints(object, (const IntField[]){__VA_ARGS__},                                             \
-              (int)(sizeof((const IntField[]){__VA_ARGS__}) / sizeof(IntField)))
+    hub_ints(object, (const HubInt[]){__VA_ARGS__},                                                \
+             (int)(sizeof((const HubInt[]){__VA_ARGS__}) / sizeof(HubInt)))
 #define EXPECT_FIELDS(object, ...)                                                                 \
     hub_expect(object, (const HubFixed[]){__VA_ARGS__},                                            \
                (int)(sizeof((const HubFixed[]){__VA_ARGS__}) / sizeof(HubFixed)))
-
 
 // A member that is an object, or an empty stand-in, so that its fields have their defaults.
 static Error sub_object(const json_t *object, const char *name, const json_t **out) {
@@ -133,7 +111,11 @@ static Error expect_no_window(const json_t *text) {
     return EXPECT_FIELDS(text, {"sliding_window", "null"});
 }
 
-static Error check_sizes(const BlockConfig *block) {
+static Error check_sizes(const BlockConfig *block, int L) {
+    if (L > MAX_LAYERS) { // transformers' default
+        return WRONG("member 'num_hidden_layers' is missing, which means %d; at most %d are "
+                     "supported", L, MAX_LAYERS);
+    }
     if (block->H % block->Hkv != 0) {
         return WRONG("num_attention_heads=%d is no multiple of num_key_value_heads=%d", block->H,
                      block->Hkv);
@@ -182,7 +164,7 @@ static Error read_language(ReaderConfig *out, const json_t *text,
         error = expect_plain(text);
     }
     if (!error.code) {
-        error = check_sizes(block);
+        error = check_sizes(block, out->L);
     }
     const char *types = is_qwen ? "\"default\" \"mrope\"" : "\"default\"";
     return error.code ? error : read_rope(text, types, &out->theta,

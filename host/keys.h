@@ -180,6 +180,9 @@ X(evaluate., split, CHOICE, "test", ONE_OF(SPLIT_CHOICES), "which rows of the ta
 X(evaluate., rerankers, TEXTS, "[]", ANY, "analyses that reorder the retrieved passages") \
 X(evaluate., oracle_at, INTS, "[]", BETWEEN(1, 1024), "passages per head at which the oracle is reported") \
 END(evaluate) \
+BEGIN(weights) \
+X(weights., check_finite, BOOL, "false", ANY, "look at every weight and refuse NaN and infinity") \
+END(weights) \
 BEGIN(report) \
 X(report., dir, TEXT, "", ANY, "where report.html and tables/ go; empty: run.dir") \
 X(report., baseline, TEXT, "RAG, frozen retriever", ANY, "system that gains are measured against") \

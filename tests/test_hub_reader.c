@@ -141,7 +141,7 @@ static const struct {
     {qwen2vl_2b, "\"num_hidden_layers\":28,", "", "num_hidden_layers"}, // transformers: 80
     {qwen2vl_2b, "\"num_key_value_heads\":2", "\"num_key_value_heads\":5",
      "no multiple of num_key_value_heads=5"},
-    {qwen2vl_2b, "\"num_attention_heads\":12", "\"num_attention_heads\":1024", "head_dim"},
+    {qwen2vl_2b, "\"num_attention_heads\":12", "\"num_attention_heads\":2048", "head width of 0"},
     {qwen2vl_2b, "\"num_heads\":16", "\"num_heads\":7", "heads of equal width"},
     {qwen2vl_2b, "\"mlp_ratio\":4", "\"mlp_ratio\":1e9", "mlp_ratio"},
     {qwen2vl_2b, "151655", "999999", "outside the vocabulary"},
