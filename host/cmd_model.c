@@ -346,6 +346,9 @@ static void untokenize(const Config *config, const Tokenizer *tok, const json_t 
 int cmd_model_tokenize(const Config *config) {
     Tokenizer *tok;
     error_die(model_dir(config), tokenizer_open_new(&tok, model_dir(config)));
+    if (config->tokenize.clean) {
+        tokenizer_clean_texts(tok);
+    }
     size_t size;
     char *input = read_stdin_new(&size);
     Jsonl reader;

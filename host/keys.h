@@ -165,6 +165,7 @@ X(model., dir, TEXT, "", ANY, "folder of a published model; a folder on the comm
 END(model) \
 BEGIN(tokenize) \
 X(tokenize., special, BOOL, "false", ANY, "special tokens that a text spells are recognised, and written in texts") \
+X(tokenize., clean, BOOL, "false", ANY, "texts are cleaned first, as open_clip does") \
 X(tokenize., around, BOOL, "false", ANY, "ids with what the model wants before and after a text") \
 END(tokenize) \
 BEGIN(demo) \

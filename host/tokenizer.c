@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "text_clean.h"
 #include "unicode.h"
 
 // ---- making and freeing ----
@@ -96,7 +97,8 @@ static uint64_t hash_of(const Tokenizer *tok) {
         tok->before_count,      tok->after_count,   (int32_t)tok->splitter,
         tok->is_whole_first,    tok->has_word_ends, tok->wordpiece.max_chars,
         tok->wordpiece.unknown, norm->clean_text,   norm->chinese,
-        norm->strip_accents,    norm->lowercase,    norm->count};
+        norm->strip_accents,    norm->lowercase,    norm->count,
+        tok->cleans_text};
     for (int i = 0; i < norm->count; i++) {
         facts[16 + i] = (int32_t)norm->steps[i];
     }
@@ -109,6 +111,12 @@ static uint64_t hash_of(const Tokenizer *tok) {
 }
 
 void tokenizer_finish(Tokenizer *tok) {
+    tok->hash = hash_of(tok);
+}
+
+void tokenizer_clean_texts(Tokenizer *tok) {
+    CHECK(tok->kind != TOKENIZER_TINY, "tiny takes texts as they are");
+    tok->cleans_text = true;
     tok->hash = hash_of(tok);
 }
 
@@ -287,7 +295,9 @@ static int encode(const Tokenizer *tok, const char *text, size_t size, int32_t *
         size = utf8_repair(tok->scratch->text, text, size, false);
         text = tok->scratch->text;
     }
-    encode_between(tok, &sink, text, size, false, with_special);
+    char *const clean = tok->cleans_text ? text_clean_new(text, size, &size) : NULL;
+    encode_between(tok, &sink, clean ? clean : text, size, false, with_special);
+    free(clean);
     return sink.count;
 }
 
@@ -347,13 +357,12 @@ static size_t put_wordpiece(const Tokenizer *tok, char *out, const Piece *piece,
     return used;
 }
 
-// What Python's str.strip takes away.
-static bool is_stripped(const char *text, size_t at) {
+static bool is_blank_at(const char *text, size_t at) {
     int length;
-    const int32_t c = utf8_read((const uint8_t *)text + at, &length);
-    return (unicode_class(c) & CLASS_SPACE) || (c >= 0x1c && c <= 0x1f);
+    return unicode_is_python_space(utf8_read((const uint8_t *)text + at, &length));
 }
 
+// As Python's str.strip.
 static size_t strip(char *text, size_t size) {
     size_t begin = 0, end = size;
     while (end > 0) {
@@ -361,12 +370,12 @@ static size_t strip(char *text, size_t size) {
         while (at > 0 && ((uint8_t)text[at] & 0xc0) == 0x80) {
             at--;
         }
-        if (!is_stripped(text, at)) {
+        if (!is_blank_at(text, at)) {
             break;
         }
         end = at;
     }
-    while (begin < end && is_stripped(text, begin)) {
+    while (begin < end && is_blank_at(text, begin)) {
         for (begin++; begin < end && ((uint8_t)text[begin] & 0xc0) == 0x80; begin++) {
         }
     }

@@ -48,6 +48,7 @@ typedef struct {
     Bpe *bpe;
     bool is_whole_first;    // bpe: a piece that is in the table is its id, without merging
     bool has_word_ends;     // bpe: pieces that end words carry a blank; decoding trims the text
+    bool cleans_text;       // texts go through text_clean first
     bool cleans_up;         // wordpiece: decoding closes up punctuation
     TokenizerScratch *scratch;
     uint64_t hash;          // of all that decides about ids: equal tokenizers, equal hash
@@ -71,6 +72,9 @@ int tokenizer_encode(const Tokenizer *tok, const char *text, size_t size, int32_
 // The same with special tokens recognised where the text spells them.
 int tokenizer_encode_special(const Tokenizer *tok, const char *text, size_t size, int32_t *ids,
                              int max);
+
+// From now on texts are cleaned first, as open_clip does for its CLIP and BiomedCLIP (text_clean.h).
+void tokenizer_clean_texts(Tokenizer *tok);
 
 // Text of n ids, NUL-terminated; *size (may be NULL) without that NUL. The caller frees. Bytes that
 // are not UTF-8 become U+FFFD, except with `tiny`, which gives back any bytes. Ids outside the

@@ -57,6 +57,11 @@ static inline unsigned unicode_class(int32_t c) {
     return c < 128 ? unicode_ascii_class[c] : unicode_class_wide(c);
 }
 
+// What Python's str.isspace says: White_Space and the four separators U+001C to U+001F.
+static inline bool unicode_is_python_space(int32_t c) {
+    return (unicode_class(c) & CLASS_SPACE) || (c >= 0x1c && c <= 0x1f);
+}
+
 // ---- BERT's view of a character, by the categories of Unicode 8 ----
 bool unicode_is_control(int32_t c);     // Cc, Cf, Co, other than \t \n \r; not Cn
 bool unicode_is_accent(int32_t c);      // Mn

@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""Small tokenizers of every form with texts, ids and texts back, by Hugging Face's tokenizers 0.23.3.
+
+    tools/vectors_tokenizers.py > tests/data/tokenizers.json     (tests/test_tokenizer_vectors.c reads it)
+
+The vocabularies are made here, from the texts: bytes, and the merges of the most frequent pairs.
+"""
+import collections
+import json
+
+import tokenizer_oracles as oracles
+from tokenizers import AddedToken, models, normalizers
+
+TEXTS = ["", " ", "Chest radiograph: no effusion, 12/24 mm.", "chest  x-ray\n\nwith\t a \r\n line ", "We'LL don't I'VE it'ſ 'tis",
+         "camelCaseWord HTTPServer ABCdef", "1234567 ٣٤٥ ½ Ⅷ", "naïve ﬁne Straße İstanbul ΣΊΣΥΦΟΣ", "A\u030angstro\u0308m Ångström e\u0323\u0301x",
+         "漢字かな한국어 ไทย हिन्दी", "👩🏽\u200d⚕️ ❤️ \ufeff\u00adsoft", "a\u00a0b\u2003c\u3000d\u0085e", "...!!! --- /path/to //x/\n/",
+         "[CLS] text [SEP] [cls] [MASK]", "<|im_start|>user\n<|im_end|> <|IM_END|>", "<|startoftext|> a <|endoftext|>", "x <mask> y <pad>  z <|im",
+         "radiograph radiographs a radiograph.", "<tool_call> </w> ## ##ing", "effusioneffusion" * 8, "\u0301\u0301 \u1df6\u0301 a\u1df6\u0301",
+         "x\x01\x7f\x1f\u0378y", "𐊠𐊡 𞤀𞤁 𑄀", "tab\tvertical\vfeed\fend", "Ends with blanks   ", "it's 'S 'Re 'd."]
+CORPUS = (" ".join(TEXTS) + " chest radiograph chest effusion radiograph small lesion the lesion of the left the right").split()
+
+
+def trained(suffix, count=60):
+    """Merges of the most frequent pairs of symbols in the words of CORPUS."""
+    symbols = oracles.byte_symbols()
+    words = collections.Counter()
+    for word in CORPUS:
+        for form in (word, word.lower(), " " + word) if not suffix else (word.lower(),):
+            parts = [symbols[b] for b in form.encode()]
+            words[(*parts[:-1], parts[-1] + suffix)] += 1
+    merges = []
+    for _ in range(count):
+        pairs = collections.Counter()
+        for parts, n in words.items():
+            for pair in zip(parts, parts[1:]):
+                pairs[pair] += n
+        best = max(pairs, key=lambda pair: (pairs[pair], pair))
+        merges.append(best)
+        renewed = collections.Counter()
+        for parts, n in words.items():
+            out = []
+            for part in parts:
+                if out and (out[-1], part) == best:
+                    out[-1] += part
+                else:
+                    out.append(part)
+            renewed[tuple(out)] += n
+        words = renewed
+    return merges
+
+
+def bytes_and(merges):
+    names = [*oracles.byte_symbols().values(), *dict.fromkeys(a + b for a, b in merges)]
+    return {name: i for i, name in enumerate(names)}
+
+
+def rule(regex, normalizer=None, **model):
+    merges = trained("")
+    t = oracles.byte_level(models.BPE(bytes_and(merges), merges, **model), regex, normalizer)
+    t.add_special_tokens([AddedToken(name, normalized=False) for name in ("<|im_start|>", "<|im_end|>", "<|endoftext|>")])
+    return oracles.Library(t)
+
+
+def words():
+    letters = [chr(c) for c in [*range(33, 127), 0xE9, 0x4E2D, 0x6F22, 0x301, 0x3C3, 0xFB01]]
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *("##" + c for c in letters)]
+    tokens += "chest radio ##graph ##graphs effusion no text with naive strasse ##ing ##fine Chest a\u030angstro\u0308m".split()
+    return {token: i for i, token in enumerate(dict.fromkeys(tokens))}
+
+
+TOKENIZERS = {
+    "bert": oracles.wordpiece(words()),
+    "bert, cased": oracles.wordpiece(words(), lowercase=False, handle_chinese_chars=False, clean_text=False),
+    "bert, accents kept": oracles.wordpiece(words(), strip_accents=False),
+    "clip": oracles.clip_form(trained("</w>")),
+    "gpt2": rule(None),
+    "qwen2, odd added tokens": oracles.add_odd(rule(oracles.QWEN2, normalizers.NFC())),
+    "llama3": rule(oracles.LLAMA3),
+    "tekken": rule(oracles.TEKKEN, ignore_merges=True),
+}
+
+
+def main():
+    out = []
+    for name, library in TOKENIZERS.items():
+        rows = []
+        for text in TEXTS:
+            plain, special = library.encode(text, False), library.encode(text, True)
+            row = {"text": text, "plain": plain, "special": special, "back": library.decode(special, False),
+                   "back_special": library.decode(special, True)}
+            if special == plain:  # the same again is left out
+                del row["special"]
+            if row["back_special"] == row["back"]:
+                del row["back_special"]
+            rows.append(row)
+        out.append({"name": name, "tokenizer": json.loads(library.tokenizer.to_str()), "rows": rows})
+    print(json.dumps(out, separators=(",", ":"), ensure_ascii=False))
+
+
+main()
