@@ -1,5 +1,5 @@
-// tokenizers on the captions of ROCO, one thread, beside the libraries that Python uses. A row is one
-// pass over all captions; GB/s is bytes of text. Rows need the test data (JOMED_TEST_DATA, else
+// tokenizers on the captions of ROCO, one thread, beside the libraries that Python uses. A row is
+// one pass over all captions; GB/s is bytes of text. Rows need the test data (JOMED_TEST_DATA, else
 // ../shared/data), and are left out without them.
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +11,7 @@
 #include "host/jsonl.h"
 #include "host/tokenizer_files.h"
 
-#define SCRIPT "bench/peers/tokenizers.py"
+#define SCRIPT "bench/peers/tokenize_texts.py"
 #define CAPTIONS "medical/roco/captions_cc_by.jsonl"
 
 // What a pass gives: the number of ids, and a sum that no other order of them is likely to have.
@@ -79,7 +79,7 @@ static void peer_run(void *ctx) {
 static bool peer_load(Peer *peer, const char *kind, const char *folder, const char *captions) {
     char line[16];
     peer->process = peer_process_start(SCRIPT);
-    fprintf(peer->process.to, "%s %s %s\n", kind, folder, captions);
+    fprintf(peer->process.to, "%s %s %s %d\n", kind, folder, captions, bench_threads());
     fflush(peer->process.to);
     return fgets(line, sizeof line, peer->process.from) && strcmp(line, "ready\n") == 0;
 }

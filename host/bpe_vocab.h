@@ -1,10 +1,10 @@
 // bpe_vocab: from the tokens and merges of files to a byte-pair tokenizer.
 //
-// Files of the GPT-2 family write tokens in an alphabet of printable characters, one per byte: 33 to
-// 126, 161 to 172 and 174 to 255 stand for themselves, the other 68 bytes, ascending, for U+0100 and
-// on; a token with any other character stands for its own bytes. A token may end in a suffix ("</w>") that marks the end of a word. Files in tiktoken's form
-// have the bytes themselves and no merges: any two tokens merge whose bytes together are a token,
-// whose rank is that of the merge.
+// Files of the GPT-2 family write tokens in an alphabet of printable characters, one per byte: 33
+// to 126, 161 to 172 and 174 to 255 stand for themselves, the other 68 bytes, ascending, for U+0100
+// and on; a token with any other character stands for its own bytes. A token may end in a suffix
+// ("</w>") that marks the end of a word. Files in tiktoken's form have the bytes themselves and no
+// merges: any two tokens merge whose bytes together are a token, whose rank is that of the merge.
 // Source: GPT-2's encoder.py (bytes_to_unicode); tiktoken's _educational.py.
 #ifndef JOMED_HOST_BPE_VOCAB_H
 #define JOMED_HOST_BPE_VOCAB_H

@@ -44,7 +44,8 @@ static Error clip_merges(Vocab *names, MergeList *merges, const char *text, size
     size_t length;
     Error error = error_none();
     text_lines_next(&lines, &line, &length); // the header
-    for (int i = 0; i < count && error.code == EXIT_OK && text_lines_next(&lines, &line, &length); i++) {
+    for (int i = 0; i < count && error.code == EXIT_OK; i++) {
+        text_lines_next(&lines, &line, &length);
         char room[256];
         const char *space = memchr(line, ' ', length);
         const size_t left = space ? (size_t)(space - line) : 0;

@@ -325,8 +325,8 @@ static void untokenize(const Config *config, const Tokenizer *tok, const json_t 
         const json_t *item = json_array_get(items, i);
         const json_int_t id = json_is_integer(item) ? json_integer_value(item) : -1;
         if (id < 0 || id >= tok->vocab) {
-            die(EXIT_BAD_DATA, "standard input:%zu: item %zu of ids is no integer from 0 to %d", line,
-                i, tok->vocab - 1);
+            die(EXIT_BAD_DATA, "standard input:%zu: item %zu of ids is no integer from 0 to %d",
+                line, i, tok->vocab - 1);
         }
         ids[i] = (int32_t)id;
     }

@@ -1,5 +1,5 @@
-// splitter: see splitter.h. Each rule is its alternatives in order, as functions from a place to the
-// end of the match there, or to the same place when there is none.
+// splitter: see splitter.h. Each rule is its alternatives in order, as functions from a place to
+// the end of the match there, or to the same place when there is none.
 #include "splitter.h"
 
 #include <string.h>
@@ -26,7 +26,8 @@ Splitter splitter_from_regex(const char *regex) {
         {"<\\|startoftext\\|>|<\\|endoftext\\|>|" CLIP_RULE, CUT_CLIP},
         {WORDS "\\p{N}" SIGNS ENDS, CUT_QWEN2},
         {WORDS "\\p{N}{1,3}" SIGNS ENDS, CUT_LLAMA3},
-        {LEAD UPPER "*" LOWER "+|" LEAD UPPER "+" LOWER "*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" ENDS,
+        {LEAD UPPER "*" LOWER "+|" LEAD UPPER "+" LOWER "*|\\p{N}"
+         "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" ENDS,
          CUT_TEKKEN},
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
@@ -79,7 +80,8 @@ static inline size_t skip_others(Text t, size_t at, unsigned classes) {
     return at;
 }
 
-enum { CLASS_PLAIN = CLASS_SPACE | CLASS_LETTER | CLASS_NUMBER }; // [^\s\p{L}\p{N}] has none of these
+// [^\s\p{L}\p{N}] has none of these.
+enum { CLASS_PLAIN = CLASS_SPACE | CLASS_LETTER | CLASS_NUMBER };
 
 // ---- alternatives ----
 // 's|'t|'re|'ve|'m|'ll|'d. Without regard to case also the long s, which folds to s.

@@ -2,7 +2,8 @@
 //
 // The files state these rules as regular expressions. There is no engine for them here: each rule
 // that a known model uses is written out by hand and recognised by its text, any other is refused.
-// Alternatives are tried left to right as a backtracking engine does; \p classes and \s are Unicode's.
+// Alternatives are tried left to right as a backtracking engine does; \p classes and \s are
+// Unicode's.
 //   BERT      runs between white space, which is dropped; punctuation stands alone
 //   GPT2      's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 //   CLIP      's|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+; white space is dropped
@@ -10,7 +11,8 @@
 //             |\s*[\r\n]+|\s+(?!\S)|\s+
 //   LLAMA3    QWEN2 with \p{N}{1,3}
 //   TEKKEN    [^\r\n\p{L}\p{N}]?U*W+|[^\r\n\p{L}\p{N}]?U+W*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*
-//             |\s*[\r\n]+|\s+(?!\S)|\s+   with U = [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}], W = Ll for Lu, Lt
+//             |\s*[\r\n]+|\s+(?!\S)|\s+
+//             with U = [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}] and W = [\p{Ll}\p{Lm}\p{Lo}\p{M}]
 // Source: the tokenizer.json of these models; tiktoken; each rule as quoted above.
 #ifndef JOMED_HOST_SPLITTER_H
 #define JOMED_HOST_SPLITTER_H

@@ -33,7 +33,8 @@ static int base64_decode(char *out, const char *text, size_t size) {
     }
     for (size_t at = 0; at < size; at += 4) {
         const bool is_last = at + 4 == size;
-        const int pad = !is_last ? 0 : (text[at + 3] == '=') + (text[at + 2] == '=' && text[at + 3] == '=');
+        const bool has_one = is_last && text[at + 3] == '=';
+        const int pad = has_one + (has_one && text[at + 2] == '=');
         uint32_t bits = 0;
         for (size_t i = 0; i < 4; i++) {
             const int digit = i >= 4 - (size_t)pad ? 0 : digit_of(text[at + i]);

@@ -83,7 +83,9 @@ static int32_t number_meaning(int32_t c) {
 
 static int digit_of(char c, int base) {
     const char low = (char)(c | 0x20);
-    const int digit = c >= '0' && c <= '9' ? c - '0' : low >= 'a' && low <= 'f' ? low - 'a' + 10 : 99;
+    const int digit = c >= '0' && c <= '9'       ? c - '0'
+                      : low >= 'a' && low <= 'f' ? low - 'a' + 10
+                                                 : base;
     return digit < base ? digit : -1;
 }
 

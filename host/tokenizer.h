@@ -7,12 +7,12 @@
 //   bpe         normalizer, splitter, byte-pair merges of each piece     (CLIP, Qwen2-VL, Tekken)
 //
 // Special tokens ("<|image_pad|>", "[CLS]") are ids that plain text never produces: whoever builds
-// a prompt puts them in by id, so a caption that spells one out is just text. tokenizer_encode_special
-// is the other way, as Hugging Face does it. Nothing is put around, cut or padded: `before` and
-// `after` say what belongs around a text, and the caller knows the room; the truncation and padding
-// that a file states are not obeyed.
-// Text that is not UTF-8 is read with U+FFFD for each maximal part that is not; `tiny` takes any bytes.
-// A tokenizer has scratch memory and a cache: it serves one thread at a time.
+// a prompt puts them in by id, so a caption that spells one out is just text.
+// tokenizer_encode_special is the other way, as Hugging Face does it. Nothing is put around, cut or
+// padded: `before` and `after` say what belongs around a text, and the caller knows the room; the
+// truncation and padding that a file states are not obeyed.
+// Text that is not UTF-8 is read with U+FFFD for each maximal part that is not; `tiny` takes any
+// bytes. A tokenizer has scratch memory and a cache: it serves one thread at a time.
 #ifndef JOMED_HOST_TOKENIZER_H
 #define JOMED_HOST_TOKENIZER_H
 
@@ -73,7 +73,8 @@ int tokenizer_encode(const Tokenizer *tok, const char *text, size_t size, int32_
 int tokenizer_encode_special(const Tokenizer *tok, const char *text, size_t size, int32_t *ids,
                              int max);
 
-// From now on texts are cleaned first, as open_clip does for its CLIP and BiomedCLIP (text_clean.h).
+// From now on texts are cleaned first, as open_clip does for its CLIP and BiomedCLIP
+// (text_clean.h).
 void tokenizer_clean_texts(Tokenizer *tok);
 
 // Text of n ids, NUL-terminated; *size (may be NULL) without that NUL. The caller frees. Bytes that

@@ -410,7 +410,8 @@ static char *find_ending_new(const char *dir, const char *ending) {
     }
     for (int i = 0; i < count && !found; i++) {
         const size_t size = strlen(names[i]), tail = strlen(ending);
-        found = size > tail && strcmp(names[i] + size - tail, ending) == 0 ? xstrdup(names[i]) : NULL;
+        const bool has_it = size > tail && strcmp(names[i] + size - tail, ending) == 0;
+        found = has_it ? xstrdup(names[i]) : NULL;
     }
     file_list_free(names, count);
     return found;

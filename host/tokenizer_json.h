@@ -21,8 +21,8 @@ Error tokenizer_from_json(Tokenizer **out, const void *text, size_t size);
 Error names_from_json(Vocab *names, const json_t *vocab, int64_t most);
 // An added token as files describe it; id: from the object unless it is given (>= 0).
 Error added_token_from_json(AddedToken *token, const json_t *object, int64_t id);
-// The vocabulary with added tokens that it lacks put in, so that each has its id; the model does not
-// find them.
+// The vocabulary with added tokens that it lacks put in, so that each has its id; the model does
+// not find them.
 Error names_add(Vocab *names, const AddedToken *tokens, int count);
 
 #endif

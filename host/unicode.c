@@ -120,8 +120,8 @@ typedef struct {
     int32_t first, last;
 } CodeRange;
 
-// Marks, punctuation and format characters assigned after Unicode 8, with whatever else lies between
-// them that is none of these.
+// Marks, punctuation and format characters assigned after Unicode 8, with whatever else lies
+// between them that is none of these.
 static const CodeRange after_unicode8[] = {
     {0x61d, 0x61d},     {0x7fd, 0x7fd},     {0x890, 0x8e2},     {0x9fd, 0x9fe},
     {0xa76, 0xa76},     {0xafa, 0xaff},     {0xb55, 0xb55},     {0xc04, 0xc3c},

@@ -154,7 +154,7 @@ TEST(tokenizer_vocab_txt_refuses) {
         {WORDS "\n\ny", NULL, "token 9 is empty"},
         {WORDS "\n\xff", NULL, "token 9 is not UTF-8"},
         {WORDS, "{\"unk_token\": \"<unk>\"}", "unknown token '<unk>'"},
-        {WORDS, "{\"tokenizer_class\": \"RobertaTokenizer\"}", "'RobertaTokenizer' is not supported"},
+        {WORDS, "{\"tokenizer_class\": \"RobertaTokenizer\"}", "'RobertaTokenizer' is not"},
         {WORDS, "{\"do_lower_case\": 1}", "do_lower_case"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -268,12 +268,11 @@ TEST(tokenizer_clip_list) {
     const Error error = tokenizer_from_clip_merges(&tok, list, strlen(list));
     EXPECT(error.code == EXIT_OK && tok->vocab == 516, "%s", error.text);
     int32_t ids[ROOM];
-    const int32_t want[] = {66, 512, 512, 'c' - 33, 'a' - 33 + 256};
     EXPECT(tokenizer_encode(tok, "Cab  AB", 7, ids, ROOM) == 3 && ids[0] == 'c' - 33 &&
-               ids[1] == 512 && ids[2] == 512 && want[0] == ids[0], "%d %d %d", ids[0], ids[1],
-           ids[2]);
+               ids[1] == 512 && ids[2] == 512, "%d %d %d", ids[0], ids[1], ids[2]);
     EXPECT(tokenizer_encode(tok, "cac", 3, ids, ROOM) == 2 && ids[0] == 513, "%d", ids[0]);
-    char *back = tokenizer_decode_new(tok, (int32_t[]){514, 66, 512, 512, 515}, 5, DECODE_TEXT, NULL);
+    const int32_t whole[] = {514, 66, 512, 512, 515};
+    char *back = tokenizer_decode_new(tok, whole, 5, DECODE_TEXT, NULL);
     EXPECT(strcmp(back, "cab ab") == 0, "'%s'", back);
     free(back);
     tokenizer_free(tok);

@@ -220,7 +220,8 @@ TEST(tokenizer_gold_qwen2vl) {
         EXPECT(tok->vocab == 151657 && tokenizer_id(tok, "<|video_pad|>") == 151656, "%d ids",
                tok->vocab);
         EXPECT(tokenizer_encode_special(tok, text, strlen(text), ids, ROOM) == 5 &&
-                   memcmp(ids, want, sizeof want) == 0, "%d %d %d %d", ids[0], ids[1], ids[2], ids[3]);
+                   memcmp(ids, want, sizeof want) == 0,
+               "%d %d %d %d", ids[0], ids[1], ids[2], ids[3]);
         const int n = tokenizer_encode(tok, text, strlen(text), ids, ROOM);
         for (int i = 0; i < n; i++) {
             EXPECT(ids[i] < 151643, "plain text gave the special id %d", ids[i]);

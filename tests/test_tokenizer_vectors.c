@@ -1,5 +1,5 @@
-// Small tokenizers of every form, read from tokenizer.json, against vectors of Hugging Face's library
-// (tools/vectors_tokenizers.py); what the reader refuses; damaged files.
+// Small tokenizers of every form, read from tokenizer.json, against vectors of Hugging Face's
+// library (tools/vectors_tokenizers.py); what the reader refuses; damaged files.
 #include <stdlib.h>
 #include <string.h>
 
@@ -151,59 +151,60 @@ static json_t *changed_new(const json_t *sets, const Refusal *refusal) {
     return root;
 }
 
+static const Refusal refusals[] = {
+    {"bert", "normalizer", "{\"type\": \"Precompiled\"}", "normalizer: type 'Precompiled'"},
+    {"bert", "normalizer.trim", "1", "normalizer: member 'trim'"},
+    {"bert", "normalizer.lowercase", "3", "normalizer: member 'lowercase' wants true or false"},
+    {"bert", "normalizer", "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFC\"}, "
+                           "{\"type\": \"BertNormalizer\"}]}", "BertNormalizer beside"},
+    {"bert", "pre_tokenizer", "{\"type\": \"Metaspace\"}", "pre_tokenizer: type 'Metaspace'"},
+    {"bert", "pre_tokenizer", "null", "pre_tokenizer: none"},
+    {"bert", "pre_tokenizer", "{\"type\": \"ByteLevel\", \"add_prefix_space\": false}",
+     "ByteLevel and a BPE model"},
+    {"bert", "post_processor.single", "[]", "post_processor: single has no text"},
+    {"bert", "post_processor.special_tokens", "{}", "post_processor: member '[CLS]'"},
+    {"bert", "post_processor", "{\"type\": \"BertProcessing\", \"sep\": [\"x\", 9999], "
+                               "\"cls\": [\"y\", 2]}", "id 9999 is outside"},
+    {"bert", "decoder", "{\"type\": \"CTC\"}", "decoder: type 'CTC'"},
+    {"bert", "decoder.prefix", "\"@@\"", "decoder: prefix '@@'"},
+    {"bert", "model.type", "\"Unigram\"", "model: type 'Unigram'"},
+    {"bert", "model.unk_token", "\"[unknown]\"", "unknown token '[unknown]'"},
+    {"bert", "model.max_input_chars_per_word", "100000", "is outside 1 .. 1000"},
+    {"bert", "model.vocab.chest", "-1", "token 'chest': its id"},
+    {"bert", "model.vocab.chest", "99999999", "token 'chest': its id"},
+    {"bert", "model.vocab.chest", "\"a\"", "token 'chest': its id"},
+    {"bert", "model.vocab.chest", "2", "model: token 2 has an id that another token has"},
+    {"bert", "model.vocab", "[]", "model: member 'vocab' wants an object"},
+    {"bert", "added_tokens.0.id", "7", "added token '[PAD]' has id 7, and 0"},
+    {"bert", "added_tokens.0.content", "\"\"", "added token '' has the id 0"},
+    {"bert", "added_tokens.1.content", "\"[PAD]\"", "[PAD]' has id 1, and 0"},
+    {"bert", "added_tokens.0.colour", "1", "added_tokens: member 'colour'"},
+    {"bert", "added_tokens.0.content", "\"[NEW]\"", "id 0, which another token has"},
+    {"bert", "colour", "1", "member 'colour'"},
+    {"bert", "model", "", "member 'model' is missing"},
+    {"gpt2", "pre_tokenizer.add_prefix_space", "true", "add_prefix_space true"},
+    {"gpt2", "pre_tokenizer.add_prefix_space", "", "add_prefix_space true"},
+    {"gpt2", "pre_tokenizer.use_regex", "false", "without an expression"},
+    {"gpt2", "model.dropout", "0.1", "model: dropout"},
+    {"gpt2", "model.byte_fallback", "true", "model: byte_fallback true"},
+    {"gpt2", "model.continuing_subword_prefix", "\"##\"", "continuing_subword_prefix"},
+    {"gpt2", "model.merges.0", "[\"zz\", \"a\"]", "merge 1, 'zz' and 'a': the left one"},
+    {"gpt2", "model.merges.0", "[\"a\", \"zz\"]", "'a' and 'zz': the right one"},
+    {"gpt2", "model.merges.0", "[\"!\", \"~\"]", "the result is no token"},
+    {"gpt2", "model.merges.0", "\"abc\"", "merge 1 is not two tokens"},
+    {"gpt2", "model.merges.0", "\"a b c\"", "merge 1 is not two tokens"},
+    {"gpt2", "model.vocab.!", "", "no token for byte 0x21"},
+    {"gpt2", "decoder", "null", "decoder: type ''"},
+    {"clip", "model.ignore_merges", "true", "ignore_merges with an end_of_word_suffix"},
+    {"clip", "normalizer.normalizers.1.pattern.Regex", "\"x+\"", "Replace of 'x+'"},
+    {"clip", "pre_tokenizer.pretokenizers.0.behavior", "\"Isolated\"", "behavior 'Isolated'"},
+    {"clip", "pre_tokenizer.pretokenizers.0.pattern.Regex", "\"[a-z]+\"",
+     "expression '[a-z]+' is not supported"},
+    {"llama3", "pre_tokenizer.pretokenizers.1.use_regex", "true", "use_regex true after"},
+    {"llama3", "pre_tokenizer.pretokenizers.0.invert", "true", "invert true"},
+};
+
 TEST(tokenizer_json_refuses) {
-    static const Refusal refusals[] = {
-        {"bert", "normalizer", "{\"type\": \"Precompiled\"}", "normalizer: type 'Precompiled'"},
-        {"bert", "normalizer.trim", "1", "normalizer: member 'trim'"},
-        {"bert", "normalizer.lowercase", "3", "normalizer: member 'lowercase' wants true or false"},
-        {"bert", "normalizer", "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFC\"}, "
-                               "{\"type\": \"BertNormalizer\"}]}", "BertNormalizer beside"},
-        {"bert", "pre_tokenizer", "{\"type\": \"Metaspace\"}", "pre_tokenizer: type 'Metaspace'"},
-        {"bert", "pre_tokenizer", "null", "pre_tokenizer: none"},
-        {"bert", "pre_tokenizer", "{\"type\": \"ByteLevel\", \"add_prefix_space\": false}",
-         "ByteLevel and a BPE model"},
-        {"bert", "post_processor.single", "[]", "post_processor: single has no text"},
-        {"bert", "post_processor.special_tokens", "{}", "post_processor: member '[CLS]'"},
-        {"bert", "post_processor", "{\"type\": \"BertProcessing\", \"sep\": [\"x\", 9999], "
-                                   "\"cls\": [\"y\", 2]}", "id 9999 is outside"},
-        {"bert", "decoder", "{\"type\": \"CTC\"}", "decoder: type 'CTC'"},
-        {"bert", "decoder.prefix", "\"@@\"", "decoder: prefix '@@'"},
-        {"bert", "model.type", "\"Unigram\"", "model: type 'Unigram'"},
-        {"bert", "model.unk_token", "\"[unknown]\"", "unknown token '[unknown]'"},
-        {"bert", "model.max_input_chars_per_word", "100000", "is outside 1 .. 1000"},
-        {"bert", "model.vocab.chest", "-1", "token 'chest': its id"},
-        {"bert", "model.vocab.chest", "99999999", "token 'chest': its id"},
-        {"bert", "model.vocab.chest", "\"a\"", "token 'chest': its id"},
-        {"bert", "model.vocab.chest", "2", "model: token 2 has an id that another token has"},
-        {"bert", "model.vocab", "[]", "model: member 'vocab' wants an object"},
-        {"bert", "added_tokens.0.id", "7", "added token '[PAD]' has id 7, and 0"},
-        {"bert", "added_tokens.0.content", "\"\"", "added token '' has the id 0"},
-        {"bert", "added_tokens.1.content", "\"[PAD]\"", "[PAD]' has id 1, and 0"},
-        {"bert", "added_tokens.0.colour", "1", "added_tokens: member 'colour'"},
-        {"bert", "added_tokens.0.content", "\"[NEW]\"", "id 0, which another token has"},
-        {"bert", "colour", "1", "member 'colour'"},
-        {"bert", "model", "", "member 'model' is missing"},
-        {"gpt2", "pre_tokenizer.add_prefix_space", "true", "add_prefix_space true"},
-        {"gpt2", "pre_tokenizer.add_prefix_space", "", "add_prefix_space true"},
-        {"gpt2", "pre_tokenizer.use_regex", "false", "without an expression"},
-        {"gpt2", "model.dropout", "0.1", "model: dropout"},
-        {"gpt2", "model.byte_fallback", "true", "model: byte_fallback true"},
-        {"gpt2", "model.continuing_subword_prefix", "\"##\"", "continuing_subword_prefix"},
-        {"gpt2", "model.merges.0", "[\"zz\", \"a\"]", "merge 1, 'zz' and 'a': the left one"},
-        {"gpt2", "model.merges.0", "[\"a\", \"zz\"]", "'a' and 'zz': the right one"},
-        {"gpt2", "model.merges.0", "[\"!\", \"~\"]", "the result is no token"},
-        {"gpt2", "model.merges.0", "\"abc\"", "merge 1 is not two tokens"},
-        {"gpt2", "model.merges.0", "\"a b c\"", "merge 1 is not two tokens"},
-        {"gpt2", "model.vocab.!", "", "no token for byte 0x21"},
-        {"gpt2", "decoder", "null", "decoder: type ''"},
-        {"clip", "model.ignore_merges", "true", "ignore_merges with an end_of_word_suffix"},
-        {"clip", "normalizer.normalizers.1.pattern.Regex", "\"x+\"", "Replace of 'x+'"},
-        {"clip", "pre_tokenizer.pretokenizers.0.behavior", "\"Isolated\"", "behavior 'Isolated'"},
-        {"clip", "pre_tokenizer.pretokenizers.0.pattern.Regex", "\"[a-z]+\"",
-         "expression '[a-z]+' is not supported"},
-        {"llama3", "pre_tokenizer.pretokenizers.1.use_regex", "true", "use_regex true after"},
-        {"llama3", "pre_tokenizer.pretokenizers.0.invert", "true", "invert true"},
-    };
     json_t *sets = read_sets();
     for (size_t i = 0; sets && i < sizeof refusals / sizeof *refusals; i++) {
         const Refusal *refusal = &refusals[i];

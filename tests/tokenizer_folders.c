@@ -44,9 +44,9 @@ bool qwen2vl_folder(const char *dir) {
         free(added);
         added = more;
     }
-    char *const config = xformat_new("{\"tokenizer_class\": \"Qwen2Tokenizer\", \"bos_token\": null,"
-                                     "\"eos_token\": \"<|im_end|>\", \"added_tokens_decoder\": {%s}}",
-                                     added);
+    char *const config =
+        xformat_new("{\"tokenizer_class\": \"Qwen2Tokenizer\", \"bos_token\": null,"
+                    "\"eos_token\": \"<|im_end|>\", \"added_tokens_decoder\": {%s}}", added);
     write_text(dir, "tokenizer_config.json", config);
     free(config);
     free(added);

@@ -1,5 +1,5 @@
-// tokenizer_folders: folders with the tokenizers of the readers, as their models' folders have them,
-// made of the test data: links to the vocabularies, and the special tokens written out.
+// tokenizer_folders: folders with the tokenizers of the readers, as their models' folders have
+// them, made of the test data: links to the vocabularies, and the special tokens written out.
 #ifndef JOMED_TESTS_TOKENIZER_FOLDERS_H
 #define JOMED_TESTS_TOKENIZER_FOLDERS_H
 

@@ -1,6 +1,6 @@
 """Tokenizers of published models, made by the libraries themselves from the files that we read too.
 
-Oracles of tools/fuzz_tokenizers.py and peers of bench/peers/tokenizers.py. A folder is one of the
+Oracles of tools/fuzz_tokenizers.py and peers of bench/peers/tokenize_texts.py. A folder is one of the
 test data's tokenizers/. Needs tokenizers 0.23 and tiktoken 0.14.
 """
 import base64
@@ -33,6 +33,11 @@ class Library:
         self.tokenizer.encode_special_tokens = not special
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
+    def encode_all(self, texts):
+        """As fast as the library can on one thread (TOKENIZERS_PARALLELISM=false)."""
+        self.tokenizer.encode_special_tokens = False
+        return [one.ids for one in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
     def decode(self, ids, special):
         text = self.tokenizer.decode(ids, skip_special_tokens=not special)
         return text.replace("</w>", " ").strip() if self.has_word_ends else text
@@ -51,6 +56,9 @@ class Ranks:
 
     def encode(self, text, special):
         return self.encoding.encode(text, allowed_special="all" if special else set(), disallowed_special=())
+
+    def encode_all(self, texts):
+        return [self.encoding.encode(text, allowed_special="all") for text in texts]
 
     def decode(self, ids, special):
         return self.encoding.decode([i for i in ids if special or i >= self.first])
