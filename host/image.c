@@ -86,6 +86,11 @@ static unsigned scale255(unsigned a, unsigned b) {
 }
 
 static Image colours_new(const Image *image, bool is_on_white) {
+    if (image->channels == 3) {
+        Image copy = image_copy_new(image);
+        copy.mode = IMAGE_PLAIN;
+        return copy;
+    }
     Image out = image_new(image->width, image->height, 3);
     const size_t pixels = (size_t)image->width * (size_t)image->height;
     const size_t C = (size_t)image->channels;
@@ -133,33 +138,44 @@ static void divide_alpha(Image *image) {
     }
 }
 
+// The op between pictures on the host; a device with memory of its own gets copies.
+static void resize(Device *dev, Image *out, const Image *inp, ResizeFilter filter) {
+    const int H = inp->height, W = inp->width, C = inp->channels;
+    const bool is_host = device_kind(dev) == DEVICE_CPU;
+    void *scratch = device_alloc(
+        dev, image_resize_scratch_bytes(H, W, C, out->height, out->width, filter),
+        "resize scratch");
+    void *from = inp->data, *to = out->data;
+    if (!is_host) {
+        from = device_alloc(dev, image_bytes(inp), "picture");
+        to = device_alloc(dev, image_bytes(out), "resized picture");
+        device_copy_in(dev, from, inp->data, image_bytes(inp));
+    }
+    device_ops(dev)->image_resize(dev, to, from, scratch, H, W, C, out->height, out->width, filter);
+    if (!is_host) {
+        device_copy_out(dev, out->data, to, image_bytes(out));
+        device_release(dev, to);
+        device_release(dev, from);
+    }
+    device_release(dev, scratch);
+}
+
 Image image_resize_new(Device *dev, const Image *image, int width, int height,
                        ResizeFilter filter) {
     if (width == image->width && height == image->height) {
         return image_copy_new(image);
     }
-    Image source = image_copy_new(image), out = image_new(width, height, image->channels);
-    const int H = image->height, W = image->width, C = image->channels;
+    Image out = image_new(width, height, image->channels);
     out.mode = image->mode;
     filter = image->mode == IMAGE_INDEXED ? RESIZE_NEAREST : filter;
-    const bool has_alpha =
-        filter != RESIZE_NEAREST && C % 2 == 0 && image->mode == IMAGE_PLAIN;
-    if (has_alpha) {
+    if (filter == RESIZE_NEAREST || image->channels % 2 == 1 || image->mode != IMAGE_PLAIN) {
+        resize(dev, &out, image, filter);
+    } else {
+        Image source = image_copy_new(image);
         multiply_alpha(&source);
-    }
-    void *inp = device_alloc(dev, image_bytes(&source), "picture");
-    void *to = device_alloc(dev, image_bytes(&out), "resized picture");
-    void *scratch = device_alloc(
-        dev, image_resize_scratch_bytes(H, W, C, height, width, filter), "resize scratch");
-    device_copy_in(dev, inp, source.data, image_bytes(&source));
-    device_ops(dev)->image_resize(dev, to, inp, scratch, H, W, C, height, width, filter);
-    device_copy_out(dev, out.data, to, image_bytes(&out));
-    device_release(dev, scratch);
-    device_release(dev, to);
-    device_release(dev, inp);
-    image_free(&source);
-    if (has_alpha) {
+        resize(dev, &out, &source, filter);
         divide_alpha(&out);
+        image_free(&source);
     }
     return out;
 }

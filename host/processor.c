@@ -9,6 +9,7 @@
 #define MAX_RATIO 200 // beyond this Qwen2-VL's processor refuses
 #define CUT_RATIO 180 // and the original's reader cuts down to this first
 #define READER_SIDE 256
+#define MAX_BOX 2
 
 // ---- presets ----
 #define CLIP_MEAN {0.48145466f, 0.4578275f, 0.40821073f}
@@ -226,16 +227,24 @@ static Image after_step_new(const ProcessorStep *step, Device *dev, const Image 
                          : image_resize_new(dev, image, w, h, step->filter);
 }
 
+// The picture whose samples the steps see. Grey is resized once and repeated behind them: its three
+// copies would get the same samples.
+static Image before_steps_new(RgbRule rule, const Image *image) {
+    Image out = rule == RGB_ON_WHITE && image->channels > 1  ? image_on_white_new(image)
+                : rule == RGB_FIRST && image->channels > 1 ? image_to_rgb_new(image)
+                                                           : image_copy_new(image);
+    out.mode = rule == RGB_LAST ? out.mode : IMAGE_PLAIN;
+    return out;
+}
+
 Image processor_image_new(const ProcessorConfig *config, Device *dev, const Image *image) {
-    Image current = config->rgb == RGB_LAST       ? image_copy_new(image)
-                    : config->rgb == RGB_ON_WHITE ? image_on_white_new(image)
-                                                  : image_to_rgb_new(image);
+    Image current = before_steps_new(config->rgb, image);
     for (int i = 0; i < config->step_count; i++) {
         Image next = after_step_new(&config->steps[i], dev, &current);
         image_free(&current);
         current = next;
     }
-    if (config->rgb == RGB_LAST) {
+    if (current.channels != 3) {
         Image colours = image_to_rgb_new(&current);
         image_free(&current);
         current = colours;
@@ -254,11 +263,17 @@ static float scale_sample(const ProcessorConfig *config, int sum, int c) {
 }
 
 void processor_run(const ProcessorConfig *config, Device *dev, const Image *image, float *out) {
-    const int box = config->box;
-    CHECK(box == 1 || config->scale == SCALE_DIVIDE, "box=%d scale=%d", box, (int)config->scale);
+    enum { MOST = 255 * MAX_BOX * MAX_BOX };
+    const int box = config->box, most = 255 * box * box;
+    CHECK(box >= 1 && box <= MAX_BOX && (box == 1 || config->scale == SCALE_DIVIDE),
+          "box=%d scale=%d", box, (int)config->scale);
     Image picture = processor_image_new(config, dev, image);
     const int W = picture.width / box, H = picture.height / box;
     for (int c = 0; c < 3; c++) {
+        float scaled[MOST + 1]; // of every sum of a block
+        for (int sum = 0; sum <= most; sum++) {
+            scaled[sum] = scale_sample(config, sum, c);
+        }
         for (int y = 0; y < H; y++) {
             for (int x = 0; x < W; x++) {
                 int sum = 0;
@@ -267,7 +282,7 @@ void processor_run(const ProcessorConfig *config, Device *dev, const Image *imag
                                  column = (size_t)(x * box + k % box);
                     sum += picture.data[(row * (size_t)picture.width + column) * 3 + (size_t)c];
                 }
-                *out++ = scale_sample(config, sum, c);
+                *out++ = scaled[sum];
             }
         }
     }

@@ -10,7 +10,6 @@
 #include "base.h"
 #include "image_resize_parts.h"
 
-#define GROUP 4               // channels summed together at most
 #define STRIP 512             // samples of a row summed at a time in the vertical pass
 #define PARALLEL_BYTES 100000 // smaller outputs are not worth waking threads
 
@@ -23,25 +22,50 @@ static Axis axis_new(int32_t *words, int m, int n, ResizeFilter filter) {
 }
 
 // ---- passes ----
-// G neighbouring channels of one row of n pixels from one of m, pixels C samples apart. G is a
-// constant where this is inlined, so the sums are registers.
-static inline __attribute__((always_inline)) void row_pass(uint8_t *out, const uint8_t *inp,
-                                                           const Axis *axis, int n, int C, int G) {
+// The samples of a pixel as four lanes, of little-endian bytes: GCC makes scalars of a loop over
+// channels, and of a conversion of four bytes too.
+typedef int32_t Lanes __attribute__((vector_size(16)));
+typedef uint32_t Words __attribute__((vector_size(16)));
+
+static inline Lanes load_pixel(const uint8_t *from, size_t bytes) {
+    uint32_t word = 0;
+    memcpy(&word, from, bytes);
+    return (Lanes)(((Words){word, word, word, word} >> (Words){0, 8, 16, 24}) & 255);
+}
+
+// One row of n pixels of C = 3 or 4 channels from one of W. Of three channels four bytes are read,
+// the last of which is summed for nothing, up to the last pixel of the row.
+static inline __attribute__((always_inline)) void pixel_row(uint8_t *out, const uint8_t *inp,
+                                                            const Axis *axis, int W, int n, int C) {
     for (int i = 0; i < n; i++) {
         const int32_t *weights = axis->weights + (size_t)i * (size_t)axis->taps;
-        const uint8_t *from = inp + (size_t)axis->first[i] * (size_t)C;
-        int32_t sum[GROUP];
-        for (int c = 0; c < G; c++) {
-            sum[c] = 1 << (WEIGHT_BITS - 1);
+        const int first = axis->first[i], count = axis->count[i];
+        const int whole = C == 3 && first + count == W ? count - 1 : count;
+        const uint8_t *from = inp + (size_t)first * (size_t)C;
+        Lanes sum = {0, 0, 0, 0};
+        for (int k = 0; k < whole; k++, from += C) {
+            sum += weights[k] * load_pixel(from, 4);
         }
-        for (int k = 0; k < axis->count[i]; k++, from += C) {
-            for (int c = 0; c < G; c++) {
-                sum[c] += weights[k] * from[c];
-            }
+        if (whole < count) {
+            sum += weights[whole] * load_pixel(from, 3);
         }
-        for (int c = 0; c < G; c++) {
-            out[(size_t)i * (size_t)C + (size_t)c] = round_clamp(sum[c]);
+        for (int c = 0; c < C; c++) {
+            out[(size_t)i * (size_t)C + (size_t)c] =
+                round_clamp(sum[c] + (1 << (WEIGHT_BITS - 1)));
         }
+    }
+}
+
+// Channel by channel.
+static void sample_row(uint8_t *out, const uint8_t *inp, const Axis *axis, int n, int C) {
+    for (int i = 0; i < n * C; i++) {
+        const int32_t *weights = axis->weights + (size_t)(i / C) * (size_t)axis->taps;
+        const uint8_t *from = inp + (size_t)axis->first[i / C] * (size_t)C + i % C;
+        int32_t sum = 1 << (WEIGHT_BITS - 1);
+        for (int k = 0; k < axis->count[i / C]; k++) {
+            sum += weights[k] * from[(size_t)k * (size_t)C];
+        }
+        out[i] = round_clamp(sum);
     }
 }
 
@@ -52,13 +76,10 @@ static void horizontal(uint8_t *out, const uint8_t *inp, const Axis *axis, int H
         uint8_t *to = out + (size_t)y * (size_t)n * (size_t)C;
         const uint8_t *from = inp + (size_t)y * (size_t)W * (size_t)C;
         switch (C) {
-        case 1: row_pass(to, from, axis, n, 1, 1); break;
-        case 3: row_pass(to, from, axis, n, 3, 3); break;
-        case 4: row_pass(to, from, axis, n, 4, 4); break;
-        default:
-            for (int c = 0; c < C; c++) {
-                row_pass(to + c, from + c, axis, n, C, 1);
-            }
+        case 1: sample_row(to, from, axis, n, 1); break;
+        case 3: pixel_row(to, from, axis, W, n, 3); break;
+        case 4: pixel_row(to, from, axis, W, n, 4); break;
+        default: sample_row(to, from, axis, n, C);
         }
     }
 }

@@ -26,8 +26,8 @@ extern "C" {
 // keeps its size is skipped. NEAREST starts at scale / 2 and adds scale pixel by pixel, truncating
 // each. Alpha is the caller's (premultiply before, divide after: image_resize_new of host/image.h).
 // No aliasing. Not followed: Pillow 13 takes the vertical pass first where that is cheaper (a
-// 300x400 picture to 224x224, say), which changes about a quarter of the samples of noise by a
-// level; 9.4 to 11.1 and torchvision's tensors do not. Agreement: exact.
+// 300x400 picture to 224x224, say), which changes about a quarter of the samples of noise; 9.4 to
+// 11.1 and torchvision's tensors do not. Agreement: exact.
 typedef void image_resize_fn(Device *dev, uint8_t *out, const uint8_t *inp, void *scratch, int H,
                              int W, int C, int outH, int outW, ResizeFilter filter);
 size_t image_resize_scratch_bytes(int H, int W, int C, int outH, int outW, ResizeFilter filter);

@@ -47,7 +47,7 @@ bench() {
             return bench == "matmul_fwd" && shape ~ /packed/ && shape ~ /M=(197|1024) / &&
                    value("peer") ~ /OpenBLAS/
         }
-        return bench ~ /^(vit_b16|block|topk|attention|layernorm)/
+        return bench ~ /^(vit_b16|block|topk|attention|layernorm|pictures)/
     }
     /"bench":/ && value("peer") != "" && is_headline(value("bench"), value("shape")) {
         us = value("median_us") + 0
