@@ -136,7 +136,7 @@ static void time_reader(const char *name, int rank, bool is_training, bool is_gi
     reader_set_lora(&config, (LoraConfig){.rank = rank, .alpha = 16}, true);
     Prompts prompts = {.reader = reader_new(bench_device(), DT_F32, &config, rank == 0)};
     tensors_init(&prompts.reader->tensors, 1);
-    tensors_pack(&prompts.reader->tensors);
+    tensors_pack(&prompts.reader->tensors, SIZE_MAX);
     float *pixels = bench_normal(DT_F32, 3 * 16 * 16);
     void *features = bench_normal(DT_F32, 4 * 64);
     fill_prompts(&prompts, B, pixels, is_given ? features : NULL);

@@ -222,6 +222,7 @@ void demo_pretrain_reader(Demo *demo) {
     const int copied = tensors_copy(&demo->reader->tensors, &demo->base->tensors);
     CHECK(copied == demo->base->tensors.count, "%d of %d tensors", copied,
           demo->base->tensors.count);
+    tensors_pack(&demo->reader->tensors, PACK_LIMIT);
     demo->prompts.reader = &demo->reader->config;
 }
 

@@ -317,6 +317,7 @@ void system_open_reader(System *system, ReaderUse use) {
         error_die(config->reader.adapter,
                   adapter_load(&system->reader->tensors, config->reader.adapter));
     }
+    tensors_pack(&system->reader->tensors, PACK_LIMIT);
     // exact.sft_caps: the original prepared images and prompts of the fine-tuning otherwise.
     const bool is_sft = config->exact.sft_caps && use != READER_FROZEN;
     if (is_sft) {

@@ -252,15 +252,17 @@ int tensors_copy(TensorList *to, const TensorList *from) {
 }
 
 // Lays the packed forms out (packing, when memory is not NULL) and returns the bytes they need.
+// Where nothing is trainable no backward comes.
 static size_t pack_all(TensorList *list, char *memory) {
     size_t used = 0;
+    const MatmulPack last = list->trainable_count ? MATMUL_PACK_BWD : MATMUL_PACK_FWD;
     for (int i = 0; i < list->count; i++) {
         Tensor *tensor = list->tensor[i];
         if (!tensor->is_matrix || tensor->is_trainable || tensor->is_borrowed) {
             continue;
         }
         const int rows = tensor->shape[0], columns = (int)(tensor->count / (size_t)rows);
-        for (int which = MATMUL_PACK_FWD; which <= MATMUL_PACK_BWD; which++) {
+        for (int which = MATMUL_PACK_FWD; which <= (int)last; which++) {
             const size_t bytes =
                 matmul_pack_bytes(list->dev, list->t, (MatmulPack)which, rows, columns);
             if (memory && bytes) {
@@ -275,10 +277,10 @@ static size_t pack_all(TensorList *list, char *memory) {
     return used;
 }
 
-void tensors_pack(TensorList *list) {
+void tensors_pack(TensorList *list, size_t limit) {
     if (!list->packed) {
         const size_t bytes = pack_all(list, NULL);
-        if (bytes == 0) {
+        if (bytes == 0 || bytes > limit) {
             return;
         }
         list->packed = device_alloc(list->dev, bytes, "packed parameters");

@@ -78,9 +78,12 @@ Tensor *tensors_find(const TensorList *list, const char *name); // NULL when abs
 // Copies values (and masters) of equal name and shape; the types may differ. Returns how many were
 // copied.
 int tensors_copy(TensorList *to, const TensorList *from);
-// Packs the frozen matrices for the products, after their values are set. Optional, and repeatable.
+// Packs the frozen matrices for the products, after their values are set, unless that takes more
+// than limit bytes. The same bits, sooner: by a third for one row, 5% for a hundred, nothing for a
+// thousand. Optional, and repeatable.
 // Borrowed ones are used as they lie: a packed copy would cost the memory that borrowing saves.
-void tensors_pack(TensorList *list);
+#define PACK_LIMIT ((size_t)1 << 30) // of a small reader; a large one is not worth holding twice
+void tensors_pack(TensorList *list, size_t limit);
 void tensors_zero_grad(TensorList *list);
 size_t tensors_count(const TensorList *list, bool is_trainable_only); // elements, without gaps
 // values: (count) on the host. Writing sets the master too, and drops the tensor's packed forms.

@@ -26,7 +26,7 @@ static void fixture_init(Fixture *fixture, DType t, bool is_base_trainable) {
     tensors_allocate(&fixture->list, check_device(), t);
     tensors_init(&fixture->list, check_seed());
     tensors_disturb(&fixture->list, 0.3);
-    tensors_pack(&fixture->list);
+    tensors_pack(&fixture->list, SIZE_MAX);
     Rng rng = check_rng(3);
     for (int i = 0; i < ROWS * IN; i++) {
         fixture->inp[i] = (float)rng_normal(&rng);

@@ -124,7 +124,13 @@ TEST(model_pack) {
         packed = buf_fill(DT_F32, 2 * 30, NAN);
     check_ops()->matmul_fwd(check_device(), DT_F32, plain.dev, inp.dev, weight->data, NULL, NULL, 2,
                             30, 100, false);
-    tensors_pack(&list);
+    tensors_pack(&list, 100);
+    EXPECT(!weight->packed_fwd, "%s is packed into 100 bytes", weight->name);
+    tensors_pack(&list, SIZE_MAX);
+    const bool packs = matmul_pack_bytes(check_device(), DT_F32, MATMUL_PACK_FWD, 30, 100) > 0;
+    EXPECT((weight->packed_fwd != NULL) == packs && !weight->packed_bwd,
+           "%s: forms %p and %p; no backward can come", weight->name, weight->packed_fwd,
+           weight->packed_bwd);
     check_ops()->matmul_fwd(check_device(), DT_F32, packed.dev, inp.dev, weight->data,
                             weight->packed_fwd, NULL, 2, 30, 100, false);
     expect_exact("packed", buf_read(&packed), buf_read(&plain), 60);

@@ -68,7 +68,7 @@ static Fixture *fixture_on(Device *dev, const ReaderConfig *config, DType t,
     fixture->reader = reader_new(dev, t, config, is_base_trainable);
     tensors_init(&fixture->reader->tensors, check_seed());
     tensors_disturb(&fixture->reader->tensors, 0.1);
-    tensors_pack(&fixture->reader->tensors);
+    tensors_pack(&fixture->reader->tensors, SIZE_MAX);
     Rng rng = check_rng(1);
     for (int i = 0; i < 2; i++) {
         for (int k = 0; k < PIXELS; k++) {

@@ -73,7 +73,7 @@ static Fixture fixture_new(const char *file, DType t, int rank, bool is_base_tra
     reader_set_lora(&config, (LoraConfig){.rank = rank, .alpha = 6}, true);
     fixture.reader = reader_new(check_device(), t, &config, is_base_trainable);
     tensors_formula(&fixture.reader->tensors);
-    tensors_pack(&fixture.reader->tensors);
+    tensors_pack(&fixture.reader->tensors, SIZE_MAX);
     for (int b = 0; add_prompt(&fixture, b); b++) {
     }
     return fixture;

@@ -287,7 +287,7 @@ TEST(weights_map) {
         EXPECT(is_half ? used < frozen / 2 : used > frozen, "%zu bytes for %zu of frozen tensors",
                used, frozen);
         tensors_init_adapters(list, 1); // and leaves what is mapped alone
-        tensors_pack(list);
+        tensors_pack(list, SIZE_MAX);
         EXPECT((to.blocks.block[0].q.weight->packed_fwd == NULL) == is_half, "packed, t=%s",
                dtype_name(list->t));
         reader_unbuild(&to);
