@@ -10,7 +10,8 @@
 # It looks for what the build needs, not for packages, so that libraries from elsewhere count. What
 # is missing is installed by apt, as root or through sudo where that asks no password; otherwise it
 # prints the command and stops with 69. Nothing but apt touches the network, and apt is not called
-# when nothing is missing. The exit code is make's.
+# when nothing is missing. Exit code: 2 where the build fails, which is make's; the demo's own; 1
+# where a test or a bench fails.
 set -u
 cd "$(dirname "$0")/.." || exit 66
 
@@ -82,4 +83,8 @@ test) install_missing $BUILD_NEEDS $TEST_NEEDS ;;
     ;;
 esac
 [ "$what" != deps ] || exit 0
-exec make -j"$(nproc)" "$what"
+make -j"$(nproc)" all || exit
+case $what in
+demo) exec "${BUILD:-build}/bin/jomed" demo ;;
+test | bench) make "$what" || exit 1 ;;
+esac
