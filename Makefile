@@ -72,7 +72,7 @@ emu     = $(if $(GXX),$(patsubst %,$(BUILD)/emu-$(1)/%.o,$(EMU_CU) $(wildcard te
 BINS  := $(BUILD)/bin/jomed $(BUILD)/bin/test $(BUILD)/bin/bench
 
 # ---- rules ----
-.PHONY: all test test-emu demo bench check readme deps help clean report-parts
+.PHONY: all test test-emu test-oracle demo bench check readme deps help clean report-parts
 .PHONY: record record-test record-demo record-bench record-real
 all: report-parts $(BINS)
 
@@ -154,6 +154,10 @@ demo: all
 bench: all
 	$(BUILD)/bin/bench seconds=0.2 json=$(BUILD)/bench.json
 
+# Against the Python packages that the originals live in; installs them below $(BUILD).
+test-oracle: all
+	@BUILD=$(BUILD) tools/test_oracle.sh $(ORACLE)
+
 # Static checks; needs no build.
 check:
 	@tools/check.sh
@@ -173,6 +177,7 @@ help:
 	@echo "make test-emu   CUDA kernels in all builds of the emulator, thread orders, large cases"
 	@echo "make demo       the embedded benchmark, three seeds"
 	@echo "make bench      kernels and models beside their peers, rows also in $(BUILD)/bench.json"
+	@echo "make test-oracle  live against PyTorch's models; ORACLE='mosaic-bert=DIR data=DIR'"
 	@echo "make check      layout, sizes, includes, stale numbers"
 	@echo "make record     run tests, bench and demo, keep their summaries (record-test, -bench, -demo)"
 	@echo "make readme     rewrite the numbers of README.md and tests/README.md from recorded runs"

@@ -55,8 +55,9 @@ TextBatch packed_texts_batch(const PackedTexts *packed) {
                        .cu_seqlens = packed->cu_seqlens};
 }
 
-void encode_texts(float *out, Device *dev, DType t, TextTower *tower, const Tokenizer *tokenizer,
-                  const char *const *texts, int n, int max_tokens) {
+static void encode_texts_as(bool is_unit, float *out, Device *dev, DType t, TextTower *tower,
+                            const Tokenizer *tokenizer, const char *const *texts, int n,
+                            int max_tokens) {
     const int E = tower->config.E;
     Arena arena = {0};
     for (int first = 0; first < n; first += CHUNK) {
@@ -69,7 +70,11 @@ void encode_texts(float *out, Device *dev, DType t, TextTower *tower, const Toke
             Run planning = run_planning(&run, &plan), *now = pass ? &run : &planning;
             EmbedTextsState state;
             void *unit = run_take(now, (size_t)B, (size_t)E);
-            embed_texts_fwd(now, tower, &state, unit, &batch);
+            if (is_unit) {
+                embed_texts_fwd(now, tower, &state, unit, &batch);
+            } else {
+                text_tower_fwd(now, tower, &state.tower, unit, &batch);
+            }
             if (!pass) {
                 arena_reserve(&arena, dev, "text embedding", plan.peak);
             } else {
@@ -82,6 +87,16 @@ void encode_texts(float *out, Device *dev, DType t, TextTower *tower, const Toke
         packed_texts_free(&packed);
     }
     arena_free(&arena);
+}
+
+void encode_texts(float *out, Device *dev, DType t, TextTower *tower, const Tokenizer *tokenizer,
+                  const char *const *texts, int n, int max_tokens) {
+    encode_texts_as(true, out, dev, t, tower, tokenizer, texts, n, max_tokens);
+}
+
+void encode_texts_raw(float *out, Device *dev, DType t, TextTower *tower,
+                      const Tokenizer *tokenizer, const char *const *texts, int n, int max_tokens) {
+    encode_texts_as(false, out, dev, t, tower, tokenizer, texts, n, max_tokens);
 }
 
 // ---- images ----
@@ -119,8 +134,9 @@ void prepare_images(float *out, Device *dev, const ProcessorConfig *processor, i
     picture_feed_free(feed);
 }
 
-void encode_images(float *out, Device *dev, DType t, ImageTower *tower,
-                   const ProcessorConfig *processor, Dataset *ds, const int *rows, int n) {
+static void encode_images_as(bool is_unit, float *out, Device *dev, DType t, ImageTower *tower,
+                             const ProcessorConfig *processor, Dataset *ds, const int *rows,
+                             int n) {
     const int E = tower->config.E, S = tower->config.image_size;
     const size_t pixels_each = (size_t)3 * S * S;
     Arena arena = {0};
@@ -143,7 +159,11 @@ void encode_images(float *out, Device *dev, DType t, ImageTower *tower,
             if (pass) {
                 device_copy_in(dev, pixels, host, (size_t)B * pixels_each * sizeof *host);
             }
-            embed_images_fwd(now, tower, &state, unit, pixels, B);
+            if (is_unit) {
+                embed_images_fwd(now, tower, &state, unit, pixels, B);
+            } else {
+                image_tower_fwd(now, tower, &state.tower, unit, pixels, B);
+            }
             if (!pass) {
                 arena_reserve(&arena, dev, "image embedding", plan.peak);
             } else {
@@ -157,4 +177,14 @@ void encode_images(float *out, Device *dev, DType t, ImageTower *tower,
     picture_feed_free(feed);
     free(host);
     arena_free(&arena);
+}
+
+void encode_images(float *out, Device *dev, DType t, ImageTower *tower,
+                   const ProcessorConfig *processor, Dataset *ds, const int *rows, int n) {
+    encode_images_as(true, out, dev, t, tower, processor, ds, rows, n);
+}
+
+void encode_images_raw(float *out, Device *dev, DType t, ImageTower *tower,
+                       const ProcessorConfig *processor, Dataset *ds, const int *rows, int n) {
+    encode_images_as(false, out, dev, t, tower, processor, ds, rows, n);
 }

@@ -37,5 +37,10 @@ void encode_images(float *out, Device *dev, DType t, ImageTower *tower,
                    const ProcessorConfig *processor, Dataset *ds, const int *rows, int n);
 void encode_texts(float *out, Device *dev, DType t, TextTower *tower, const Tokenizer *tokenizer,
                   const char *const *texts, int n, int max_tokens);
+// The same rows as the towers give them, of any length.
+void encode_images_raw(float *out, Device *dev, DType t, ImageTower *tower,
+                       const ProcessorConfig *processor, Dataset *ds, const int *rows, int n);
+void encode_texts_raw(float *out, Device *dev, DType t, TextTower *tower,
+                      const Tokenizer *tokenizer, const char *const *texts, int n, int max_tokens);
 
 #endif

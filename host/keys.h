@@ -146,6 +146,13 @@ X(pretrain., weight_decay, FLOAT, "0.01", BETWEEN(0, 10), "on tensors of two or 
 X(pretrain., temperature, FLOAT, "0.07", BETWEEN(1e-6, 1e3), "of the InfoNCE loss") \
 X(pretrain., learn_temperature, BOOL, "false", ANY, "train the temperature too") \
 END(pretrain) \
+BEGIN(embed) \
+X(embed., texts, TEXT, "", ANY, "texts: JSON objects with a member text (the file begins with a brace), or one text per line") \
+X(embed., images, TEXT, "", ANY, "JSONL file of pictures, of the form of data.corpus") \
+X(embed., dir, TEXT, "", ANY, "where texts.npy and images.npy go") \
+X(embed., unit, BOOL, "true", ANY, "rows of length one; else as the towers give them") \
+X(embed., faiss, BOOL, "false", ANY, "also write texts.faiss and images.faiss") \
+END(embed) \
 BEGIN(index) \
 X(index., dir, TEXT, "", ANY, "directory of the index shards") \
 X(index., dtype, CHOICE, "f16", ONE_OF(DTYPE_CHOICES), "storage type of the rows") \

@@ -78,10 +78,24 @@ static void suit_index(System *system, CorpusUse use) {
     }
 }
 
+static DatasetReading reading_of(const Config *config) {
+    return (DatasetReading){.max_bad_lines = config->data.max_bad_lines,
+                            .is_utf8_strict = config->data.non_utf8 == KEY_NON_UTF8_FAIL};
+}
+
+Dataset *system_corpus_new(const Config *config, const char *path) {
+    Dataset *corpus = empty_set(config);
+    const DatasetReading reading = reading_of(config);
+    dataset_read_corpus(corpus, path, &reading);
+    if (corpus->n == 0) {
+        die(EXIT_BAD_DATA, "%s: no passages", path);
+    }
+    return corpus;
+}
+
 static void read_data(System *system, CorpusUse use) {
     const Config *config = system->config;
-    const DatasetReading reading = {.max_bad_lines = config->data.max_bad_lines,
-                                    .is_utf8_strict = config->data.non_utf8 == KEY_NON_UTF8_FAIL};
+    const DatasetReading reading = reading_of(config);
     if (!config->data.corpus[0] || !config->data.task[0]) {
         die(EXIT_CONFIG, "data.%s: not set; name the file that jomed prepare wrote",
             config->data.corpus[0] ? "task" : "corpus");
@@ -91,8 +105,7 @@ static void read_data(System *system, CorpusUse use) {
             "classes: %d classes; list the answers of the task, such as classes=[no, yes]",
             config->classes.count);
     }
-    system->corpus = empty_set(config);
-    dataset_read_corpus(system->corpus, config->data.corpus, &reading);
+    system->corpus = system_corpus_new(config, config->data.corpus);
     Dataset *task = empty_set(config);
     dataset_read_task(task, config->data.task, &reading);
     int left_out = 0;
@@ -104,9 +117,6 @@ static void read_data(System *system, CorpusUse use) {
             config->data.task, left_out);
     }
     dataset_free(task);
-    if (system->corpus->n == 0) {
-        die(EXIT_BAD_DATA, "%s: no passages", config->data.corpus);
-    }
     suit_index(system, use);
     dataset_report_duplicates(system->corpus);
     uint64_t words[1 + SPLIT_COUNT];

@@ -45,6 +45,9 @@ void system_close(System *system);
 // Device, tokenizers and processors alone, for verbs without a task.
 System system_open_models(const Config *config);
 
+// A corpus file read as the keys of data and image say.
+Dataset *system_corpus_new(const Config *config, const char *path);
+
 // Towers from the folder retriever.model or in the form of retriever.preset; weights from
 // retriever.weights, else from the folder, else drawn from the seed. TOWERS_TRAINABLE: for pretrain.
 // A folder without an image tower is refused unless the use is TOWERS_OF_TEXTS.

@@ -16,6 +16,7 @@
     V(index_search, "index search", "seed threads device data image classes question retriever index evaluate", "the nearest passages of the task's queries") \
     V(index_info, "index info", "index", "what an index says of itself") \
     V(index_verify, "index verify", "index", "check every shard of an index") \
+    V(embed, "embed", "seed threads device log data image retriever embed", "texts and pictures to rows of numbers: .npy and faiss files") \
     V(train_reader, "train-reader", "run log seed threads device data image classes question retriever reader index prompt evaluate checkpoint exact", "fine-tune the reader on retrieved passages") \
     V(train_retriever, "train-retriever", "run log seed threads device data image classes question retriever reader index prompt score_store checkpoint exact", "train a query head through the frozen reader") \
     V(evaluate, "evaluate", "run log seed threads device data image classes question retriever reader index prompt score_store evaluate exact", "answers of every system that can be built, as results.json") \

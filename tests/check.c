@@ -76,6 +76,7 @@ static int threads = 1;
 static bool is_large, is_listing;
 static DeviceKind backend = DEVICE_CPU;
 static const char *program;
+static const char *fixtures = "tests/data"; // of fixtures=DIR
 static FILE *record; // of record=FILE, or NULL
 static char tmpdir[1024];
 static const char *keep; // of keep=DIR, or NULL
@@ -313,7 +314,7 @@ const char *check_data(const char *path) {
 
 const char *check_fixture(const char *path) {
     char *full = next_path();
-    snprintf(full, 1024, "tests/data/%s", path);
+    snprintf(full, 1024, "%s/%s", fixtures, path);
     EXPECT(access(full, R_OK) == 0, "fixture '%s' is not there; run from the source directory",
            full);
     return full;
@@ -466,6 +467,8 @@ static void parse_arguments(int argc, char **argv) {
             record_path = a + 7;
         } else if (strncmp(a, "keep=", 5) == 0) {
             keep = a + 5;
+        } else if (strncmp(a, "fixtures=", 9) == 0) {
+            fixtures = a + 9;
         } else if (strcmp(a, "large=1") == 0) {
             is_large = true;
         } else if (strncmp(a, "backend=", 8) == 0) {

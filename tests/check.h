@@ -2,7 +2,7 @@
 // fail.
 //
 //   build/bin/test [--list] [pattern] [backend=cpu|emu|cuda] [seed=N] [threads=N] [large=1]
-//                  [record=FILE] [keep=DIR]
+//                  [record=FILE] [keep=DIR] [fixtures=DIR]
 //
 // A test is a function: TEST(config_duplicate_key) { ... } for models and host, TEST_OP(topk) { ...
 // } for an op of the OPS list. It divides itself into cases:
@@ -13,6 +13,7 @@
 // whose name contains it; the line printed for a failure reruns exactly that case.
 // record=FILE writes one line per test that ran: name, cases passed, failed, skipped, date, commit.
 // keep=DIR: what a test writes into its check_tmpdir goes to DIR/TEST and stays, to be looked at.
+// fixtures=DIR is read instead of tests/data (tools/test_oracle.sh makes fixtures anew).
 // A test without CASE counts as one case. A crash or a time-out fails the case it happened in, and
 // the test goes on with the next one. A skip is counted and says why; it is never a pass.
 #ifndef JOMED_TESTS_CHECK_H

@@ -7,8 +7,9 @@
 #include <string.h>
 
 Reference reference_open(const char *file) {
-    Reference reference;
+    Reference reference = {0};
     const char *path = check_fixture(file);
+    snprintf(reference.name, sizeof reference.name, "%.*s", (int)strcspn(file, "."), file);
     error_die(path, safestore_open_new(&reference.store, path));
     return reference;
 }
@@ -119,7 +120,16 @@ static void expect_bound(const Reference *reference, const char *name, double wo
     const double bound = 2 * error[0] + 1e-7 * largest;
     EXPECT(worst <= bound, "%s: off by %.3g, allowed %.3g (original f32: %.3g, largest %.3g)", name,
            worst, bound, error[0], largest);
+    reference_say(reference->name, strcmp(name, "out") == 0        ? "forward"
+                                   : strcmp(name, "bf16/out") == 0 ? "bf16"
+                                                                   : "gradients", worst / bound);
     free(error);
+}
+
+void reference_say(const char *fixture, const char *what, double ratio) {
+    if (check_is_large()) {
+        printf("oracle %s %s %.2f\n", fixture, what, ratio);
+    }
 }
 
 void reference_expect(const Reference *reference, const char *name, const float *got,

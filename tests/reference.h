@@ -9,6 +9,7 @@
 
 typedef struct {
     SafeStore store;
+    char name[64]; // of the file, without its ending
 } Reference;
 Reference reference_open(const char *file); // below tests/data; dies when it cannot be read
 void reference_free(Reference *reference);
@@ -33,5 +34,8 @@ void reference_load(const Reference *reference, TensorList *list, bool is_partia
 void reference_expect(const Reference *reference, const char *name, const float *got,
                       size_t count);
 int reference_expect_gradients(const Reference *reference, const TensorList *list);
+// With large=1: a line "oracle FIXTURE WHAT RATIO" for tools/test_oracle.sh. what: forward,
+// gradients, bf16 or export; ratio: error over bound.
+void reference_say(const char *fixture, const char *what, double ratio);
 
 #endif

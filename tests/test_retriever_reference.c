@@ -294,12 +294,10 @@ static int expect_gradients(const Fixture *fixture, double *most, const double *
     return files;
 }
 
-// With large=1 the table of tests/README.md comes from these lines.
 static void say(const Fixture *fixture, const char *what, double most) {
-    if (check_is_large()) {
-        printf("oracle: %s case %d %s: worst error %.2f of the bound\n", fixture->family,
-               fixture->k, what, most);
-    }
+    char name[64];
+    snprintf(name, sizeof name, "retriever_%s_%d", fixture->family, fixture->k);
+    reference_say(name, what, most);
 }
 
 TEST(retriever_reference) {
@@ -355,6 +353,43 @@ TEST(retriever_bf16_reference) {
             free(truth);
             free(error);
             free(out);
+            fixture_close(&fixture);
+        }
+    }
+}
+
+// ---- export ----
+// What we write opens as the original's: the tensors of the towers under their names, in their
+// shapes, to the bit. worst counts those that differ.
+TEST(retriever_export) {
+    for (int f = 0; f < FAMILIES; f++) {
+        for (int k = 0; k < CASES; k++) {
+            if (!CASE("%s %d", families[f], k)) {
+                continue;
+            }
+            Fixture fixture;
+            fixture_open(&fixture, families[f], k, DT_F32, k % 2 == 0);
+            char *path = file_join_new(fixture.dir, "export.safetensors");
+            error_die(path, weights_save(&fixture.retriever->tensors, path, "", false, true));
+            SafeStore ours, theirs;
+            error_die(path, safestore_open_new(&ours, path));
+            error_die(path, safestore_open_new(&theirs, fixture.hub.weights));
+            int differ = 0;
+            for (int i = 0; i < theirs.all.count; i++) {
+                const SafeTensor *a = &theirs.all.tensors[i],
+                                 *b = safetensors_find(&ours.all, a->name);
+                const bool is_unused = strstr(a->name, "pooler") != NULL; // a BERT's, not read
+                const bool is_same = b && a->rank == b->rank && a->bytes == b->bytes &&
+                                     memcmp(a->shape, b->shape, sizeof a->shape) == 0 &&
+                                     memcmp(a->data, b->data, a->bytes) == 0;
+                EXPECT(is_same != is_unused, "%s", a->name);
+                differ += is_same == is_unused;
+            }
+            EXPECT(ours.all.count > 10, "%d tensors", ours.all.count);
+            say(&fixture, "export", differ);
+            safestore_free(&ours);
+            safestore_free(&theirs);
+            free(path);
             fixture_close(&fixture);
         }
     }

@@ -18,6 +18,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 torch.set_num_threads(1)
 FURTHER = "REFERENCE_FURTHER_PASS"
 DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "data")
+ARGUMENTS = list(sys.argv)  # all of them, for on_other_kernels
+if "--out" in sys.argv:  # every script that writes fixtures takes it: another folder for them
+    _at = sys.argv.index("--out")
+    DATA = sys.argv[_at + 1]
+    del sys.argv[_at:_at + 2]
 
 
 class _Float64Torch:
@@ -220,11 +225,11 @@ def dump(file, build, run, inputs, modules=(), rename=lambda name: name, frozen=
     metadata: texts kept in the file. others: make the same model with other kernels.
 
     The f32 error is the largest of f32 runs of the original on these very weights, which differ only
-    in rounding: with and without oneDNN, the loss multiplied by 1 and by 0.7, and the same with
-    `others`, such as another implementation of attention: four runs or more, and as many again for
-    each pass of on_other_kernels. One run alone may
-    be lucky with a tensor of a few elements: held to twice the error of a single other run, one run
-    of torch fails for 5 in 100 tensors of these sizes (tests/reference.h has the numbers)."""
+    in rounding: those of measure_f32, four of them again with `others`, such as another
+    implementation of attention, and as many again for each pass of on_other_kernels. (The fixtures
+    of readers were made before measure_f32 had sums in other orders.) One run alone may be lucky
+    with a tensor of a few elements: held to twice the error of a single other run, one run of torch
+    fails for 5 in 100 tensors of these sizes (tests/reference.h has the numbers)."""
     with precision(torch.float32, modules):
         shapes = {n: tuple(p.shape) for n, p in build().named_parameters()}
     if is_formula:
@@ -238,10 +243,9 @@ def dump(file, build, run, inputs, modules=(), rename=lambda name: name, frozen=
             weights[name] = given[rename(name)]
     truths = measure(build, run, weights, inputs, frozen, seed, torch.float64, modules)
     error = {}
-    for make, has_mkldnn, scale in itertools.product((build, *others), (True, False), (1, 0.7)):
-        with torch.backends.mkldnn.flags(enabled=has_mkldnn):
-            values = measure(make, run, weights, inputs, frozen, seed, torch.float32, modules,
-                              scale)
+    runs = [measure_f32(build, run, weights, inputs, frozen, seed, modules)]
+    runs += [measure_f32(other, run, weights, inputs, frozen, seed, modules, 0) for other in others]
+    for values in itertools.chain(*runs):
         for name, value in values.items():
             off = numpy.abs(value.astype(numpy.float64) - truths[name]).max()
             error[name] = max(error.get(name, 0), off)
@@ -278,5 +282,5 @@ def on_other_kernels():
     if FURTHER not in os.environ:
         for kernels in (dict(MKL_CBWR="COMPATIBLE"),
                         dict(MKL_CBWR="COMPATIBLE", ATEN_CPU_CAPABILITY="default")):
-            subprocess.run([sys.executable, *sys.argv], check=True,
+            subprocess.run([sys.executable, *ARGUMENTS], check=True,
                            env={**os.environ, **kernels, FURTHER: "1"})

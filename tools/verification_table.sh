@@ -137,6 +137,28 @@ table() {
     }' "$@"
 }
 
+# The table that tools/test_oracle.sh recorded: "family|column|result" by line.
+oracle() {
+    awk -F'|' '/^#/ { origin = substr($0, 11); next }
+    { if (!($1 in seen)) { seen[$1] = ++n; family[n] = $1 } cell[$1, $2] = $3 }
+    END {
+        columns = split("forward gradients bf16 tokenizer processor export", column, " ")
+        printf "| family"; for (c = 1; c <= columns; c++) { printf " | %s", column[c] }
+        printf " |\n|---"; for (c = 1; c <= columns; c++) { printf "|---" }
+        print "|"
+        for (i = 1; i <= n; i++) {
+            printf "| %s", family[i]
+            for (c = 1; c <= columns; c++) {
+                key = family[i] SUBSEP column[c]
+                printf " | %s", key in cell ? cell[key] : "not yet"
+            }
+            print " |"
+        }
+        print "\nRecorded " origin "."
+    }' tests/results/oracle.txt
+}
+
+text=$(oracle) && tools/between_markers.sh "$file" oracle "$text" || exit
 for name in ops models host; do
     text=$(table $name) && tools/between_markers.sh "$file" $name "$text" || exit
 done

@@ -1,0 +1,110 @@
+#!/bin/sh
+# test_oracle: live comparisons with the original implementations, and their record.
+#
+#   tools/test_oracle.sh [mosaic-bert=DIR] [data=DIR]      make test-oracle; after a build
+#
+# Makes a Python environment in BUILD/oracle with the packages that the originals live in, runs them
+# on the tiny configurations of tools/dump_reference_*.py (which writes fixtures anew, there), and
+# holds ours against what came out: one line per case. Writes tests/results/oracle.txt, one line
+# "family|column|result" per cell of the table in tests/README.md; make readme rewrites that table.
+# mosaic-bert: folder examples/benchmarks/bert/src of a checkout of github.com/mosaicml/examples;
+# without it the text tower of jina-clip-v1 is held against the committed fixture. data: the test
+# data with tokenizer files, default ../shared/data. Needs Python 3.11, a package index, 2 GB.
+set -eu
+cd "$(dirname "$0")/.."
+build=${BUILD:-build}
+work=$build/oracle
+mosaic='' data=../shared/data
+for argument in "$@"; do
+    case $argument in
+    mosaic-bert=*) mosaic=${argument#*=} ;;
+    data=*) data=${argument#*=} ;;
+    *) echo "usage: tools/test_oracle.sh [mosaic-bert=DIR] [data=DIR]" >&2 && exit 64 ;;
+    esac
+done
+
+# ---- the originals ----
+[ -x "$work/venv/bin/python" ] || python3 -m venv --system-site-packages "$work/venv"
+python=$work/venv/bin/python
+"$python" -m pip install -q torch torchvision numpy safetensors transformers timm open_clip_torch \
+    peft einops tokenizers tiktoken pillow
+mkdir -p "$work/data"
+cp tests/data/*.safetensors "$work/data"
+export OMP_NUM_THREADS=1
+dump() { # dump SCRIPT [ARGUMENT ...]
+    script=$1
+    shift
+    echo "originals: $script"
+    "$python" "tools/$script" "$@" --out "$work/data" >>"$work/originals.log" 2>&1
+}
+: >"$work/originals.log"
+dump dump_reference_retriever.py ${mosaic:+--mosaic-bert "$mosaic"}
+dump dump_reference_readers.py
+
+# ---- ours ----
+code=0
+: >"$work/cases"
+for pattern in retriever_reference retriever_bf16_reference reader_reference retriever_export; do
+    "$build/bin/test" $pattern large=1 fixtures="$work/data" >>"$work/cases" || code=1
+done
+# One line per case and what was compared: the worst error over the bound; above 1 it failed.
+awk '$1 == "oracle" {
+    key = $2 " " $3
+    if (!(key in worst)) { order[++n] = key; worst[key] = 0 }
+    if ($4 > worst[key]) { worst[key] = $4 }
+}
+END { for (i = 1; i <= n; i++) { print order[i], worst[order[i]] } }' "$work/cases" | tee "$work/lines"
+
+# cell FAMILY PREFIX: a line of the record for each column that has cases of this prefix.
+cell() {
+    for column in forward gradients bf16 export; do
+        awk -v family="$1" -v prefix="$2" -v column=$column '
+        index($1, prefix) == 1 && $2 == column { n++; if ($3 > worst) { worst = $3 } }
+        END {
+            if (n && column == "export") { printf "%s|%s|%d cases\n", family, column, n }
+            else if (n) { printf "%s|%s|%d cases, %.2f\n", family, column, n, worst }
+        }' "$work/lines"
+    done
+}
+{
+    cell "jina-clip-v1" retriever_jina_
+    cell "CLIP (transformers)" retriever_clip_
+    cell "CLIP (open_clip)" retriever_open_clip_
+    cell "BiomedCLIP" retriever_biomedclip_
+    cell "all-MiniLM-L6-v2 (BERT)" retriever_bert_
+    cell "Qwen2-VL" reader_qwen2vl_
+    cell "Pixtral" reader_pixtral_
+    cell "Llama" reader_llama_
+} >"$work/cells"
+
+# ---- tokenizers: random strings through both ----
+if [ -d "$data/tokenizers" ]; then
+    "$python" tools/fuzz_tokenizers.py jomed="$build/bin/jomed" data="$data" count=2000 \
+        >"$work/tokenizers" 2>&1 || code=1
+    cat "$work/tokenizers"
+    # words FAMILY NAME: of the fuzzer's line "NAME: N texts encoded, M lists of ids decoded, W ...".
+    words() {
+        awk -v family="$1" -v name="$2:" '$1 == name {
+            printf "%s|tokenizer|%d texts, %d differ\n", family, $2, $(NF - 1)
+        }' "$work/tokenizers" >>"$work/cells"
+    }
+    words "jina-clip-v1" bert-base-uncased
+    words "CLIP (transformers)" clip
+    words "CLIP (open_clip)" clip
+    words "BiomedCLIP" biomedbert-abstract
+    words "all-MiniLM-L6-v2 (BERT)" bert-base-uncased
+    words "Qwen2-VL" qwen2
+    words "Pixtral" tekken
+fi
+
+{
+    version=$("$build/bin/jomed" --version | sed 's/.*(\([^,]*\),.*/\1/')
+    echo "# origin: $(date -u +%Y-%m-%d) at commit $version with $("$python" -c '
+import open_clip, timm, torch, transformers
+print(f"torch {torch.__version__}, transformers {transformers.__version__}, "
+      f"timm {timm.__version__}, open_clip {open_clip.__version__}")' 2>/dev/null)" \
+        "$([ -n "$mosaic" ] || echo "; jina-clip-v1 against the committed fixture")"
+    cat "$work/cells"
+} >tests/results/oracle.txt
+tail -n 3 "$work/cases"
+exit $code
