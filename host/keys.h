@@ -114,6 +114,7 @@ X(retriever., clip, FLOAT, "1", BETWEEN(0, 1e9), "limit of the gradient's norm; 
 X(retriever., loss, CHOICE, "marginal", ONE_OF(LOSS_CHOICES), "gold scores and objective") \
 END(retriever) \
 BEGIN(reader) \
+X(reader., model, TEXT, "", ANY, "folder of a checkpoint: form, weights, tokenizer and processor of the reader") \
 X(reader., preset, TEXT, "tiny-qwen2vl", ANY, "form of the vision-language model") \
 X(reader., weights, TEXT, "", ANY, "safetensors file or directory") \
 X(reader., adapter, TEXT, "", ANY, "PEFT directory with a LoRA adapter") \

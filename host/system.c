@@ -196,6 +196,34 @@ static void open_tower_folder(System *system) {
     }
 }
 
+// The same for a folder of a reader.
+static void open_reader_folder(System *system) {
+    const Config *config = system->config;
+    const char *dir = config->reader.model;
+    if (config_is_set(config, "reader.preset")) {
+        die(EXIT_CONFIG, "reader.preset: '%s' has a form of its own; leave one of reader.preset "
+            "and reader.model out", dir);
+    }
+    ReaderConfig *form = &system->reader_form;
+    error_die(dir, hub_open_new(&system->reader_hub, dir));
+    error_die(dir, hub_reader_config(form, system->reader_hub.family, system->reader_hub.config));
+    if (form->vision.L == 0) {
+        die(EXIT_CONFIG, "reader.model: '%s' is a language model without a vision tower; a reader "
+            "must see", dir);
+    }
+    error_die(dir, tokenizer_open_new(&system->tokenizer, dir));
+    error_die(dir, hub_expect_vocabulary(system->tokenizer->vocab, form->V));
+    const char *image = form->family == READER_PIXTRAL ? "[IMG]" : "<|image_pad|>";
+    const int32_t id = tokenizer_id(system->tokenizer, image);
+    if (id != form->image_id) {
+        die(EXIT_BAD_DATA, "%s: '%s' is token %d of the tokenizer, %d in config.json", dir, image,
+            id, form->image_id);
+    }
+    if (!config_is_set(config, "reader.processor")) {
+        error_die(dir, processor_open(&system->reader_processor, dir));
+    }
+}
+
 System system_open_models(const Config *config) {
     System system = {.config = config, .max_tokens = config->retriever.max_tokens};
     system.dev = device_of_keys(config, config->threads);
@@ -204,6 +232,13 @@ System system_open_models(const Config *config) {
     preset_processor(&system.reader_processor, "reader.processor", config->reader.processor);
     if (config->retriever.model[0]) {
         open_tower_folder(&system);
+    }
+    if (config->reader.model[0]) {
+        Tokenizer *tiny = system.tokenizer;
+        open_reader_folder(&system);
+        if (system.tower_tokenizer != tiny) {
+            tokenizer_free(tiny);
+        }
     }
     return system;
 }
@@ -299,30 +334,55 @@ static void set_adapter(ReaderConfig *preset, const Config *config, ReaderUse us
     reader_set_lora(preset, lora, has_vision);
 }
 
-void system_open_reader(System *system, ReaderUse use) {
+// The form of the reader, from the folder or by its name.
+static ReaderConfig reader_form(const System *system) {
     const Config *config = system->config;
-    ReaderConfig preset;
-    if (!reader_preset(&preset, config->reader.preset)) {
+    ReaderConfig form = system->reader_form;
+    if (config->reader.model[0]) {
+        return form;
+    }
+    if (!reader_preset(&form, config->reader.preset)) {
         die(EXIT_CONFIG, "reader.preset: no preset '%s'; try tiny-qwen2vl or tiny-pixtral",
             config->reader.preset);
     }
     if (strncmp(config->reader.preset, "tiny", 4) == 0) {
-        preset.V = system->tokenizer->vocab;
-        preset.image_id = tokenizer_id(system->tokenizer,
-                                       preset.family == READER_PIXTRAL ? "[IMG]" : "<|image_pad|>");
+        form.V = system->tokenizer->vocab;
+        form.image_id = tokenizer_id(system->tokenizer,
+                                     form.family == READER_PIXTRAL ? "[IMG]" : "<|image_pad|>");
     }
+    return form;
+}
+
+// How prompts are written for the reader: as its own model wants them, or the tiny way.
+static PromptForm prompt_form(const System *system) {
+    return !system->config->reader.model[0]                    ? PROMPT_TINY
+           : system->reader_form.family == READER_PIXTRAL ? PROMPT_PIXTRAL
+                                                               : PROMPT_QWEN2VL;
+}
+
+void system_open_reader(System *system, ReaderUse use) {
+    const Config *config = system->config;
+    ReaderConfig form = reader_form(system);
     if (use == READER_TRAINS_ALL && config->reader.adapter[0]) {
         die(EXIT_CONFIG, "reader.adapter: an adapter cannot stay beside weights that all learn; "
             "leave it out, or set reader.all_weights=false");
     }
     if (use == READER_TRAINS_ADAPTER || config->reader.adapter[0]) {
-        set_adapter(&preset, config, use);
+        set_adapter(&form, config, use);
     }
-    preset.has_flat_positions = config->exact.sft_positions && use != READER_FROZEN;
-    system->reader = reader_new(system->dev, (DType)config->reader.dtype, &preset,
-                                use == READER_TRAINS_ALL);
-    load_or_draw(&system->reader->tensors, config->reader.weights, (uint64_t)config->seed,
-                 "reader");
+    form.has_flat_positions = config->exact.sft_positions && use != READER_FROZEN;
+    const DType t = (DType)config->reader.dtype;
+    if (system->reader_hub.weights && !config->reader.weights[0]) {
+        error_die(config->reader.model,
+                  hub_reader_new(&system->reader, &system->reader_store, system->dev, t, &form,
+                                 system->reader_hub.weights, use == READER_TRAINS_ALL,
+                                 config->weights.check_finite));
+        tensors_init_adapters(&system->reader->tensors, (uint64_t)config->seed);
+    } else {
+        system->reader = reader_new(system->dev, t, &form, use == READER_TRAINS_ALL);
+        load_or_draw(&system->reader->tensors, config->reader.weights, (uint64_t)config->seed,
+                     "reader");
+    }
     if (config->reader.adapter[0]) {
         error_die(config->reader.adapter,
                   adapter_load(&system->reader->tensors, config->reader.adapter));
@@ -333,8 +393,8 @@ void system_open_reader(System *system, ReaderUse use) {
     if (is_sft) {
         processor_cap_for_sft(&system->reader_processor);
     }
-    system->prompts = prompt_maker_new(PROMPT_TINY, system->tokenizer, &system->reader->config,
-                                       config->prompt.max_tokens);
+    system->prompts = prompt_maker_new(prompt_form(system), system->tokenizer,
+                                       &system->reader->config, config->prompt.max_tokens);
     PromptMaker *const prompts = &system->prompts;
     const bool is_pixtral = prompts->form == PROMPT_PIXTRAL;
     prompts->instruction = config->prompt.instruction;
@@ -448,6 +508,8 @@ void system_close(System *system) {
     if (system->reader) {
         reader_free(system->reader);
     }
+    safestore_free(&system->reader_store);
+    hub_free(&system->reader_hub);
     label_set_free(&system->labels);
     if (system->tower_tokenizer != system->tokenizer) {
         tokenizer_free(system->tower_tokenizer);

@@ -6,6 +6,7 @@
 #include "config.h"
 #include "dataset.h"
 #include "evaluate.h"
+#include "hub_reader.h"
 #include "hub_retriever.h"
 #include "index.h"
 #include "scorer.h"
@@ -22,6 +23,9 @@ typedef struct {
     LabelSet labels;
     HubRetriever tower_hub; // what retriever.model holds
     SafeStore tower_store;  // where its frozen tensors lie
+    HubFolder reader_hub;   // what reader.model holds, and the form it states
+    ReaderConfig reader_form;
+    SafeStore reader_store;
     Retriever *retriever;
     Reader *reader;
     PromptMaker prompts;
@@ -53,7 +57,8 @@ Dataset *system_corpus_new(const Config *config, const char *path);
 // A folder without an image tower is refused unless the use is TOWERS_OF_TEXTS.
 typedef enum { TOWERS_FROZEN, TOWERS_TRAINABLE, TOWERS_OF_TEXTS } TowersUse;
 void system_open_retriever(System *system, TowersUse use);
-// Reader from reader.weights and reader.adapter, or drawn from the seed.
+// Reader from the folder reader.model or in the form of reader.preset; weights from reader.weights,
+// else from the folder, else drawn from the seed; adapter from reader.adapter.
 typedef enum { READER_FROZEN, READER_TRAINS_ADAPTER, READER_TRAINS_ALL } ReaderUse;
 void system_open_reader(System *system, ReaderUse use);
 // Hash of all that an index row depends on beside the corpus: towers, processor, tokenizer,
