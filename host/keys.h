@@ -135,6 +135,9 @@ X(reader., lora_alpha, FLOAT, "16", BETWEEN(1e-6, 1e6), "the adapter is scaled b
 X(reader., use_rslora, BOOL, "false", ANY, "scale by lora_alpha / sqrt(lora_rank) instead") \
 X(reader., lora_vision, BOOL, "true", ANY, "adapters on the vision tower, too") \
 X(reader., lora_dropout, FLOAT, "0", BETWEEN(0, 0), "only 0: dropout is not supported") \
+X(reader., open_answers, BOOL, "false", ANY, "train-reader also teaches answers that are none of the classes") \
+X(reader., records, TEXT, "", ANY, "train-reader: LLaMA-Factory's records to train on, instead of what the retriever finds") \
+X(reader., write_records, TEXT, "", ANY, "train-reader: also write PREFIX_train_.json and so on, for LLaMA-Factory") \
 X(reader., closed_book_share, FLOAT, "0.15", BETWEEN(0, 1), "share of prompts without passages") \
 X(reader., all_weights, BOOL, "false", ANY, "train every weight instead of an adapter") \
 END(reader) \

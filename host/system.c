@@ -16,7 +16,7 @@
 #include "weights.h"
 
 // ---- data ----
-static Dataset *empty_set(const Config *config) {
+Dataset *system_set_new(const Config *config) {
     Dataset *ds = dataset_new();
     dataset_set_classes(ds, (const char *const *)config->classes.items, config->classes.count);
     dataset_set_root(ds, config->data.root, config->data.allow_absolute_paths);
@@ -30,14 +30,15 @@ static Dataset *empty_set(const Config *config) {
 
 // The rows of one split as a set of their own. Queries without a class have no place in a closed
 // task.
-static Dataset *take_split(const Config *config, const Dataset *all, Split split, int *left_out) {
-    Dataset *ds = empty_set(config);
+static Dataset *take_split(const Config *config, const Dataset *all, Split split, bool has_open,
+                           int *left_out) {
+    Dataset *ds = system_set_new(config);
     for (int i = 0; i < all->n; i++) {
         Record record = all->records[i];
         if (record.split != split) {
             continue;
         }
-        if (record.label < 0) {
+        if (record.label < 0 && !has_open) {
             ++*left_out;
             continue;
         }
@@ -63,7 +64,7 @@ static uint64_t content_hash(Dataset *ds) {
 static void suit_index(System *system, CorpusUse use) {
     const Config *config = system->config;
     Dataset *corpus = system->corpus;
-    if (use == CORPUS_INDEXED && config->index.dir[0]) {
+    if ((use == CORPUS_INDEXED || use == CORPUS_OPEN) && config->index.dir[0]) {
         error_die(config->index.dir, skipped_load(config->index.dir, corpus));
         const int dropped = dataset_drop_bad(corpus);
         if (dropped) {
@@ -84,7 +85,7 @@ static DatasetReading reading_of(const Config *config) {
 }
 
 Dataset *system_corpus_new(const Config *config, const char *path) {
-    Dataset *corpus = empty_set(config);
+    Dataset *corpus = system_set_new(config);
     const DatasetReading reading = reading_of(config);
     dataset_read_corpus(corpus, path, &reading);
     if (corpus->n == 0) {
@@ -106,11 +107,11 @@ static void read_data(System *system, CorpusUse use) {
             config->classes.count);
     }
     system->corpus = system_corpus_new(config, config->data.corpus);
-    Dataset *task = empty_set(config);
+    Dataset *task = system_set_new(config);
     dataset_read_task(task, config->data.task, &reading);
     int left_out = 0;
     for (int s = 0; s < SPLIT_COUNT; s++) {
-        system->split[s] = take_split(config, task, (Split)s, &left_out);
+        system->split[s] = take_split(config, task, (Split)s, use == CORPUS_OPEN, &left_out);
     }
     if (left_out) {
         LOG(INFO, "%s: %d queries have an answer outside the classes and are left out",

@@ -36,15 +36,18 @@ typedef struct {
 } System;
 
 // Device, data.corpus and data.task (with splits), classes, tokenizer, processors.
-// CORPUS_INDEXED: without the rows that index.dir leaves out. CORPUS_TO_INDEX: a passage with a bad
+// CORPUS_INDEXED: without the rows that index.dir leaves out. CORPUS_OPEN: so, and queries whose
+// answer is no class stay. CORPUS_TO_INDEX: a passage with a bad
 // picture is skipped rather than fatal unless data.on_bad_image says otherwise; see
 // system_drop_bad.
-typedef enum { CORPUS_WHOLE, CORPUS_INDEXED, CORPUS_TO_INDEX } CorpusUse;
+typedef enum { CORPUS_WHOLE, CORPUS_INDEXED, CORPUS_OPEN, CORPUS_TO_INDEX } CorpusUse;
 System system_open(const Config *config, CorpusUse use);
 // Drops the passages whose pictures were found bad, if its policy is to skip them, from the corpus
 // and its hash. rows (n,E): moved up likewise.
 void system_drop_bad(System *system, float *rows, int E);
 void system_close(System *system);
+// An empty data set with the classes, the root and the policy that the keys say.
+Dataset *system_set_new(const Config *config);
 
 // Device, tokenizers and processors alone, for verbs without a task.
 System system_open_models(const Config *config);

@@ -108,8 +108,9 @@ double reader_trainer_step(ReaderTrainer *trainer, const ReaderExample *examples
 // Record i of a step, and whether it is shown without its passage.
 static int record_of(const ReaderTask *task, int64_t step, int B, int i, bool *is_closed) {
     Rng rng = rng_new(task->seed, RNG_TRAIN, (uint32_t)step, (uint32_t)i);
-    *is_closed = rng_uniform(&rng) < task->closed_book_share;
-    return sampler_item(task->sampler, step * B + i);
+    const int record = sampler_item(task->sampler, step * B + i);
+    *is_closed = rng_uniform(&rng) < task->closed_book_share || task->passages[record] < 0;
+    return record;
 }
 
 static void want_pictures(PictureFeed *feed, const ReaderTask *task, int64_t step, int B) {
@@ -123,17 +124,34 @@ static void want_pictures(PictureFeed *feed, const ReaderTask *task, int64_t ste
     }
 }
 
+// The tokens of the class, or of the answer's text where it is none of the classes.
+static void set_answer(ReaderExample *example, const ReaderTrainer *trainer, const LabelSet *labels,
+                       const Record *query) {
+    if (query->label >= 0) {
+        CHECK(query->label < labels->C, "label %d of %d", query->label, labels->C);
+        example->answer = labels->tokens + query->label * labels->max_tokens;
+        example->answer_count = labels->counts[query->label];
+        return;
+    }
+    const Tokenizer *tokenizer = trainer->prompts->tokenizer;
+    const size_t size = strlen(query->answer);
+    const int count = tokenizer_encode(tokenizer, query->answer, size, NULL, 0);
+    if (count < 1) {
+        die(EXIT_BAD_DATA, "%s:%d: no answer to teach", query->source, query->line);
+    }
+    example->own_answer = xmalloc((size_t)count, sizeof *example->own_answer);
+    tokenizer_encode(tokenizer, query->answer, size, example->own_answer, count);
+    example->answer = example->own_answer;
+    example->answer_count = count;
+}
+
 static ReaderExample example_of(const ReaderTrainer *trainer, const ReaderTask *task, int record,
                                 bool is_closed) {
     const VisionConfig *vision = &trainer->reader->config.vision;
     const int q = record / task->P;
     const Record *query = &task->queries->records[q];
-    const LabelSet *labels = task->labels;
-    CHECK(query->label >= 0 && query->label < labels->C, "query %d has label %d of %d", q,
-          query->label, labels->C);
-    ReaderExample example = {.prompt = {.caption = "", .question = query->question},
-                             .answer = labels->tokens + query->label * labels->max_tokens,
-                             .answer_count = labels->counts[query->label]};
+    ReaderExample example = {.prompt = {.caption = "", .question = query->question}};
+    set_answer(&example, trainer, task->labels, query);
     example.prompt.query_image = reader_image_take_new(trainer->feed, vision, task->queries, q);
     if (!is_closed) {
         const int passage = task->passages[record];
@@ -147,6 +165,7 @@ static ReaderExample example_of(const ReaderTrainer *trainer, const ReaderTask *
 void reader_example_free(ReaderExample *example) {
     free((void *)example->prompt.passage_image.pixels);
     free((void *)example->prompt.query_image.pixels);
+    free(example->own_answer);
 }
 
 double reader_task_step(ReaderTrainer *trainer, const ReaderTask *task, int64_t step, int B,

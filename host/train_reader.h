@@ -16,9 +16,10 @@
 typedef struct {
     PromptInput prompt; // pixels on the host, not cached features: the vision tower may be learning
     const int32_t *answer; // token ids
+    int32_t *own_answer;   // the same where they are the example's, or NULL
     int answer_count;
 } ReaderExample;
-void reader_example_free(ReaderExample *example); // its pixels
+void reader_example_free(ReaderExample *example); // its pixels, and its own answer
 
 typedef struct {
     int micro_batch;    // prompts per pass; 0: all of a step in one
@@ -45,9 +46,9 @@ double reader_trainer_step(ReaderTrainer *trainer, const ReaderExample *examples
 // Queries with the passages found for them: record i is query i / P with its i mod P-th passage.
 typedef struct {
     Dataset *queries, *corpus;
-    const int32_t *passages; // (queries,P) rows of the corpus
+    const int32_t *passages; // (queries,P) rows of the corpus, -1: none, closed book
     int P;
-    const LabelSet *labels;
+    const LabelSet *labels;  // of queries that have a class; others are taught their answer's text
     const ProcessorConfig *processor;
     double closed_book_share; // chance that a record is shown without its passage
     uint64_t seed;

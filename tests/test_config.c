@@ -6,6 +6,9 @@
 #include "check.h"
 #include "host/config.h"
 #include "host/dataset.h"
+#include "host/file.h"
+#include "host/processor.h"
+#include "models/reader.h"
 
 static ConfigProblems read_yaml(Config *config, const char *text) {
     ConfigProblems problems = {0};
@@ -211,4 +214,50 @@ TEST(config_damaged) {
         free(bad);
     }
     free(dump);
+}
+
+// Every row of the paper has its file, and every file is one that this version understands.
+TEST(config_paper_files) {
+    char **names;
+    int count;
+    error_die("configs/paper", file_list_new(&names, &count, "configs/paper"));
+    for (int i = 0; i < count; i++) {
+        if (!CASE("%s", names[i])) {
+            continue;
+        }
+        char *path = file_join_new("configs/paper", names[i]);
+        FileBytes text;
+        error_die(path, file_read_new(&text, path, 1 << 16));
+        Config config;
+        ConfigProblems problems = {0};
+        config_init(&config);
+        config_read_yaml(&config, &problems, path, text.data, text.size);
+        config_finish(&config);
+        EXPECT(problems.count == 0, "%s", problems.count ? problems.lines[0] : "");
+        if (strncmp(names[i], "reader_", 7) == 0) {
+            const int passes = config.reader.batch / config.reader.micro_batch;
+            EXPECT(passes == 8 && config.reader.batch % 8 == 0 && config.reader.steps == 2160 &&
+                       config.reader.warmup == 216 && config.reader.lr == 1e-4 &&
+                       config.reader.lora_rank == 8 && config.reader.lora_alpha == 16,
+                   "not the settings of the original");
+            EXPECT(config.question[0] || config.reader.open_answers, "whose question?");
+            EXPECT(config.classes.count >= 2, "%d classes", config.classes.count);
+            ReaderConfig reader;
+            ProcessorConfig processor;
+            EXPECT(reader_preset(&reader, config.reader.preset) &&
+                       processor_preset(config.reader.processor, &processor), "no such reader");
+        }
+        config_problems_free(&problems);
+        config_free(&config);
+        file_bytes_free(&text);
+        free(path);
+    }
+    if (CASE("every reader with every data set")) {
+        int readers = 0;
+        for (int i = 0; i < count; i++) {
+            readers += strncmp(names[i], "reader_", 7) == 0;
+        }
+        EXPECT(readers == 16, "%d files", readers);
+    }
+    file_list_free(names, count);
 }

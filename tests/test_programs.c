@@ -59,6 +59,43 @@ TEST(programs_training_verbs) {
     }
 }
 
+#define RECORDS                                                                                    \
+    "[{\"messages\": [{\"role\": \"user\", \"content\": \"A<image>q\"}, "                            \
+    "{\"role\": \"assistant\", \"content\": \"a\"}], \"images\": [\"x.png\"]}]"
+// Records of LLaMA-Factory's form teach the same as the passages they were written from.
+TEST(programs_records) {
+    world_with_index();
+    if (CASE("written, and trained on")) {
+        program_must_run("train-reader c.yaml " TOWERS " run.dir=found prompt.instruction=Look."
+                         " reader.write_records=task");
+        char *lines = world_text_new("task_train_.json");
+        int count = 0;
+        for (const char *at = lines; at && (at = strchr(at, '\n')); at++) {
+            count++;
+        }
+        EXPECT(count == 4 * WORLD_TRAIN && world_has("task_test_.json"), "%d records", count);
+        free(lines);
+        program_must_run("train-reader c.yaml run.dir=read reader.records=task_train_.json");
+        expect_run("read", "done", STEPS);
+        expect_same_file("found/losses.jsonl", "read/losses.jsonl");
+        expect_same_file("found/adapter/adapter_model.safetensors",
+                         "read/adapter/adapter_model.safetensors");
+    }
+    if (CASE("another instruction, and no such file")) {
+        world_write("r.json", RECORDS, sizeof RECORDS - 1);
+        char *output;
+        int code = program_run(&output, "train-reader c.yaml run.dir=r reader.records=r.json "
+                               "prompt.instruction=B");
+        EXPECT(code == EXIT_CONFIG, "code %d", code);
+        expect_error_line(output, (const char *[]){"prompt.instruction", "r.json"}, 2);
+        free(output);
+        code = program_run(&output, "train-reader c.yaml run.dir=s reader.records=none.json");
+        EXPECT(code == EXIT_NO_INPUT, "code %d", code);
+        expect_error_line(output, (const char *[]){"none.json"}, 1);
+        free(output);
+    }
+}
+
 TEST(programs_index_verbs) {
     const struct {
         const char *arguments, *wants[3];
