@@ -59,6 +59,42 @@ TEST(programs_training_verbs) {
     }
 }
 
+// An adapter without the vision tower goes on without it; answers that are no class are taught.
+TEST(programs_adapter_choices) {
+    world_with_index();
+    char *task = world_text_new("task.jsonl");
+    for (char *at = task; at && (at = strstr(at, "\"yes\"")); at++) {
+        memcpy(at, "\"six\"", 5);
+    }
+    world_write("task.jsonl", task, strlen(task));
+    free(task);
+    program_must_run("train-reader c.yaml " TOWERS " run.dir=a reader.lora_vision=false"
+                     " reader.use_rslora=true reader.open_answers=true");
+    char *config = world_text_new("a/adapter/adapter_config.json");
+    EXPECT(config && strstr(config, "visual|vision_tower") && strstr(config, "\"use_rslora\": true"),
+           "%s", config);
+    free(config);
+    program_must_run("train-reader c.yaml " TOWERS " run.dir=b reader.adapter=a/adapter");
+    config = world_text_new("b/adapter/adapter_config.json");
+    EXPECT(config && strstr(config, "visual|vision_tower") && strstr(config, "\"use_rslora\": true"),
+           "%s", config);
+    free(config);
+    char *output;
+    const int code = program_run(&output, "train-reader c.yaml " TOWERS " run.dir=c "
+                                 "reader.adapter=a/adapter reader.lora_vision=true");
+    EXPECT(code == EXIT_CONFIG, "code %d", code);
+    expect_error_line(output, (const char *[]){"reader.lora_vision", "a/adapter"}, 2);
+    free(output);
+    // Without the open answers half of the queries are left out.
+    char *few, *all;
+    program_run(&few, "train-reader c.yaml " TOWERS " run.dir=d");
+    program_run(&all, "train-reader c.yaml " TOWERS " run.dir=e "
+                "reader.open_answers=true");
+    EXPECT(strstr(few, " 4 train") && strstr(all, " 8 train"), "%s%s", few, all);
+    free(few);
+    free(all);
+}
+
 #define RECORDS                                                                                    \
     "[{\"messages\": [{\"role\": \"user\", \"content\": \"A<image>q\"}, "                            \
     "{\"role\": \"assistant\", \"content\": \"a\"}], \"images\": [\"x.png\"]}]"

@@ -120,6 +120,32 @@ TEST(sharegpt_read) {
     file_bytes_free(&bytes);
 }
 
+// Whatever is in the file, reading ends in records or in an error.
+TEST(sharegpt_damaged) {
+    FileBytes bytes = read_fixture();
+    char *text = xmalloc(bytes.size, 1);
+    Rng rng = check_rng(0);
+    int refused = 0;
+    for (int i = 0; i < 2000; i++) {
+        memcpy(text, bytes.data, bytes.size);
+        for (int k = i % 4; k > 0; k--) {
+            text[rng_below(&rng, (uint32_t)bytes.size)] = (char)rng_below(&rng, 256);
+        }
+        if (i % 2) {
+            text[0] = '[';
+        }
+        Sharegpt records;
+        const Error error = sharegpt_parse_new(&records, dataset_new(), dataset_new(), "records",
+                                               text, rng_below(&rng, (uint32_t)bytes.size + 1));
+        EXPECT(error.code == EXIT_OK || error.code == EXIT_BAD_DATA, "code %d", error.code);
+        refused += error.code != EXIT_OK;
+        sharegpt_free(&records);
+    }
+    EXPECT(refused > 1000 && refused < 2000, "%d of 2000 refused", refused);
+    free(text);
+    file_bytes_free(&bytes);
+}
+
 #define RECORD(content, answer, images)                                                            \
     "{\"messages\": [{\"role\": \"user\", \"content\": \"" content                                 \
     "\"}, {\"role\": \"assistant\", \"content\": \"" answer "\"}], \"images\": [" images "]}\n"
