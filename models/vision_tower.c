@@ -155,10 +155,11 @@ void vision_tower_fwd(Run *run, VisionTower *tower, VisionState *state, void *ou
     const int C = config->block.C, cell = config->merge * config->merge;
     const size_t start = arena_mark(run->arena);
     const BlockBatch batch = take_batch(run, tower, image, count);
-    const int N = state->N = batch.N, merged = N / cell;
-    if (N == 0) {
+    const int N = state->N = batch.N;
+    if (N == 0) { // perhaps because there is no tower, whose cells have no side
         return;
     }
+    const int merged = N / cell;
     void *unused; // patch embedding and merger have no adapters
     state->patches = run_take(run, (size_t)N, (size_t)tower->patch.in);
     unfold(run, config, state->patches, image, count);
@@ -191,11 +192,12 @@ void vision_tower_fwd(Run *run, VisionTower *tower, VisionState *state, void *ou
 // ---- backward ----
 void vision_tower_bwd(Run *run, VisionTower *tower, VisionState *state, const void *dout) {
     const VisionConfig *config = &tower->config;
-    const int C = config->block.C, N = state->N, merged = N / (config->merge * config->merge);
+    const int C = config->block.C, N = state->N;
     CHECK(run->is_training, "the forward of %d patches kept nothing for a backward", N);
     if (N == 0) {
         return;
     }
+    const int merged = N / (config->merge * config->merge);
     const size_t start = arena_mark(run->arena), width = (size_t)tower->merge1.out;
     void *dhidden = run_take(run, (size_t)merged, width), *d = run_take(run, (size_t)N, (size_t)C);
     linear_bwd(run, &tower->merge2, dhidden, dout, NULL, state->activated, merged);
