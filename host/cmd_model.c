@@ -237,6 +237,46 @@ static void say_reader(Info *info) {
     reader_unbuild(&reader);
 }
 
+// For embedding, and for a training step of a query head beside the frozen towers.
+static void say_tower_plans(Info *info, const HubRetriever *hub, Retriever *retriever) {
+    enum { PICTURES = 8, TEXTS = 8 };
+    const RetrieverConfig *config = &hub->config;
+    const int T = hub->max_tokens < 256 ? hub->max_tokens : 256;
+    int32_t *ids = xcalloc((size_t)TEXTS * T, sizeof *ids), ends[TEXTS + 1];
+    for (int b = 0; b <= TEXTS; b++) {
+        ends[b] = b * T;
+    }
+    const TextBatch texts = {.B = TEXTS, .N = TEXTS * T, .max_T = T, .ids = ids,
+                             .cu_seqlens = ends};
+    MemoryPlan plan = {0};
+    size_t mapped = 0;
+    for (int i = 0; i < retriever->tensors.count; i++) {
+        const Tensor *tensor = retriever->tensors.tensor[i];
+        mapped += tensor->is_borrowed ? tensor->count * dtype_size(info->t) : 0;
+    }
+    memory_plan_tensors(&plan, &retriever->tensors, info->t, mapped);
+    memory_plan_texts(&plan, &retriever->text, info->dev, info->t, &texts, false);
+    if (config->has_images) {
+        memory_plan_images(&plan, &retriever->image, info->dev, info->t, PICTURES, false);
+    }
+    printf("\nmemory for embedding in %s, %d pictures or texts of %d tokens a pass\n",
+           dtype_name(info->t), PICTURES, T);
+    memory_plan_print(stdout, &plan);
+    if (config->has_images) {
+        TensorList list = tensors_new();
+        ImageTower head = image_tower_new(&list, &config->image);
+        image_tower_unfreeze(&list, &head);
+        memory_plan_tensors(&plan, &list, info->t, 0);
+        memory_plan_images(&plan, &head, info->dev, info->t, PICTURES, true);
+        printf("\nmemory for training a query head in %s, %d pictures a step, towers frozen\n",
+               dtype_name(info->t), PICTURES);
+        memory_plan_print(stdout, &plan);
+        image_tower_free(&head);
+        tensors_free(&list);
+    }
+    free(ids);
+}
+
 static void say_retriever(Info *info) {
     HubRetriever hub;
     Retriever retriever;
@@ -245,16 +285,25 @@ static void say_retriever(Info *info) {
         return;
     }
     retriever_build(&retriever, &hub.config);
+    if (hub.config.has_images) {
+        say_blocks("vision", &hub.config.image.block, hub.config.image.L);
+    }
+    say_blocks("text", &hub.config.text.block, hub.config.text.L);
     say_parameters(&retriever.tensors);
-    if (say_types(info) &&
+    const bool is_whole =
+        say_types(info) &&
         is_fine(info, "tensors",
-                hub_retriever_load(&retriever, info->dev, info->t, &store, &hub))) {
+                hub_retriever_load(&retriever, info->dev, info->t, &store, &hub));
+    if (is_whole) {
         say("tensors", "%s", "all are there");
         safestore_free(&store);
     }
     say_tokenizer(info, hub.config.text.V);
     if (hub.config.has_images) {
         say_processor(info);
+    }
+    if (is_whole) {
+        say_tower_plans(info, &hub, &retriever);
     }
     retriever_unbuild(&retriever);
     hub_retriever_free(&hub);

@@ -53,6 +53,41 @@ void memory_plan_reader(MemoryPlan *plan, Reader *reader, Device *dev, DType t,
     plan->activations += arena.peak;
 }
 
+static void keep_largest(MemoryPlan *plan, const Arena *arena) {
+    plan->activations = arena->peak > plan->activations ? arena->peak : plan->activations;
+}
+
+void memory_plan_images(MemoryPlan *plan, ImageTower *tower, Device *dev, DType t, int B,
+                        bool is_training) {
+    const size_t E = (size_t)tower->config.E, S = (size_t)tower->config.image_size;
+    Arena arena = arena_plan();
+    Run run = run_new(dev, t, &arena, is_training), planning = run_planning(&run, &arena);
+    EmbedImagesState state;
+    float *pixels = run_take_f32(&planning, (size_t)B * 3 * S * S);
+    void *unit = run_take(&planning, (size_t)B, E), *dout = NULL;
+    embed_images_fwd(&planning, tower, &state, unit, pixels, B);
+    if (is_training) {
+        dout = run_take(&planning, (size_t)B, E);
+        embed_images_bwd(&planning, tower, &state, dout);
+    }
+    keep_largest(plan, &arena);
+}
+
+void memory_plan_texts(MemoryPlan *plan, TextTower *tower, Device *dev, DType t,
+                       const TextBatch *batch, bool is_training) {
+    const size_t E = (size_t)tower->config.E;
+    Arena arena = arena_plan();
+    Run run = run_new(dev, t, &arena, is_training), planning = run_planning(&run, &arena);
+    EmbedTextsState state;
+    void *unit = run_take(&planning, (size_t)batch->B, E), *dout = NULL;
+    embed_texts_fwd(&planning, tower, &state, unit, batch);
+    if (is_training) {
+        dout = run_take(&planning, (size_t)batch->B, E);
+        embed_texts_bwd(&planning, tower, &state, dout);
+    }
+    keep_largest(plan, &arena);
+}
+
 size_t memory_anonymous(void) {
     FILE *status = fopen("/proc/self/status", "r");
     char line[256];

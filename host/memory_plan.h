@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "models/reader.h"
+#include "models/retriever.h"
 
 // M(field, "what it is"): bytes. Mapped weights stay in the file: the system reads and drops their
 // pages as it needs memory, so they are not part of the total.
@@ -33,6 +34,13 @@ void memory_plan_tensors(MemoryPlan *plan, const TensorList *list, DType t, size
 // Adds one pass over the prompts of a batch: logits, forward and, in training, backward.
 void memory_plan_reader(MemoryPlan *plan, Reader *reader, Device *dev, DType t,
                         const ReaderBatch *batch, bool is_training, bool recomputes);
+
+// Adds one pass of a tower: unit rows of B pictures, or of a batch of texts, and in training their
+// backward. Passes that follow one another share memory: the largest counts.
+void memory_plan_images(MemoryPlan *plan, ImageTower *tower, Device *dev, DType t, int B,
+                        bool is_training);
+void memory_plan_texts(MemoryPlan *plan, TextTower *tower, Device *dev, DType t,
+                       const TextBatch *batch, bool is_training);
 
 // Anonymous memory of this process that is in RAM now (RssAnon of Linux); 0: not known.
 size_t memory_anonymous(void);

@@ -133,6 +133,12 @@ TEST(embed_folder) {
     embed_texts_fwd(&run, &retriever.text, &state, want, &batch);
     EXPECT(memcmp(want, rows.data, sizeof want) == 0, "first value %g, not %g",
            npy_number(&rows, 0), (double)want[0]);
+    char *output;
+    const int code = program_run(&output, "model info model.dir=bert");
+    EXPECT(code == EXIT_OK && strstr(output, "1 layers, 8 wide") &&
+               strstr(output, "memory for embedding in f32, 8 pictures or texts of 6 tokens"),
+           "code %d: %s", code, output);
+    free(output);
     arena_free(&arena);
     retriever_unbuild(&retriever);
     safestore_free(&store);
