@@ -1,8 +1,10 @@
 // cmd_embed: jomed embed: texts and pictures to rows of numbers, for other programs. Writes
 // embed.dir/texts.npy and images.npy, (n,E) f32 in the order of the input, and with embed.faiss the
 // same rows as faiss's IndexFlatIP. Leaves out streaming: all rows of one kind are in memory.
+#define _POSIX_C_SOURCE 200809L
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "faiss.h"
 #include "file.h"
@@ -112,6 +114,13 @@ static void write_rows(const Config *config, const char *kind, const float *rows
     }
 }
 
+// After the block that begins at row first; on a terminal alone.
+static void say_progress(const char *kind, int first, int n) {
+    if (isatty(STDERR_FILENO)) {
+        log_live("embed: %d of %d %s", n - first < BLOCK ? n : first + BLOCK, n, kind);
+    }
+}
+
 static void embed_all_texts(System *system) {
     const Config *config = system->config;
     Texts texts = read_texts(config);
@@ -123,7 +132,7 @@ static void embed_all_texts(System *system) {
             rows + (size_t)first * E, system->dev, system->retriever->tensors.t, tower,
             system->tower_tokenizer, (const char *const *)texts.items + first,
             n - first < BLOCK ? n - first : BLOCK, system->max_tokens);
-        log_live("embed: %d of %d texts", n - first < BLOCK ? n : first + BLOCK, n);
+        say_progress("texts", first, n);
     }
     write_rows(config, "texts", rows, n, E);
     free(rows);
@@ -144,7 +153,7 @@ static void embed_all_images(System *system) {
         (config->embed.unit ? encode_images : encode_images_raw)(
             rows + (size_t)first * E, system->dev, system->retriever->tensors.t, tower,
             &system->tower_processor, ds, numbers + first, n - first < BLOCK ? n - first : BLOCK);
-        log_live("embed: %d of %d pictures", n - first < BLOCK ? n : first + BLOCK, n);
+        say_progress("pictures", first, n);
     }
     write_rows(config, "images", rows, n, E);
     free(numbers);

@@ -97,6 +97,12 @@ if [ -d "$data/tokenizers" ]; then
     words "Pixtral" tekken
 fi
 
+# ---- whole pipelines, pictures and texts to embeddings ----
+if [ -d "$data/medical/vqa-rad" ]; then
+    "$python" tools/verify_embed.py jomed="$build/bin/jomed" data="$data" cells="$work/cells" \
+        2>>"$work/originals.log" || code=1
+fi
+
 {
     version=$("$build/bin/jomed" --version | sed 's/.*(\([^,]*\),.*/\1/')
     echo "# origin: $(date -u +%Y-%m-%d) at commit $version with $("$python" -c '
