@@ -99,6 +99,34 @@ TEST(tokenizer_vectors) {
     json_decref(sets);
 }
 
+TEST(tokenizer_splits) {
+    json_t *rules = NULL;
+    const char *path = check_fixture("splits.json");
+    EXPECT(path && json_read_new(&rules, path, 1 << 20).code == EXIT_OK, "no vectors");
+    EXPECT(!rules || json_array_size(rules) == 6, "%zu rules", json_array_size(rules));
+    for (size_t r = 0; r < json_array_size(rules); r++) {
+        const json_t *rule = json_array_get(rules, r), *rows = json_object_get(rule, "texts");
+        const char *regex = json_string_value(json_object_get(rule, "regex"));
+        const Splitter splitter = regex[0] ? splitter_from_regex(regex) : CUT_BERT;
+        EXPECT(splitter == (Splitter)r && json_array_size(rows) == 47, "rule %zu is %d", r,
+               (int)splitter);
+        for (size_t i = 0; i < json_array_size(rows) && splitter < CUT_COUNT; i++) {
+            const char *text = json_string_value(json_array_get(json_array_get(rows, i), 0));
+            const json_t *want = json_array_get(json_array_get(rows, i), 1);
+            size_t begin = 0, end, n = 0;
+            for (; splitter_next(splitter, text, strlen(text), &begin, &end); begin = end, n++) {
+                const json_t *piece = json_array_get(want, n);
+                EXPECT(json_string_length(piece) == end - begin &&
+                           memcmp(json_string_value(piece), text + begin, end - begin) == 0,
+                       "rule %zu, '%s': piece %zu is '%.*s', want '%s'", r, text, n,
+                       (int)(end - begin), text + begin, json_string_value(piece));
+            }
+            EXPECT(n == json_array_size(want), "rule %zu, '%s': %zu pieces", r, text, n);
+        }
+    }
+    json_decref(rules);
+}
+
 // A cache that has been filled and emptied again changes nothing.
 TEST(tokenizer_cache) {
     json_t *sets = read_sets();

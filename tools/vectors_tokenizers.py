@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Small tokenizers of every form with texts, ids and texts back, by Hugging Face's tokenizers 0.23.3.
 
-    tools/vectors_tokenizers.py > tests/data/tokenizers.json     (tests/test_tokenizer_vectors.c reads it)
+    tools/vectors_tokenizers.py          writes tests/data/tokenizers.json, and tests/data/splits.json: texts cut
+                                         by each rule (tests/test_tokenizer_vectors.c reads both)
 
 The vocabularies are made here, from the texts: bytes, and the merges of the most frequent pairs.
 """
@@ -9,7 +10,7 @@ import collections
 import json
 
 import tokenizer_oracles as oracles
-from tokenizers import AddedToken, models, normalizers
+from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
 
 TEXTS = ["", " ", "Chest radiograph: no effusion, 12/24 mm.", "chest  x-ray\n\nwith\t a \r\n line ", "We'LL don't I'VE it'ſ 'tis",
          "camelCaseWord HTTPServer ABCdef", "1234567 ٣٤٥ ½ Ⅷ", "naïve ﬁne Straße İstanbul ΣΊΣΥΦΟΣ", "A\u030angstro\u0308m Ångström e\u0323\u0301x",
@@ -80,6 +81,23 @@ TOKENIZERS = {
 }
 
 
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+SPLITS = ["a\nb", "a\n  b \n\t c\n \n", " \n", "\n\n x", "  two", "\t\ttab", "end  ", "\u00a0\u00a0x\u3000y", "12345 1234\u0661\u0662 x9",
+          "I'Ve don't we'LL 's'T it'ſ 'ſx 'r 're", " 'd", "x/y// /\n/ !?\r\n.", "aBc ABc ABC abcDEF XMLHttp ÀÉî ǅx", "कि\u093fA aकA Aकa \u0301\u0301a A\u0301b",
+          "漢字ABC漢 ABC漢字", "(word) (WORD)-x _a_ $5", "don't.Stop 'tis", "word\u200dword ½Ⅷ²", "中。、x", "<|endoftext|>s", " \u2028 a"]
+
+
+def cut(rule):
+    """Pieces of a text by a rule."""
+    if rule is None:
+        pre = pre_tokenizers.BertPreTokenizer()
+    elif rule == oracles.CLIP:
+        pre = pre_tokenizers.Split(Regex(rule), "removed", invert=True)
+    else:
+        pre = pre_tokenizers.Split(Regex(rule), "isolated")
+    return [[text, [piece for piece, _ in pre.pre_tokenize_str(text)]] for text in TEXTS + SPLITS]
+
+
 def main():
     out = []
     for name, library in TOKENIZERS.items():
@@ -94,7 +112,13 @@ def main():
                 del row["back_special"]
             rows.append(row)
         out.append({"name": name, "tokenizer": json.loads(library.tokenizer.to_str()), "rows": rows})
-    print(json.dumps(out, separators=(",", ":"), ensure_ascii=False))
+    rules = {"": None, GPT2: GPT2, oracles.CLIP: oracles.CLIP, oracles.QWEN2: oracles.QWEN2,
+             oracles.LLAMA3: oracles.LLAMA3, oracles.TEKKEN: oracles.TEKKEN}
+    splits = [{"regex": regex, "texts": cut(rule)} for regex, rule in rules.items()]
+    for name, value in (("tokenizers", out), ("splits", splits)):
+        with open(f"tests/data/{name}.json", "w", encoding="utf-8") as file:
+            json.dump(value, file, separators=(",", ":"), ensure_ascii=False)
+            file.write("\n")
 
 
 main()
