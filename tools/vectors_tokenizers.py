@@ -83,7 +83,7 @@ TOKENIZERS = {
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 SPLITS = ["a\nb", "a\n  b \n\t c\n \n", " \n", "\n\n x", "  two", "\t\ttab", "end  ", "\u00a0\u00a0x\u3000y", "12345 1234\u0661\u0662 x9",
-          "I'Ve don't we'LL 's'T it'ſ 'ſx 'r 're", " 'd", "x/y// /\n/ !?\r\n.", "aBc ABc ABC abcDEF XMLHttp ÀÉî ǅx", "कि\u093fA aकA Aकa \u0301\u0301a A\u0301b",
+          "I'Ve don't we'LL 's'T it'ſx 'r 're", " 'd", "x/y// /\n/ !?\r\n.", "aBc ABc ABC abcDEF XMLHttp ÀÉî ǅx", "कि\u093fA aकA Aकa \u0301\u0301a A\u0301b",
           "漢字ABC漢 ABC漢字", "(word) (WORD)-x _a_ $5", "don't.Stop 'tis", "word\u200dword ½Ⅷ²", "中。、x", "<|endoftext|>s", " \u2028 a"]
 
 
