@@ -188,6 +188,9 @@ static void open_tower_folder(System *system) {
         die(EXIT_BAD_DATA, "%s: the tokenizer has %d ids, the embedding table %d rows; these files "
             "are of two models", dir, system->tower_tokenizer->vocab, hub->config.text.V);
     }
+    if (hub->family == HUB_OPEN_CLIP) { // its captions were cleaned in training
+        tokenizer_clean_texts(system->tower_tokenizer);
+    }
     if (hub->config.has_images && !config_is_set(config, "retriever.processor")) {
         error_die(dir, processor_open(&system->tower_processor, dir));
     }

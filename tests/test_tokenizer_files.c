@@ -127,6 +127,11 @@ TEST(tokenizer_vocab_txt) {
                memcmp(ids, plain, sizeof plain) == 0, "plain");
     EXPECT(tokenizer_encode_special(tok, text, strlen(text), ids, ROOM) == 6 &&
                memcmp(ids, special, sizeof special) == 0, "special");
+    const uint64_t hash = tok->hash;
+    EXPECT(tokenizer_encode(tok, "chest &#120;", 12, ids, ROOM) == 5, "not cleaned");
+    tokenizer_clean_texts(tok);
+    EXPECT(tok->hash != hash && tokenizer_encode(tok, "chest &#120;", 12, ids, ROOM) == 2 &&
+               ids[1] == 7, "cleaned");
     EXPECT(tok->before_count == 1 && tok->before[0] == 2 && tok->after[0] == 3, "around");
     EXPECT(tokenizer_id(tok, "[MASK]") == 4 && tokenizer_id(tok, "chest") == -1, "names");
     // Words of up to 100 characters are tried, longer ones are unknown.
