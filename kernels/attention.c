@@ -61,6 +61,7 @@ void attention_bwd_naive(Device *dev, DType t, void *dq, void *dk, void *dv, flo
                          const void *k, const void *v, const AttentionShape *shape) {
     (void)dev;
     check_shape(shape);
+    check_all_used(shape);
     const int H = shape->H, D = shape->D, group = H / shape->Hkv;
     const size_t kv_size = (size_t)shape->max_Tk * D + 1;
     float *dks = xmalloc(kv_size, sizeof *dks), *dvs = xmalloc(kv_size, sizeof *dvs);

@@ -209,6 +209,7 @@ CUDA_OP(attention_bwd)(Device *dev, DType t, void *dq, void *dk, void *dv, float
                        const void *dout, const void *out, const float *lse, const void *q,
                        const void *k, const void *v, const AttentionShape *shape) {
     check_shape(shape);
+    check_all_used(shape);
     const dim3 queries(shape->max_Tq, shape->H, shape->B), keys(shape->max_Tk, shape->Hkv,
                                                                 shape->B);
     cudaStream_t stream = device_stream(dev);

@@ -25,6 +25,9 @@ typedef struct {
     int B;                        // sequences
     int H, Hkv, D;                // query heads, key/value heads (H % Hkv == 0), head width 1..256
     const int32_t *cu_q, *cu_k;   // (B+1) on the device; cu_k may equal cu_q
+    const int32_t *used_k;        // NULL, or (B) on the device, forward only: keys lie in a cache,
+                                  // those of b in rows cu_k[b] .. cu_k[b] + used_k[b] - 1, in any
+                                  // order of b; max_Tk bounds used_k, other rows are not read
     int Nq, Nk;                   // total rows, cu_q[B] and cu_k[B]
     int max_Tq, max_Tk;           // longest sequence of each
     int q_stride, k_stride, v_stride, out_stride; // elements from row to row; head h starts at h*D

@@ -18,8 +18,9 @@ typedef struct {
 } Span;
 
 static inline HOST_DEVICE Span span_of(const AttentionShape *shape, int b) {
+    const int rows = shape->cu_k[b + 1] - shape->cu_k[b];
     const Span span = {shape->cu_q[b], shape->cu_k[b], shape->cu_q[b + 1] - shape->cu_q[b],
-                       shape->cu_k[b + 1] - shape->cu_k[b]};
+                       shape->used_k ? shape->used_k[b] : rows};
     return span;
 }
 
@@ -48,6 +49,11 @@ static inline void check_shape(const AttentionShape *s) {
               s->v_stride >= s->Hkv * s->D && s->out_stride >= s->H * s->D,
           "H=%d Hkv=%d D=%d, strides %d %d %d %d", s->H, s->Hkv, s->D, s->q_stride, s->k_stride,
           s->v_stride, s->out_stride);
+}
+
+// A backward has no rows of a cache that it may leave alone.
+static inline void check_all_used(const AttentionShape *s) {
+    CHECK(!s->used_k, "a backward over %d rows of a cache", s->Nk);
 }
 
 // p and ds of one pair, from the two dot products of the backward.

@@ -537,6 +537,7 @@ void attention_bwd_cpu(Device *dev, DType t, void *dq, void *dk, void *dv, float
                        const void *dout, const void *out, const float *lse, const void *q,
                        const void *k, const void *v, const AttentionShape *shape) {
     check_shape(shape);
+    check_all_used(shape);
     const Bwd f = {t, dq, dk, dv, delta, dout, out, lse, q, k, v, shape};
     const double work = 5.0 * shape->Nq * shape->max_Tk * shape->H * shape->D;
     const int threads = work < PARALLEL_FROM ? 1 : device_threads(dev);

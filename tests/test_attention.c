@@ -112,6 +112,13 @@ static void run_with(Problem *p, Device *dev, attention_fwd_fn *fwd, attention_b
     }
 }
 
+static void run_fwd(Problem *p, attention_fwd_fn *fwd) {
+    fwd(check_device(), p->t, p->out.dev, buf_f32(&p->lse), p->q.dev, p->k.dev, p->v.dev,
+        &p->shape);
+    buf_read(&p->out);
+    buf_read(&p->lse);
+}
+
 static void run(Problem *p) {
     run_with(p, check_device(), check_ops()->attention_fwd, check_ops()->attention_bwd);
 }
@@ -377,6 +384,52 @@ static void expect_mask_stops_nan(void) {
     problem_free(&b);
 }
 
+// The last Tq queries of each sequence over keys in a cache with room for `room` rows, whose unused
+// rows are NaN, against the same rows of the whole pass.
+static void expect_cache(DType t, bool is_causal) {
+    enum { room = 70 };
+    const Shape whole = {3, 4, 2, 24, is_causal, true, {61, 1, 40}, {61, 1, 40}};
+    const Shape part = {3, 4, 2, 24, is_causal, true, {1, 1, 7}, {room, room, room}};
+    Problem a = problem_new(&whole, t, 103), b = problem_new(&part, t, 104);
+    Buf *from[] = {&a.k, &a.v, &a.q}, *to[] = {&b.k, &b.v, &b.q};
+    const int stride[] = {a.shape.k_stride, a.shape.v_stride, a.shape.q_stride};
+    for (int i = 0; i < 3; i++) {
+        for (size_t e = 0; e < to[i]->n; e++) {
+            to[i]->host[e] = NAN;
+        }
+        for (int s = 0; s < whole.B; s++) {
+            const int rows = i < 2 ? whole.Tk[s] : part.Tq[s];
+            const int first = i < 2 ? room * s : b.host_q[s];
+            const int source = a.host_k[s] + whole.Tk[s] - rows;
+            memcpy(to[i]->host + first * stride[i], from[i]->host + source * stride[i],
+                   (size_t)rows * stride[i] * sizeof(double));
+        }
+        buf_write(to[i]);
+    }
+    IntBuf used = ibuf_from(whole.Tk, (size_t)whole.B);
+    b.shape.used_k = used.dev;
+    run_fwd(&a, check_ops()->attention_fwd);
+    attention_fwd_fn *fast = check_ops()->attention_fwd;
+    attention_fwd_fn *const ways[] = {fast, attention_fwd_naive};
+    for (int w = 0; w < (device_kind(check_device()) == DEVICE_CPU ? 2 : 1); w++) {
+        run_fwd(&b, ways[w]);
+        for (int s = 0; s < whole.B; s++) {
+            for (int i = 0; i < part.Tq[s]; i++) {
+                const int row = b.host_q[s] + i, n = a.host_q[s] + whole.Tq[s] - part.Tq[s] + i;
+                expect_exact("out", b.out.host + row * b.shape.out_stride,
+                             a.out.host + n * a.shape.out_stride, 4 * 24);
+                for (int h = 0; h < 4; h++) {
+                    expect_exact("lse", b.lse.host + h * b.shape.Nq + row,
+                                 a.lse.host + h * a.shape.Nq + n, 1);
+                }
+            }
+        }
+    }
+    ibuf_free(&used);
+    problem_free(&a);
+    problem_free(&b);
+}
+
 TEST_OP(attention_fwd) {
     EACH_SHAPE("equation") {
         expect_equation(&shapes[n / DT_COUNT], (DType)(n % DT_COUNT), (uint32_t)n, OUT, LSE);
@@ -410,6 +463,12 @@ TEST_OP(attention_fwd) {
     }
     if (CASE("what is masked or elsewhere does not reach a query, not even as NaN")) {
         expect_mask_stops_nan();
+    }
+    for (int n = 0; n < 2 * DT_COUNT; n++) {
+        if (CASE("a cache changes nothing t=%s%s", dtype_name((DType)(n / 2)),
+                 n % 2 ? " causal" : "")) {
+            expect_cache((DType)(n / 2), n % 2);
+        }
     }
 }
 
