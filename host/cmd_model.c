@@ -12,6 +12,7 @@
 #include "jsonl.h"
 #include "memory_plan.h"
 #include "processor_file.h"
+#include "scorer.h"
 #include "settings.h"
 #include "tokenizer_files.h"
 #include "verbs.h"
@@ -167,6 +168,7 @@ static void say_plan(Info *info, const ReaderConfig *form, int rank) {
                "%s\n", rank, dtype_name(info->t), batch.N,
                info->config->reader.recompute ? ", recomputing" : "");
     } else {
+        plan.caches = config.vision.L > 0 ? SCORER_FEATURE_LIMIT : 0;
         printf("\nmemory for inference in %s, one prompt of %d tokens a pass\n",
                dtype_name(info->t), batch.N);
     }

@@ -19,7 +19,7 @@
     M(gradients, "gradients")                                                                      \
     M(moments, "moments of AdamW")                                                                 \
     M(activations, "activations and scratch of one pass")                                          \
-    M(caches, "caches")
+    M(caches, "vision features kept by the scorer, at most")
 typedef struct {
 #define MEMORY_FIELD(field, text) size_t field;
     MEMORY_ROWS(MEMORY_FIELD)

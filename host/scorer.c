@@ -9,7 +9,6 @@
 // Raised whenever a change of the arithmetic would make stored scores differ from computed ones.
 #define NUMERICS_VERSION 1
 #define PROMPTS_PER_PASS 64 // enough rows to fill the products, little memory
-#define FEATURE_LIMIT ((size_t)1 << 30) // bytes of kept vision features
 
 // ---- labels ----
 LabelSet label_set_new(const Tokenizer *tokenizer, const char *const *names, int C,
@@ -135,7 +134,7 @@ Scorer scorer_new(Device *dev, Reader *reader, PromptMaker *prompts,
     const int each = labels->max_tokens == 1 ? 1 : labels->C;
     Scorer scorer = {.dev = dev, .reader = reader, .prompts = prompts, .processor = processor,
                      .labels = labels, .store = store,
-                     .features = feature_cache_new(dev, FEATURE_LIMIT),
+                     .features = feature_cache_new(dev, SCORER_FEATURE_LIMIT),
                      .batch = reader_batch_new(),
                      .pairs_per_pass = each < PROMPTS_PER_PASS ? PROMPTS_PER_PASS / each : 1};
     const uint64_t words[] = {NUMERICS_VERSION, reader_hash(reader), prompt_hash(prompts),

@@ -13,6 +13,8 @@
 #include "prompt.h"
 #include "score_store.h"
 
+#define SCORER_FEATURE_LIMIT ((size_t)1 << 30) // bytes of vision features that are kept
+
 // The tokens of each label.
 typedef struct {
     int C, max_tokens;

@@ -184,6 +184,43 @@ TEST(hub_reader_refused) {
     }
 }
 
+// Damaged texts: an Error or a form that can be built, never a crash.
+TEST(hub_reader_damaged) {
+    static const char *const texts[] = {qwen2vl_2b, qwen2vl_7b, pixtral_12b};
+    static const char alphabet[] = "0123456789-.e{}[]\":,\"nulltrue";
+    Rng rng = check_rng(3);
+    log_set_level(LOG_ERROR);
+    int errors = 0, forms = 0;
+    for (int round = 0; round < 3000; round++) {
+        char *text = xstrdup(texts[round % 3]);
+        const uint32_t size = (uint32_t)strlen(text), changes = 1 + rng_below(&rng, 3);
+        for (uint32_t k = 0; k < changes; k++) {
+            // Most of them digits for digits, so that what they say is read.
+            uint32_t at = rng_below(&rng, size);
+            for (uint32_t end = rng_below(&rng, 4) ? size : 0; at < end; at++) {
+                if (text[at] >= '0' && text[at] <= '9') {
+                    break;
+                }
+            }
+            const bool is_digit = at < size && text[at] >= '0' && text[at] <= '9';
+            text[at < size ? at : size - 1] =
+                alphabet[rng_below(&rng, is_digit ? 10 : sizeof alphabet - 1)];
+        }
+        ReaderConfig config;
+        const Error error = config_of(&config, text);
+        EXPECT(!error.code || error.code == EXIT_BAD_DATA, "code %d: %s", error.code, error.text);
+        errors += error.code != 0;
+        forms += !error.code;
+        if (!error.code && forms % 16 == 0) {
+            Reader reader;
+            reader_build(&reader, &config);
+            reader_unbuild(&reader);
+        }
+        free(text);
+    }
+    EXPECT(errors > 500 && forms > 500, "%d errors, %d forms", errors, forms);
+}
+
 // ---- both eras ----
 static const char tiny_text[] =
     "\"hidden_size\":16,\"intermediate_size\":12,\"num_hidden_layers\":1,"
