@@ -373,3 +373,32 @@ TEST(weights_rules) {
     }
     free(path);
 }
+
+// Every value is looked at, in every type that ops know.
+TEST(weights_finite) {
+    enum { COUNT = 2500 };
+    char *path = path_new("finite.safetensors");
+    for (int t = DT_F32; t < DT_COUNT; t++) {
+        for (int last = 0; last < 3; last++) {
+            if (!CASE("%s %d", dtype_name((DType)t), last)) {
+                continue;
+            }
+            float wide[COUNT] = {0};
+            char values[COUNT * sizeof(float)];
+            wide[COUNT - 1] = last == 0 ? 1 : last == 1 ? NAN : -INFINITY;
+            dtype_narrow((DType)t, values, wide, COUNT);
+            const SafeTensor stored = {.name = "a", .type = safe_type_of((DType)t), .rank = 1,
+                                       .shape = {COUNT}, .data = values};
+            error_die(path, safetensors_write(path, &stored, 1, NULL, 0));
+            TensorList list = tensors_new();
+            tensors_add(&list, "a", init_constant(0), 1, (int[]){COUNT});
+            size_t mapped;
+            const WeightNames names = {.must_be_finite = true};
+            const Error error = weights_check(&list, (DType)t, path, &names, &mapped);
+            EXPECT((error.code == EXIT_OK) == (last == 0), "%d: %s", error.code, error.text);
+            EXPECT(mapped == (last ? 0 : COUNT * dtype_size((DType)t)), "%zu mapped", mapped);
+            tensors_free(&list);
+        }
+    }
+    free(path);
+}
