@@ -28,11 +28,11 @@ static const struct {
     {"jina", {.steps = {SHORTEST_224, {.kind = STEP_CROP, .size = 224}}, .step_count = 2, .box = 1,
               .mean = CLIP_MEAN, .std = CLIP_STD}},
     {"clip-hf", {.steps = {SHORTEST_224, {.kind = STEP_CROP_LOW, .size = 224}}, .step_count = 2,
-                 .box = 1, .scale = SCALE_MULTIPLY, .mean = CLIP_MEAN, .std = CLIP_STD}},
+                 .box = 1, .mean = CLIP_MEAN, .std = CLIP_STD}},
     {"qwen2vl", {.steps = {{.kind = STEP_MULTIPLE, QWEN_AREA}}, .step_count = 1, .box = 1,
-                 .scale = SCALE_MULTIPLY, .mean = CLIP_MEAN, .std = CLIP_STD}},
+                 .mean = CLIP_MEAN, .std = CLIP_STD}},
     {"pixtral", {.steps = {PIXTRAL_1024}, .step_count = 1, .box = 1, .rgb = RGB_ON_WHITE,
-                 .scale = SCALE_MULTIPLY, .mean = CLIP_MEAN, .std = CLIP_STD}},
+                 .mean = CLIP_MEAN, .std = CLIP_STD}},
     {"tiny", {.steps = {FIXED_32}, .step_count = 1, .box = 1, .mean = CLIP_MEAN,
               .std = CLIP_STD}},
     {"tiny-reader", {.steps = {FIXED_32}, .step_count = 1, .box = 2, .mean = CLIP_MEAN,
@@ -254,12 +254,9 @@ Image processor_image_new(const ProcessorConfig *config, Device *dev, const Imag
 
 static float scale_sample(const ProcessorConfig *config, int sum, int c) {
     const float mean = config->mean[c], std = config->std[c];
-    switch (config->scale) {
-    case SCALE_MULTIPLY: return ((float)(sum * (1.0 / 255.0)) - mean) / std;
-    case SCALE_FUSED: return ((float)sum - 255.0f * mean) / (255.0f * std);
-    case SCALE_DIVIDE: break;
-    }
-    return ((float)sum / (float)(255 * config->box * config->box) - mean) / std;
+    return config->scale == SCALE_FUSED
+               ? ((float)sum - 255.0f * mean) / (255.0f * std)
+               : ((float)sum / (float)(255 * config->box * config->box) - mean) / std;
 }
 
 void processor_run(const ProcessorConfig *config, Device *dev, const Image *image, float *out) {

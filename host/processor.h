@@ -38,9 +38,9 @@ typedef struct {
 
 // How u8 becomes f32; they agree to about one ulp.
 typedef enum {
-    SCALE_DIVIDE,   // v / 255 in f32, then (x - mean) / std in f32: torchvision
-    SCALE_MULTIPLY, // v * (1/255) in double, to f32, then as above: Transformers' slow processors
-    SCALE_FUSED,    // (v - 255 mean) / (255 std) in f32: Transformers' fast processors
+    SCALE_DIVIDE, // v / 255 in f32, then (x - mean) / std in f32: torchvision. Transformers' slow
+                  // processors take v * (1/255) in double, to f32: the same bits for every v
+    SCALE_FUSED,  // (v - 255 mean) / (255 std) in f32: Transformers' fast processors
 } ScaleRule;
 
 // When and how other kinds of pictures become RGB. Transformers 4 drops alpha, except Pixtral's

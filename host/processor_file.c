@@ -323,7 +323,7 @@ static Error read_processor(ProcessorConfig *out, const json_t *object, bool is_
             const bool is_jina = known[i].read == read_jina;
             if (!is_jina) {
                 read_scale(&error, out, object);
-                out->scale = is_fast || is_newest ? SCALE_FUSED : SCALE_MULTIPLY;
+                out->scale = is_fast || is_newest ? SCALE_FUSED : SCALE_DIVIDE;
                 out->rgb = is_newest || known[i].read == read_pixtral ? RGB_ON_WHITE : RGB_FIRST;
             }
             known[i].read(&error, out, object);

@@ -15,7 +15,7 @@
 // written on success only. Errors: EXIT_BAD_DATA; the offset is a byte where it is not JSON.
 //
 // What the files leave open. Scaling is SCALE_FUSED where the type ends in "Fast" and in
-// Transformers 5, else SCALE_MULTIPLY. A file of one layout does not say which release wrote it:
+// Transformers 5, else SCALE_DIVIDE. A file of one layout does not say which release wrote it:
 // Pixtral's sides are rounded down, as since 4.49, and Qwen2-VL takes sides below 28, as since
 // 4.50. do_convert_rgb=false is read as true: the originals then fail on what is not RGB.
 Error processor_parse(ProcessorConfig *out, const void *text, size_t size);

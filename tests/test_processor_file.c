@@ -25,11 +25,11 @@ TEST(processor_file_forms) {
     } cases[] = {
         {"clip, 2021", "{\"crop_size\": 224, \"do_center_crop\": true, \"do_normalize\": true, "
          "\"do_resize\": true, \"feature_extractor_type\": \"CLIPFeatureExtractor\", " ABOUT
-         "\"resample\": 3, \"size\": 224}", "clip-hf", SCALE_MULTIPLY, RGB_FIRST},
+         "\"resample\": 3, \"size\": 224}", "clip-hf", SCALE_DIVIDE, RGB_FIRST},
         {"clip, dicts", "{\"crop_size\": {\"height\": 224, \"width\": 224}, "
          "\"do_convert_rgb\": true, \"do_rescale\": true, \"rescale_factor\": 0.00392156862745098, "
          "\"image_processor_type\": \"CLIPImageProcessor\", \"size\": {\"shortest_edge\": 224}}",
-         "clip-hf", SCALE_MULTIPLY, RGB_FIRST},
+         "clip-hf", SCALE_DIVIDE, RGB_FIRST},
         {"clip, fast", "{\"image_processor_type\": \"CLIPImageProcessorFast\", \"device\": null, "
          "\"do_pad\": false, \"default_to_square\": false, \"data_format\": \"channels_first\"}",
          "clip-hf", SCALE_FUSED, RGB_FIRST},
@@ -49,16 +49,16 @@ TEST(processor_file_forms) {
         {"qwen2vl, 2024", "{\"min_pixels\": 3136, \"max_pixels\": 12845056, \"patch_size\": 14, "
          "\"temporal_patch_size\": 2, \"merge_size\": 2, " ABOUT "\"image_processor_type\": "
          "\"Qwen2VLImageProcessor\", \"processor_class\": \"Qwen2VLProcessor\"}", "qwen2vl",
-         SCALE_MULTIPLY, RGB_FIRST},
+         SCALE_DIVIDE, RGB_FIRST},
         {"qwen2vl, sizes", "{\"size\": {\"min_pixels\": 3136, \"max_pixels\": 12845056}, "
-         "\"image_processor_type\": \"Qwen2VLImageProcessor\"}", "qwen2vl", SCALE_MULTIPLY,
+         "\"image_processor_type\": \"Qwen2VLImageProcessor\"}", "qwen2vl", SCALE_DIVIDE,
          RGB_FIRST},
         {"qwen2vl, edges", "{\"image_processor\": {\"size\": {\"shortest_edge\": 3136, "
          "\"longest_edge\": 12845056}, \"image_processor_type\": \"Qwen2VLImageProcessor\"}}",
          "qwen2vl", SCALE_FUSED, RGB_ON_WHITE},
         {"pixtral, 2024", "{\"do_convert_rgb\": true, \"patch_size\": {\"height\": 16, \"width\": "
          "16}, \"size\": {\"longest_edge\": 1024}, \"resample\": 3, \"image_processor_type\": "
-         "\"PixtralImageProcessor\"}", "pixtral", SCALE_MULTIPLY, RGB_ON_WHITE},
+         "\"PixtralImageProcessor\"}", "pixtral", SCALE_DIVIDE, RGB_ON_WHITE},
         {"pixtral, fast", "{\"patch_size\": 16, \"do_pad\": true, \"size\": {\"height\": 1024, "
          "\"width\": 1024}, \"image_processor_type\": \"PixtralImageProcessorFast\"}", "pixtral",
          SCALE_FUSED, RGB_ON_WHITE},

@@ -1,9 +1,9 @@
 """Writes what image processors make of pictures, for tests/test_processor_reference.c.
 
-    python tools/dump_reference_processors.py DATA slow    # tests/data/processors_slow.txt
-    python tools/dump_reference_processors.py DATA fast    # tests/data/processors_fast.npz
+    python tools/dump_reference_processors.py DATA slow [--out DIR]    # tests/data/processors_slow.txt
+    python tools/dump_reference_processors.py DATA fast [--out DIR]    # tests/data/processors_fast.npz
 
-DATA is the folder of test data. "slow" wants transformers 4.48.3 (its PIL processors), open_clip_torch 3,
+DATA is the folder of test data, DIR another place for what is written. "slow" wants transformers 4.48.3 (its PIL processors), open_clip_torch 3,
 torchvision, and a Pillow before 13: Pillow 13 chooses which pass of a resize comes first by the sizes, all
 before take the horizontal one, as this project does. "fast" wants transformers 5 with torchvision, whose
 processors resize tensors. The committed files were made with
@@ -27,7 +27,8 @@ import zlib
 import numpy as np
 import torch
 from PIL import Image
-from dump_reference_images import MODES, OUT, noise, write
+import dump_reference_images
+from dump_reference_images import MODES, noise, write
 
 torch.set_num_threads(1)
 warnings.simplefilter("ignore")
@@ -206,10 +207,12 @@ def dump_fast(data):
     arrays["pictures"] = np.frombuffer("\n".join(dict.fromkeys(cases)).encode(), np.uint8)
     memory = io.BytesIO()
     np.savez_compressed(memory, **arrays)
-    with open(os.path.join(OUT, "processors_fast.npz"), "wb") as f:
+    with open(os.path.join(dump_reference_images.OUT, "processors_fast.npz"), "wb") as f:
         f.write(memory.getvalue())
     print("processors_fast.npz", len(memory.getvalue()), "bytes")
 
 
 if __name__ == "__main__":
+    if "--out" in sys.argv:
+        dump_reference_images.OUT = sys.argv[sys.argv.index("--out") + 1]
     {"slow": dump_slow, "fast": dump_fast}[sys.argv[2]](sys.argv[1])

@@ -103,6 +103,31 @@ if [ -d "$data/medical/vqa-rad" ]; then
         2>>"$work/originals.log" || code=1
 fi
 
+# ---- image processors: those that call Pillow want an older transformers, in a place of its own ----
+if [ -d "$data/images" ]; then
+    [ -x "$work/venv-slow/bin/python" ] || python3 -m venv --system-site-packages "$work/venv-slow"
+    "$work/venv-slow/bin/python" -m pip install -q transformers==4.48.3 'pillow<12' torch torchvision \
+        open_clip_torch numpy
+    "$work/venv-slow/bin/python" tools/dump_reference_processors.py "$data" slow --out "$work/data" \
+        >>"$work/originals.log" 2>&1
+    "$python" tools/dump_reference_processors.py "$data" fast --out "$work/data" \
+        >>"$work/originals.log" 2>&1
+    for pattern in processor_slow_reference processor_fast_reference; do
+        JOMED_TEST_DATA=$data "$build/bin/test" $pattern fixtures="$work/data" >"$work/pictures.now" ||
+            code=1
+        sed -n 's/^processor /processor|/p' "$work/pictures.now"
+    done >"$work/pictures"
+    cat "$work/pictures"
+    # pictures FAMILY NAME: of the test's line "processor|NAME: N pictures, W differ".
+    pictures() { sed -n "s/^processor|$2: /$1|processor|/p" "$work/pictures" >>"$work/cells"; }
+    pictures "jina-clip-v1" jina
+    pictures "CLIP (transformers)" clip
+    pictures "CLIP (open_clip)" open_clip
+    pictures "BiomedCLIP" open_clip
+    pictures "Qwen2-VL" qwen2vl
+    pictures "Pixtral" pixtral
+fi
+
 {
     version=$("$build/bin/jomed" --version | sed 's/.*(\([^,]*\),.*/\1/')
     echo "# origin: $(date -u +%Y-%m-%d) at commit $version with $("$python" -c '
