@@ -80,10 +80,23 @@ TEST(programs_adapter_choices) {
            "%s", config);
     free(config);
     char *output;
-    const int code = program_run(&output, "train-reader c.yaml " TOWERS " run.dir=c "
+    int code = program_run(&output, "train-reader c.yaml " TOWERS " run.dir=c "
                                  "reader.adapter=a/adapter reader.lora_vision=true");
     EXPECT(code == EXIT_CONFIG, "code %d", code);
     expect_error_line(output, (const char *[]){"reader.lora_vision", "a/adapter"}, 2);
+    free(output);
+    // Dropout is nothing to an adapter that is used, and refused where it would be trained.
+    config = world_text_new("a/adapter/adapter_config.json");
+    char *dropout = strstr(config, "\"lora_dropout\": 0.0");
+    EXPECT(dropout, "%s", config);
+    if (dropout) {
+        dropout[strlen("\"lora_dropout\": 0.0") - 1] = '5';
+    }
+    world_write("a/adapter/adapter_config.json", config, strlen(config));
+    free(config);
+    code = program_run(&output, "train-reader c.yaml " TOWERS " run.dir=f reader.adapter=a/adapter");
+    EXPECT(code == EXIT_CONFIG, "code %d", code);
+    expect_error_line(output, (const char *[]){"a/adapter", "dropout 0.5"}, 2);
     free(output);
     // Without the open answers half of the queries are left out.
     char *few, *all;
