@@ -27,7 +27,7 @@ done
 [ -x "$work/venv/bin/python" ] || python3 -m venv --system-site-packages "$work/venv"
 python=$work/venv/bin/python
 "$python" -m pip install -q torch torchvision numpy safetensors transformers timm open_clip_torch \
-    peft einops tokenizers tiktoken pillow
+    accelerate peft einops tokenizers tiktoken pillow
 mkdir -p "$work/data"
 cp tests/data/*.safetensors "$work/data"
 export OMP_NUM_THREADS=1
@@ -40,11 +40,13 @@ dump() { # dump SCRIPT [ARGUMENT ...]
 : >"$work/originals.log"
 dump dump_reference_retriever.py ${mosaic:+--mosaic-bert "$mosaic"}
 dump dump_reference_readers.py
+dump dump_reference_lora_steps.py
 
 # ---- ours ----
 code=0
 : >"$work/cases"
-for pattern in retriever_reference retriever_bf16_reference reader_reference retriever_export; do
+for pattern in retriever_reference retriever_bf16_reference reader_reference retriever_export \
+    lora_steps; do
     "$build/bin/test" $pattern large=1 fixtures="$work/data" >>"$work/cases" || code=1
 done
 # One line per case and what was compared: the worst error over the bound; above 1 it failed.
@@ -96,6 +98,10 @@ if [ -d "$data/tokenizers" ]; then
     words "Qwen2-VL" qwen2
     words "Pixtral" tekken
 fi
+
+# ---- adapters, opened by PEFT ----
+"$python" tools/verify_export.py test="$build/bin/test" cells="$work/cells" \
+    2>>"$work/originals.log" || code=1
 
 # ---- whole pipelines, pictures and texts to embeddings ----
 if [ -d "$data/medical/vqa-rad" ]; then

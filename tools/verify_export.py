@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """What this program writes, opened by the libraries it is meant for.
 
-    tools/verify_export.py [build/bin/test]
+    tools/verify_export.py [test=build/bin/test] [cells=FILE]
 
 Adapters: the test lora_steps writes tiny readers, an adapter trained on each, and its own logits;
 PEFT opens the adapter on transformers' model of the same files, whose logits must agree, as they are
 and merged. Runs under transformers 4.45.0 with peft 0.12.0 as well as under recent ones, whichever
-is installed. Exit code 1 when something differs.
+is installed. cells: lines for the table of tests/README.md are appended there. Exit code 1 when
+something differs.
 """
 import os
 import subprocess
@@ -70,15 +71,21 @@ def verify_adapter(family, where):
 
 
 def main():
-    test = sys.argv[1] if len(sys.argv) > 1 else os.path.join(ROOT, "build", "bin", "test")
+    options = dict(argument.split("=", 1) for argument in sys.argv[1:])
+    test = os.path.abspath(options.get("test", os.path.join(ROOT, "build", "bin", "test")))
     with tempfile.TemporaryDirectory() as where:
         subprocess.run([test, "lora_steps", f"keep={where}"], check=True, cwd=ROOT,
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         era = "old" if tiny_reader.IS_OLD else "new"
-        good = [verify_adapter(tiny_reader.Family(name),
-                               os.path.join(where, "lora_steps", f"lora_steps_{name}_{era}"))
-                for name in tiny_reader.SPECIALS]
-    sys.exit(0 if all(good) else 1)
+        good = {name: verify_adapter(tiny_reader.Family(name), os.path.join(
+            where, "lora_steps", f"lora_steps_{name}_{era}")) for name in tiny_reader.SPECIALS}
+    if "cells" in options:
+        titles = dict(qwen2vl="Qwen2-VL", pixtral="Pixtral")
+        with open(options["cells"], "a") as cells:
+            for name, is_good in good.items():
+                cells.write(f"{titles[name]}|export|adapter in PEFT {peft.__version__}"
+                            f"{'' if is_good else ' DIFFERS'}\n")
+    sys.exit(0 if all(good.values()) else 1)
 
 
 if __name__ == "__main__":
