@@ -64,6 +64,7 @@ TEST(embed_tiny) {
     for (size_t i = 0; i < 4; i++) {
         EXPECT(fabs(length_of(&texts, i) - 1) <= 64 * 0x1p-24, "length %g", length_of(&texts, i));
         const double length = length_of(&raw, i);
+        EXPECT(fabs(length - 1) > 0.01, "a row as the tower gives it has length %g", length);
         for (size_t e = 0; e < 64; e++) { // two roundings of the quotient, some of the norm
             EXPECT(fabs(npy_number(&raw, i * 64 + e) / length - npy_number(&texts, i * 64 + e)) <=
                        64 * 0x1p-24, "row %zu is not the unit row times %g", i, length);

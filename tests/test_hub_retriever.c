@@ -114,6 +114,16 @@ TEST(hub_retriever_parameters) {
     }
 }
 
+// text with one field's value replaced; the field must be in it once.
+static char *changed_new(const char *text, const char *field, const char *value) {
+    char quoted[64];
+    snprintf(quoted, sizeof quoted, "\"%s\": ", field);
+    const char *at = strstr(text, quoted);
+    CHECK(at, "no '%s'", field);
+    const char *old = at + strlen(quoted), *end = old + strcspn(old, ",}");
+    return xformat_new("%.*s%s%s", (int)(old - text), text, value, end);
+}
+
 TEST(hub_retriever_choices) {
     HubRetriever hub;
     EXPECT(parse(&hub, clip_b32).code == 0 && hub.config.text.pool == POOL_LARGEST_ID, "eos 2");
@@ -124,6 +134,14 @@ TEST(hub_retriever_choices) {
                hub.config.text.block.act == ACT_QUICK_GELU, "quick_gelu");
     EXPECT(parse(&hub, open_clip_l14).code == 0 && hub.config.image.block.act == ACT_GELU &&
                hub.config.text.block.act == ACT_GELU, "gelu");
+    EXPECT(parse(&hub, "{\"model_type\": \"clip\", \"vision_config\": {\"layer_norm_eps\": 0.5},"
+                       " \"text_config\": {\"layer_norm_eps\": 0.25}}").code == 0 &&
+               hub.config.image.block.eps == 0.5f && hub.config.text.block.eps == 0.25f,
+           "eps %g and %g", (double)hub.config.image.block.eps, (double)hub.config.text.block.eps);
+    char *narrow = changed_new(biomedclip, "embed_dim", "256");
+    EXPECT(parse(&hub, narrow).code == 0 && hub.config.text.head_hidden == 512 &&
+               hub.config.text.E == 256, "head of %d", hub.config.text.head_hidden);
+    free(narrow);
     const char cls[] = "{\"pooling_mode_cls_token\": true, \"pooling_mode_mean_tokens\": false}",
                both[] = "{\"pooling_mode_cls_token\": true, \"pooling_mode_mean_tokens\": true}",
                max[] = "{\"pooling_mode_max_tokens\": true}";
@@ -135,16 +153,6 @@ TEST(hub_retriever_choices) {
 }
 
 // ---- refusals ----
-// text with one field's value replaced; the field must be in it once.
-static char *changed_new(const char *text, const char *field, const char *value) {
-    char quoted[64];
-    snprintf(quoted, sizeof quoted, "\"%s\": ", field);
-    const char *at = strstr(text, quoted);
-    CHECK(at, "no '%s'", field);
-    const char *old = at + strlen(quoted), *end = old + strcspn(old, ",}");
-    return xformat_new("%.*s%s%s", (int)(old - text), text, value, end);
-}
-
 // size: a table of what is refused.
 TEST(hub_retriever_refusals) {
     static const struct {

@@ -135,6 +135,24 @@ TEST(text_tower_sizes) {
 }
 
 // Press et al. 2022, section 3; eight printed digits, and half a unit of f32.
+// EOS stands for its text: the first one, and nothing after it counts; without one the first token.
+TEST(text_tower_eos) {
+    TextTowerConfig config = small_config("clip-vit-b-32");
+    config.pool = POOL_EOS;
+    config.eos = 4;
+    Fixture fixture = fixture_new(&config, DT_F32);
+    static const int32_t texts[] = {3, 4, 12, 4, 3, 4, 3, 12, 3}, ends[] = {0, 4, 6, 8, 9};
+    fixture.batch = (TextBatch){.B = 4, .N = 9, .max_T = 4, .ids = texts, .cu_seqlens = ends};
+    float out[4 * 6];
+    const ModelUnderTest model = {.list = &fixture.list, .pass = pass, .ctx = &fixture,
+                                  .count = 4 * 6};
+    model_run(&model, out, NULL, false);
+    EXPECT(memcmp(out, out + 6, 6 * sizeof *out) == 0, "%g and %g", out[0], out[6]);
+    EXPECT(memcmp(out + 12, out + 18, 6 * sizeof *out) == 0, "%g and %g", out[12], out[18]);
+    EXPECT(memcmp(out, out + 12, 6 * sizeof *out) != 0, "%g twice", out[0]);
+    fixture_free(&fixture);
+}
+
 TEST(alibi_slopes) {
     const double want[12] = {0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125, 0.00390625,
                              0.70710678, 0.35355339, 0.17677670, 0.08838835};
