@@ -68,15 +68,13 @@ static Error read_rope(const json_t *text, const char *types, double *theta, int
 // ---- the language model ----
 // What transformers assumes of a field that is not there.
 typedef struct {
-    const char *type;
     int C, F, L, H, Hkv, V; // Hkv 0: as many as H
     double eps, theta;
 } LanguageDefaults;
-static const LanguageDefaults qwen2_defaults = {"qwen2_vl_text", 8192, 29568, 80, 64, 8, 152064,
-                                                1e-5, 1e6},
-                              mistral_defaults = {"mistral", 4096, 14336, 32, 32, 8, 32000, 1e-6,
-                                                  1e4},
-                              llama_defaults = {"llama", 4096, 11008, 32, 32, 0, 32000, 1e-6, 1e4};
+static const LanguageDefaults
+    qwen2_defaults = {8192, 29568, 80, 64, 8, 152064, 1e-5, 1e6},
+    mistral_defaults = {4096, 14336, 32, 32, 8, 32000, 1e-6, 1e4},
+    llama_defaults = {4096, 11008, 32, 32, 0, 32000, 1e-6, 1e4};
 
 // No layer of layer_types slides.
 static Error expect_full_attention(const json_t *text) {
