@@ -33,7 +33,7 @@ typedef struct {
     const char *dir;
     Device *dev;
     HubFolder folder;
-    DType t;      // of the weights in memory: reader.dtype where it is set, else the file's
+    DType t;      // of the weights in memory: the file's, or a reader's reader.dtype if it is set
     int code;     // of the first problem, or EXIT_OK
 } Info;
 
@@ -114,8 +114,7 @@ static bool say_types(Info *info) {
     }
     say("weights", "%s, %d tensors in %d file%s, %.1f MiB", safe_type_name(most), store.all.count,
         store.file_count, store.file_count == 1 ? "" : "s", (double)bytes / (1 << 20));
-    info->t = config_is_set(info->config, "reader.dtype") ? (DType)info->config->reader.dtype
-                                                          : (DType)safe_type_to_dtype(most);
+    info->t = (DType)safe_type_to_dtype(most);
     safestore_free(&store);
     return true;
 }
@@ -221,10 +220,14 @@ static void say_reader(Info *info) {
     size_t mapped;
     WeightNames names = hub_reader_names(&config);
     names.must_be_finite = info->config->weights.check_finite;
+    const bool has_types = say_types(info);
+    if (config_is_set(info->config, "reader.dtype")) {
+        info->t = (DType)info->config->reader.dtype;
+    }
     const bool is_whole =
-        say_types(info) && is_fine(info, "tensors",
-                                   weights_check(&reader.tensors, info->t, info->folder.weights,
-                                                 &names, &mapped));
+        has_types && is_fine(info, "tensors",
+                             weights_check(&reader.tensors, info->t, info->folder.weights, &names,
+                                           &mapped));
     if (is_whole) {
         say("tensors", "all are there%s", names.must_be_finite ? ", all values are finite" : "");
     }
