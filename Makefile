@@ -43,7 +43,7 @@ NVLIBS   := $(if $(NVCC),$(shell $(NVCC) --dryrun x.cu 2>&1 | sed -n 's/.*LIBRAR
 # Kernels by g++ for the emulator. check: the compiler calls us before every access (-fsanitize=thread
 # without its library), and register copies stay whole (-fno-tree-sra); asan; plain.
 EMU       ?= $(if $(SAN),asan,check)
-EMUFLAGS  := -std=c++20 -Wall -Wextra -Wno-sign-compare -g1 -ffp-contract=off $(CPUFLAGS) -I. -Itests/emu -MMD -MP
+EMUFLAGS  := -std=c++20 -Wall -Wextra -Wno-sign-compare -Wno-psabi -g1 -ffp-contract=off $(CPUFLAGS) -I. -Itests/emu -MMD -MP
 EMU_plain := -O2
 EMU_asan  := -O1 -fsanitize=address,undefined -fno-sanitize=vptr -fno-sanitize-recover=all
 EMU_check := -O1 -fno-tree-sra -ftrivial-auto-var-init=pattern -fsanitize=thread,undefined -fno-sanitize=vptr \
@@ -66,20 +66,21 @@ BENCH := $(wildcard bench/*.c)
 obj    = $(patsubst %.c,$(BUILD)/%.o,$(1))
 CU     := $(wildcard kernels/*.cu)
 CUDA   := $(if $(NVCC),$(CU:%=$(BUILD)/%.o))
+CUDA_TESTS := $(if $(NVCC),$(patsubst %,$(BUILD)/%.o,$(wildcard tests/emu/*.cu)))
 # Everything but the vendors' libraries runs in the emulator; tests/emu/ has kernels of its own.
 EMU_CU := $(filter-out kernels/vendor_%,$(CU)) $(wildcard tests/emu/*.cu) bad.cu
 emu     = $(if $(GXX),$(patsubst %,$(BUILD)/emu-$(1)/%.o,$(EMU_CU) $(wildcard tests/emu/*.cpp)))
 BINS  := $(BUILD)/bin/jomed $(BUILD)/bin/test $(BUILD)/bin/bench
 
 # ---- rules ----
-.PHONY: all test test-emu test-oracle demo bench check readme deps help clean report-parts
+.PHONY: all test test-emu emu-lint test-oracle demo bench check readme deps help clean report-parts
 .PHONY: record record-test record-demo record-bench record-real
 all: report-parts $(BINS)
 
 $(BUILD)/bin/jomed: $(call obj,$(LIB) host/main.c) $(CUDA)
-$(BUILD)/bin/test:  $(call obj,$(LIB) $(TESTS)) $(CUDA) $(call emu,$(EMU))
+$(BUILD)/bin/test:  $(call obj,$(LIB) $(TESTS)) $(CUDA) $(CUDA_TESTS) $(call emu,$(EMU))
 $(BUILD)/bin/bench: $(call obj,$(LIB) $(BENCH)) $(CUDA)
-$(BUILD)/bin/test-plain: $(call obj,$(LIB) $(TESTS)) $(CUDA) $(call emu,plain)
+$(BUILD)/bin/test-plain: $(call obj,$(LIB) $(TESTS)) $(CUDA) $(CUDA_TESTS) $(call emu,plain)
 $(BINS) $(BUILD)/bin/test-plain: LDLIBS += $(NVLIBS)
 $(BUILD)/bin/test $(BUILD)/bin/test-plain: LDLIBS += $(EMULIBS)
 $(BINS) $(BUILD)/bin/test-plain:
@@ -126,9 +127,10 @@ $(BUILD)/version.txt $(BUILD)/flags.txt $(BUILD)/nvflags.txt $(BUILD)/emuflags.t
 	@mkdir -p $(@D)
 	@echo '$(STAMP)' | cmp -s - $@ || echo '$(STAMP)' > $@
 FORCE:
--include $(patsubst %.o,%.d,$(call obj,$(LIB) host/main.c $(TESTS) $(BENCH)) $(CUDA) $(foreach m,check asan plain,$(call emu,$(m))))
+-include $(patsubst %.o,%.d,$(call obj,$(LIB) host/main.c $(TESTS) $(BENCH)) $(CUDA) $(CUDA_TESTS) $(foreach m,check asan plain,$(call emu,$(m))))
 
 report-parts:
+	@$(if $(and $(findstring nvcc,$(REQUIRE)),$(if $(NVCC),,missing)),echo "✗ nvcc is not there but REQUIRE names it"; exit 69)
 	@$(if $(MISSING),echo "✗ required: $(MISSING) -> tools/bootstrap.sh deps"; exit 69,echo "✓ required libraries")
 	@$(if $(NVCC),echo "✓ nvcc: $(NVCC) (CUDA backend)",echo "✗ nvcc (CUDA backend) -> CUDA toolkit 13, nvcc on PATH")
 	@$(if $(GXX),echo "✓ g++ (CUDA kernels in the emulator)",echo "✗ g++ (CUDA kernels in the emulator) -> tools/bootstrap.sh test")
@@ -138,7 +140,7 @@ report-parts:
 
 test: all
 	$(BUILD)/bin/test
-	$(if $(and $(GXX),$(CU)),$(BUILD)/bin/test backend=emu)
+	$(if $(GXX),$(BUILD)/bin/test backend=emu)
 
 # The emulator's other builds, other orders of threads, early copies, large cases.
 test-emu: all $(BUILD)/bin/test-plain
@@ -147,6 +149,12 @@ test-emu: all $(BUILD)/bin/test-plain
 	EMU_ORDER=random:1 $(BUILD)/bin/test-plain backend=emu large=1
 	$(MAKE) SAN=address,undefined build/san/bin/test
 	build/san/bin/test backend=emu
+
+# Sectors and bank passes of the emulated kernels of one op, against the least: make emu-lint LINT=topk
+emu-lint: all
+	@EMU_LINT=1 $(BUILD)/bin/test $(LINT) backend=emu 2>&1 | awk '\
+	    /^lint / { key = sprintf("%-40s %-6s %2d bytes", $$2, $$3, $$4); n[key] += $$5; units[key] += $$6; least[key] += $$7 } \
+	    END { for (key in n) printf "%5.2fx  %s  %d instructions\n", units[key] / least[key], key, n[key] }' | sort -rn
 
 demo: all
 	$(BUILD)/bin/jomed demo
@@ -175,6 +183,7 @@ help:
 	@echo "make            build what this machine allows, and say what it left out"
 	@echo "make test       ops, models, host and programs on the CPU"
 	@echo "make test-emu   CUDA kernels in all builds of the emulator, thread orders, large cases"
+	@echo "make emu-lint   LINT=op: memory accesses of its CUDA kernels against the least"
 	@echo "make demo       the embedded benchmark, three seeds"
 	@echo "make bench      kernels and models beside their peers, rows also in $(BUILD)/bench.json"
 	@echo "make test-oracle  live against PyTorch's models; ORACLE='mosaic-bert=DIR data=DIR'"

@@ -498,8 +498,11 @@ int main(int argc, char **argv) {
     qsort(tests, (size_t)test_count, sizeof *tests, by_name);
     const double start = seconds_now();
     for (int i = 0; i < test_count; i++) {
-        // Without a pattern a backend runs its ops; models and host are the CPU's.
-        if (backend != DEVICE_CPU && !test_pattern[0] && !tests[i].is_op) {
+        // Without a pattern a backend runs its ops and instructions; models and host are the CPU's,
+        // which has no instructions to test.
+        const bool is_conformance = strcmp(tests[i].name, "conformance") == 0;
+        if (!test_pattern[0] && (backend == DEVICE_CPU ? is_conformance
+                                                       : !tests[i].is_op && !is_conformance)) {
             continue;
         }
         if (case_pattern[0] ? strcmp(tests[i].name, test_pattern) == 0

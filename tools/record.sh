@@ -3,8 +3,9 @@
 #
 #   tools/record.sh demo|bench|test|real    after a build; real wants the test data
 #
-# Writes bench/results/demo.md, bench/results/bench.json, tests/results/cpu.txt, bench/results/real.md. Run it on a clean
-# tree: a commit that ends in "+changes" names no source anybody else has.
+# Writes bench/results/demo.md, bench/results/bench.json, bench/results/real.md, and in tests/results
+# cpu.txt, emu.txt (the CUDA kernels in the emulator), nvcc.txt (which of them nvcc compiled). Run it
+# on a clean tree: a commit that ends in "+changes" names no source anybody else has.
 set -eu
 cd "$(dirname "$0")/.."
 bin=${BUILD:-build}/bin
@@ -65,6 +66,17 @@ real)
 test)
     "$bin"/test record="$work"/rows || code=$?
     { echo "# origin: $(origin)" && cat "$work"/rows; } >tests/results/cpu.txt
+    if nm "$bin"/test | grep -q ' device_backend_emu$'; then
+        "$bin"/test backend=emu record="$work"/emu || code=$?
+        { echo "# origin: $(origin)" && cat "$work"/emu; } >tests/results/emu.txt
+    fi
+    if nm "$bin"/test | grep -q ' device_backend_cuda$'; then
+        commit=$("$bin"/jomed --version | sed 's/.*(//; s/,.*//')
+        { echo "# origin: $(origin); $(nvcc --version | tail -n 1)"
+          for op in $(sed -n 's/^ *X(\([a-z0-9_]*\)).*/\1/p' kernels/ops.h); do
+              nm "$bin"/test | grep -q " T ${op}_cuda\$" && echo "$op 1 0 0 $(date -u +%Y-%m-%d) $commit"
+          done; } >tests/results/nvcc.txt
+    fi
     exit "${code:-0}"
     ;;
 *)

@@ -31,6 +31,7 @@ checkpoint|checkpoints and resume|
 config|settings|
 dataset|data sets|published data sets
 demo|demo|
+emu|emulator: kernels with a mistake it must find|
 determinism|the same bits whatever the threads|
 faiss|faiss files|faiss
 file|files|

@@ -148,6 +148,4 @@ void mma_m16n8k16(float *acc, const uint32_t *a, const uint32_t *b, DType t, Pla
     meet(0xffffffffu, "mma", place, &record, act_mma, &t);
     memcpy(acc, record.acc, sizeof record.acc);
 }
-
-bool async_deliver() { return false; }
 } // namespace emu

@@ -6,7 +6,7 @@
 #ifndef JOMED_TESTS_EMU_BAD_H
 #define JOMED_TESTS_EMU_BAD_H
 
-#include "kernels/cuda_common.cuh"
+#include "kernels/ptx_hopper.cuh"
 
 #define BAD(name)                                                                                  \
     static void run();                                                                             \

@@ -4,6 +4,7 @@
 // to wait for others (meet, barrier, spin); then the next ready one of its warp goes on, then the
 // next warp. In the check build every kernel's memory access comes to shadow.cpp, which keeps for
 // every thread what it knows to have happened (a vector clock).
+// size: all that the parts share in one place; only the emulator's own files include it.
 #ifndef JOMED_TESTS_EMU_CORE_H
 #define JOMED_TESTS_EMU_CORE_H
 
@@ -47,6 +48,16 @@ struct Copy { // one cp.async, made when its group is waited for
     int group;
 };
 
+// ---- products of a warpgroup: hopper.cpp ----
+struct Product { // one wgmma, computed when its group is waited for
+    float *acc;
+    int columns;
+    uint64_t a, b;
+    uintptr_t pc;
+    int group;
+    std::vector<float> start; // the accumulator before, known when the one before it is done
+};
+
 // ---- threads and warps ----
 struct Warp;
 struct Thread {
@@ -63,6 +74,10 @@ struct Thread {
     Known known, fenced;   // fenced: known when it last called __threadfence
     std::vector<Copy> copies;
     int groups;            // committed so far
+    uint32_t proxy_clock;  // its clock at its last fence_proxy_async
+    std::vector<Product> products;
+    int product_groups;
+    bool is_fenced;        // wgmma_fence since its accumulators were free
 };
 // Lanes that came to one exchange; done when all of the mask are there.
 struct Meeting {
@@ -100,6 +115,7 @@ typedef void act_fn(uint32_t mask, void **records, const void *context);
 void meet(uint32_t mask, const char *what, Place place, void *record, act_fn *act,
           const void *context);
 void barriers_start();
+void hopper_start();
 void barriers_check_exit(); // a thread ends: nobody may be waiting for it
 bool async_deliver();       // nothing else can run: an asynchronous copy arrives; false: none left
 
@@ -114,17 +130,25 @@ void *shared_at(uint32_t address);
 void heap_close(bool is_closed);
 
 // ---- shadow.cpp; does nothing outside the check build ----
-enum Access : uint8_t { READ = 1, WRITE = 2, ATOMIC = 4, ASYNC = 8 };
+enum Access : uint8_t { READ = 1, WRITE = 2, ATOMIC = 4, ASYNC = 8, PROXY = 16 };
 void shadow_map(const void *at, size_t bytes, bool is_valid, bool is_set); // no race is looked for
 void shadow_unset(const void *at, size_t bytes);
 void shadow_copy_set(void *to, const void *from, size_t bytes);
 void shadow_access(const void *at, size_t bytes, int access, uintptr_t pc);
 void launch_clocks();
 void block_clocks();
+void merge(Known *all, const Known &more);
 void tell(Known *all, Thread *thread);   // what thread knows is added to all; thread goes on
-void learn(Thread *thread, const Known &all); // to a thread that told all, just assign: thread->known
+// Adds all to what thread knows. (To one that has told all of its own, just assign: known = all.)
+void learn(Thread *thread, const Known &all);
 void fence(Thread *thread);
 void atomic_order(const void *at);
+
+// ---- lint.cpp: at each access, after a block, after a launch ----
+extern bool is_linting; // EMU_LINT=1
+void lint_access(const void *at, size_t bytes, uintptr_t pc);
+void lint_block();
+void lint_launch();
 
 // ---- reports ----
 // Prints kernel, block, thread and the text to stderr and ends the process.

@@ -72,5 +72,6 @@ struct dim3 {
 #include "emu_runtime.h"
 
 #include "emu_device.h"
+#include "emu_hopper.h"
 #include "emu_ptx.h"
 #endif

@@ -22,7 +22,7 @@ Warp warps[MAX_WARPS];
 Thread *cur;
 Block block;
 Order order;
-bool copies_early;
+bool copies_early, is_linting;
 static uint64_t random_state = 1;
 static Thread host; // stands for the launching code in a switch
 
@@ -221,7 +221,9 @@ static void thread_start(int index) {
     t->is_live = true;
     t->mask = 0;
     t->copies.clear();
-    t->groups = 0;
+    t->products.clear();
+    t->groups = t->product_groups = 0;
+    t->is_fenced = false;
     t->known = t->fenced = Known();
     // As if emu_switch had been called from thread_main's first line: six registers, the address
     // to return to, and one word more, so that the stack is aligned as after a call.
@@ -236,6 +238,7 @@ static void run_block() {
     block.live = block.threads;
     block.spins = 0;
     barriers_start();
+    hopper_start();
     shared_start();
     block_clocks();
     for (int w = 0; w < block.warps; w++) {
@@ -257,6 +260,7 @@ static void read_settings() {
     }
     is_done = true;
     const char *const how = getenv("EMU_ORDER"), *const copies = getenv("EMU_COPIES");
+    is_linting = getenv("EMU_LINT") != nullptr;
     copies_early = copies && strcmp(copies, "early") == 0;
     if (how && strcmp(how, "reverse") == 0) {
         order = Order::REVERSE;
@@ -281,8 +285,14 @@ void launch(const Launch &launch) {
                 block.place = {x, y, z};
                 run_block();
                 shared_check_static();
+                if (is_linting) {
+                    lint_block();
+                }
             }
         }
+    }
+    if (is_linting) {
+        lint_launch();
     }
     heap_close(true);
     block.launch = nullptr;

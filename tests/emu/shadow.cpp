@@ -26,6 +26,10 @@ namespace emu {
 // ---- source lines ----
 // The innermost line that is not in the emulator's own headers.
 std::string source_line(uintptr_t pc) {
+    static std::map<uintptr_t, std::string> known; // a lint asks for the same ones again and again
+    if (known.count(pc)) {
+        return known[pc];
+    }
     char command[200], text[1000];
     snprintf(command, sizeof command, "addr2line -i -e /proc/%d/exe %#zx", (int)getpid(),
              (size_t)(pc - 1 - (uintptr_t)&__executable_start));
@@ -42,7 +46,7 @@ std::string source_line(uintptr_t pc) {
     if (pipe) {
         pclose(pipe);
     }
-    return line;
+    return known[pc] = line;
 }
 
 #ifdef EMU_CHECK
@@ -152,7 +156,7 @@ static Knowledge *own(Known *known) {
 
 // The threads of a block mostly know the same, from their last barrier: `merged` saves adding it
 // once per thread.
-static void add(Known *all, const Known &more) {
+void merge(Known *all, const Known &more) {
     if (!more.one || more.one == all->one || (all->one && all->one->merged == more.one->stamp)) {
         return;
     }
@@ -168,11 +172,11 @@ static void add(Known *all, const Known &more) {
 }
 
 void tell(Known *all, Thread *thread) {
-    add(all, thread->known);
+    merge(all, thread->known);
     own(all)->at[thread->index] = thread->clock++;
 }
 
-void learn(Thread *thread, const Known &all) { add(&thread->known, all); }
+void learn(Thread *thread, const Known &all) { merge(&thread->known, all); }
 
 void fence(Thread *thread) {
     thread->fenced = thread->known;
@@ -190,7 +194,7 @@ void atomic_order(const void *at) {
             seen = seen > clock ? seen : clock;
         }
     }
-    add(&release, cur->fenced);
+    merge(&release, cur->fenced);
 }
 
 void launch_clocks() {
@@ -276,6 +280,12 @@ static void check_word(const char *at, size_t bytes, int kind, uintptr_t pc) {
         if (!before && is_conflict(e.kind, kind)) {
             report_race(at, bytes, kind, pc, e);
         }
+        if ((kind & ASYNC) && !(kind & WRITE) && (e.kind & WRITE) && !(e.kind & PROXY) &&
+            e.clock >= block_start[e.thread] && e.clock > threads[e.thread].proxy_clock) {
+            report("no fence_proxy_async", at, bytes, kind, pc,
+                   ", written by " + thread_name(e.thread) + " at " +
+                       source_line(e.pc + (uintptr_t)&__executable_start));
+        }
         // The new access stands for an older one that it covers and that no later one could
         // conflict with unless it conflicts with the new one too.
         if (before && !(e.bytes & ~mask) && ((kind & WRITE) || !(e.kind & WRITE)) &&
@@ -314,6 +324,9 @@ void shadow_access(const void *address, size_t bytes, int kind, uintptr_t pc) {
         }
         report("host memory in a kernel", at, bytes, kind, pc, "");
     }
+    if (is_linting) {
+        lint_access(at, bytes, pc);
+    }
     while (at < end) {
         const size_t left = 4 - (uintptr_t)at % 4;
         const size_t part = (size_t)(end - at) < left ? (size_t)(end - at) : left;
@@ -337,6 +350,7 @@ void launch_clocks() {}
 void block_clocks() {}
 Known::~Known() {}
 Known &Known::operator=(const Known &) { return *this; }
+void merge(Known *, const Known &) {}
 void tell(Known *, Thread *) {}
 void learn(Thread *, const Known &) {}
 void fence(Thread *) {}

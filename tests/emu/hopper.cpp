@@ -1,0 +1,277 @@
+// hopper: mbarriers, the copy engine and the products of a warpgroup; see ptx_hopper.cuh.
+//
+// All is as late as allowed. A tensor copy arrives only when no thread can go on (EMU_COPIES=early:
+// at once); until then its destination is poison. A product keeps its descriptors, its accumulators
+// are NaN, and it reads shared memory when it is waited for: a stage that was released too early
+// has been written by then, which is a race. Each thread computes its own elements, so what is not
+// seen is a warp of the group that never issues the product.
+#include <map>
+
+#include "core.h"
+
+#include "kernels/dtype.h"
+
+namespace emu {
+enum : uint32_t { ROW_BYTES = 128, ATOM_BYTES = 1024 };
+
+// ---- mbarriers ----
+struct Waiter {
+    Thread *thread;
+    int parity;
+};
+struct Mbar {
+    int count, pending, phase;
+    long bytes; // of copies still expected
+    Known coming, over; // what those of this phase, and of the last one, had done
+    std::vector<Waiter> waiters;
+};
+static std::map<uint32_t, Mbar> mbars;
+
+static Mbar &mbar_at(uint32_t bar, uintptr_t pc) {
+    const auto found = mbars.find(bar);
+    if (found == mbars.end()) {
+        fail("mbarrier %u at %s was never initialised", bar, source_line(pc).c_str());
+    }
+    // Its initialisation must be ordered before; uses need no order among themselves.
+    shadow_access(shared_at(bar), 8, READ | WRITE | ATOMIC, pc);
+    return found->second;
+}
+
+static void mbar_advance(Mbar *m) {
+    if (m->pending > 0 || m->bytes != 0) {
+        return;
+    }
+    m->phase ^= 1;
+    m->pending = m->count;
+    m->over = m->coming; // a phase comes after all before it
+    std::vector<Waiter> still;
+    for (const Waiter &w : m->waiters) {
+        if (m->phase != w.parity) {
+            wake(w.thread);
+        } else {
+            still.push_back(w);
+        }
+    }
+    m->waiters = still;
+}
+
+static void arrive(uint32_t bar, int bytes, uintptr_t pc) {
+    Mbar &m = mbar_at(bar, pc);
+    if (m.pending == 0) {
+        fail("mbarrier %u at %s: more than %d arrivals in one phase", bar, source_line(pc).c_str(),
+             m.count);
+    }
+    m.bytes += bytes;
+    m.pending--;
+    tell(&m.coming, cur);
+    mbar_advance(&m);
+}
+
+// ---- tensor copies ----
+struct Tile {
+    uint32_t to, bar;
+    TensorMap map;
+    int column, row;
+    Known known; // of the thread that issued it
+};
+static std::vector<Tile> tiles; // under way
+
+static uint32_t swizzle(uint32_t address) { return address ^ (address >> 7 & 7) << 4; }
+
+// Calls visit(shared address, source or null) for each element of the box.
+template <typename F> static void each_element(const Tile &tile, F visit) {
+    for (int r = 0; r < tile.map.box_rows; r++) {
+        for (int c = 0; c < (int)ROW_BYTES / 2; c++) {
+            const long row = (long)tile.row + r, column = (long)tile.column + c;
+            const bool is_inside = row >= 0 && row < (long)tile.map.rows && column >= 0 &&
+                                   column < (long)tile.map.columns;
+            const size_t at = 2 * ((size_t)row * tile.map.stride + (size_t)column);
+            visit(swizzle(tile.to + (uint32_t)r * ROW_BYTES + 2 * (uint32_t)c),
+                  is_inside ? tile.map.base + at : nullptr);
+        }
+    }
+}
+
+static void deliver(const Tile &tile) {
+    each_element(tile, [](uint32_t to, const char *from) {
+        memset(shared_at(to), 0, 2);
+        if (from) {
+            memcpy(shared_at(to), from, 2);
+        }
+    });
+    const size_t bytes = (size_t)tile.map.box_rows * ROW_BYTES;
+    shadow_map(shared_at(tile.to), bytes, true, true);
+    Mbar &m = mbars.at(tile.bar);
+    m.bytes -= (long)bytes;
+    merge(&m.coming, tile.known);
+    mbar_advance(&m);
+}
+
+bool async_deliver() {
+    if (tiles.empty()) {
+        return false;
+    }
+    const size_t i = order == Order::RANDOM     ? random_word() % tiles.size()
+                     : order == Order::REVERSE ? tiles.size() - 1
+                                               : 0;
+    const Tile tile = tiles[i];
+    tiles.erase(tiles.begin() + (long)i);
+    deliver(tile);
+    return true;
+}
+
+void hopper_start() {
+    if (!tiles.empty()) {
+        fail("the last block ended with %zu tensor copies under way", tiles.size());
+    }
+    mbars.clear();
+}
+
+// ---- products ----
+static float element(uint64_t descriptor, int row, int k) {
+    const uint32_t start = (uint32_t)(descriptor & 0x3fff) << 4;
+    const uint32_t atom = (uint32_t)(descriptor >> 32 & 0x3fff) << 4;
+    const uint32_t at = start + (uint32_t)row / 8 * atom + (uint32_t)row % 8 * ROW_BYTES;
+    bf16 value;
+    memcpy(&value, shared_at(swizzle(at + 2 * (uint32_t)k)), 2);
+    return bf16_to_float(value);
+}
+
+// The 32 bytes of a row that one product reads, for the shadow.
+static void touch(uint64_t descriptor, int row, uintptr_t pc) {
+    const uint32_t start = (uint32_t)(descriptor & 0x3fff) << 4;
+    const uint32_t atom = (uint32_t)(descriptor >> 32 & 0x3fff) << 4;
+    const uint32_t at = start + (uint32_t)row / 8 * atom + (uint32_t)row % 8 * ROW_BYTES;
+    for (uint32_t piece = 0; piece < 32; piece += 16) {
+        shadow_access(shared_at(swizzle(at + piece)), 16, READ | ASYNC, pc);
+    }
+}
+
+static void compute(const Product &p, float *sum) {
+    const int row = cur->warp->index % 4 * 16 + cur->lane / 4, i = cur->lane % 4;
+    touch(p.a, row, p.pc);
+    touch(p.a, row + 8, p.pc);
+    for (int n = 0; n < p.columns; n += 8) {
+        for (int k = 0; k < 4; k++) {
+            const int column = n + 2 * i + k % 2;
+            if (k < 2) {
+                touch(p.b, column, p.pc);
+            }
+            double total = sum[n / 2 + k];
+            for (int j = 0; j < 16; j++) {
+                total += (double)element(p.a, row + 8 * (k / 2), j) * element(p.b, column, j);
+            }
+            sum[n / 2 + k] = (float)total;
+        }
+    }
+}
+
+void wgmma(float *acc, int columns, uint64_t a, uint64_t b) {
+    const uintptr_t pc = HERE_PC;
+    if (!cur->is_fenced) {
+        fail("wgmma at %s without wgmma_fence since its registers were touched",
+             source_line(pc).c_str());
+    }
+    if (a >> 62 != 1 || b >> 62 != 1) {
+        fail("wgmma at %s: operands come from wgmma_tile", source_line(pc).c_str());
+    }
+    Product p = {acc, columns, a, b, pc, cur->product_groups, {}};
+    bool is_first = true; // of those under way on these registers: their values still stand in acc
+    for (const Product &other : cur->products) {
+        is_first = is_first && other.acc != acc;
+    }
+    if (is_first) {
+        p.start.assign(acc, acc + columns / 2);
+    }
+    for (int k = 0; k < columns / 2; k++) {
+        acc[k] = __builtin_nanf("");
+    }
+    cur->products.push_back(p);
+}
+
+void wgmma_wait(int newest) {
+    Thread *const self = cur;
+    std::vector<Product> kept;
+    for (size_t i = 0; i < self->products.size(); i++) {
+        Product &p = self->products[i];
+        if (p.group >= self->product_groups - newest) {
+            kept.push_back(p);
+            continue;
+        }
+        compute(p, p.start.data());
+        Product *next = nullptr; // goes on with these registers
+        for (size_t j = i + 1; j < self->products.size() && !next; j++) {
+            next = self->products[j].acc == p.acc ? &self->products[j] : nullptr;
+        }
+        if (next) {
+            next->start = p.start;
+        } else {
+            memcpy(p.acc, p.start.data(), p.start.size() * sizeof(float));
+        }
+    }
+    self->products = kept;
+    self->is_fenced = !kept.empty();
+}
+} // namespace emu
+
+// ---- the wrappers ----
+using namespace emu;
+
+void mbar_init(uint32_t bar, int count) {
+    if (bar % 8 || count < 1) {
+        fail("mbarrier %u for %d arrivals: a multiple of 8, and at least one", bar, count);
+    }
+    shadow_access(shared_at(bar), 8, WRITE, HERE_PC);
+    mbars[bar] = {count, count, 0, 0, {}, {}, {}};
+}
+void mbar_arrive(uint32_t bar) { arrive(bar, 0, HERE_PC); }
+void mbar_arrive_expect(uint32_t bar, int bytes) { arrive(bar, bytes, HERE_PC); }
+void mbar_wait(uint32_t bar, int parity, Place place) {
+    Mbar &m = mbar_at(bar, HERE_PC);
+    if (m.phase == parity) {
+        m.waiters.push_back({cur, parity});
+        wait("mbar_wait", place, 0);
+    }
+    learn(cur, m.over);
+}
+void fence_proxy_async() { cur->proxy_clock = cur->clock++; }
+
+void tma_load(uint32_t to, const TensorMap *map, int column, int row, uint32_t bar) {
+    const uintptr_t pc = HERE_PC;
+    if (to % ATOM_BYTES) {
+        fail("tma_load at %s to %u, no multiple of 1024", source_line(pc).c_str(), to);
+    }
+    mbar_at(bar, pc);
+    Tile tile = {to, bar, *map, column, row, {}};
+    each_element(tile, [pc](uint32_t, const char *from) {
+        if (from) {
+            shadow_access(from, 2, READ, pc);
+        }
+    });
+    const size_t bytes = (size_t)map->box_rows * ROW_BYTES;
+    shadow_access(shared_at(to), bytes, WRITE | ASYNC | PROXY, pc);
+    memset(shared_at(to), 0xFF, bytes);
+    shadow_unset(shared_at(to), bytes);
+    tell(&tile.known, cur);
+    if (copies_early) {
+        deliver(tile);
+    } else {
+        tiles.push_back(tile);
+    }
+}
+
+void tensor_map(TensorMap *map, const void *base, size_t rows, size_t columns, size_t stride,
+                int box_rows) {
+    if ((uintptr_t)base % 16 || stride % 8 || box_rows < 1 || box_rows > 256) {
+        fail("tensor_map: base %p, stride %zu, box of %d rows: multiples of 16 bytes, 1..256 rows",
+             base, stride, box_rows);
+    }
+    *map = {(const char *)base, rows, columns, stride, box_rows};
+}
+
+uint64_t wgmma_tile(uint32_t at) {
+    return (uint64_t)(at >> 4 & 0x3fff) | (uint64_t)1 << 16 | (uint64_t)(ATOM_BYTES >> 4) << 32 |
+           (uint64_t)1 << 62;
+}
+void wgmma_fence() { cur->is_fenced = true; }
+void wgmma_commit() { cur->product_groups++; }

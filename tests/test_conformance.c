@@ -1,0 +1,95 @@
+// test_conformance: the wrappers of machine instructions do what ptx.cuh says: small integers, exact
+// results, in the emulator (backend=emu, also by default where it is built) or on a GPU
+// (backend=cuda).
+#include <math.h>
+#include <stdlib.h>
+
+#include "kernels/device_backend.h"
+#include "tests/check.h"
+
+// Of tests/emu/conformance.cu, by backend.
+#define EACH(X)                                                                                    \
+    X(mma, (Device *, DType, float *, const void *, const void *, int))                            \
+    X(cp_async, (Device *, void *, const void *, int))                                             \
+    X(wgmma, (Device *, float *, const void *, const void *, int, int))
+#define X(name, arguments)                                                                         \
+    void conformance_##name##_emu arguments __attribute__((weak));                                 \
+    void conformance_##name##_cuda arguments __attribute__((weak));
+EACH(X)
+#undef X
+// The one of the backend under test, or NULL.
+#define PICK(name)                                                                                 \
+    (device_kind(check_device()) == DEVICE_CUDA  ? conformance_##name##_cuda                       \
+     : device_kind(check_device()) == DEVICE_EMU ? conformance_##name##_emu                        \
+                                                 : NULL)
+
+static Buf integers(DType t, size_t n, Rng *rng) {
+    double *values = xcalloc(n, sizeof *values);
+    for (size_t i = 0; i < n; i++) {
+        values[i] = (double)rng_below(rng, 9) - 4;
+    }
+    Buf buf = buf_from(t, values, n);
+    free(values);
+    return buf;
+}
+
+static void one_mma(DType t, bool is_transposed) {
+    Rng rng = check_rng(1);
+    Buf a = integers(t, 256, &rng), b = integers(t, 128, &rng), out = buf_fill(DT_F32, 128, NAN);
+    double want[128] = {0};
+    for (int i = 0; i < 128 * 16; i++) {
+        const int row = i / 128, column = i / 16 % 8, k = i % 16;
+        want[row * 8 + column] +=
+            a.host[row * 16 + k] * b.host[is_transposed ? k * 8 + column : column * 16 + k];
+    }
+    PICK(mma)(check_device(), t, buf_f32(&out), a.dev, b.dev, is_transposed);
+    expect_exact("mma", buf_read(&out), want, 128);
+    buf_free(&a), buf_free(&b), buf_free(&out);
+}
+
+static void one_wgmma(int rows, int K) {
+    Rng rng = check_rng(2);
+    Buf a = integers(DT_BF16, (size_t)(rows * K), &rng), out = buf_fill(DT_F32, 4096, NAN);
+    Buf b = integers(DT_BF16, (size_t)(rows * K), &rng);
+    double *want = xcalloc(4096, sizeof *want);
+    for (int i = 0; i < rows * rows * K; i++) {
+        const int row = i / K / rows, column = i / K % rows, k = i % K;
+        want[row * 64 + column] += a.host[row * K + k] * b.host[column * K + k];
+    }
+    PICK(wgmma)(check_device(), buf_f32(&out), a.dev, b.dev, rows, K);
+    expect_exact("wgmma", buf_read(&out), want, 4096);
+    free(want);
+    buf_free(&a), buf_free(&b), buf_free(&out);
+}
+
+TEST(conformance) {
+    if (device_kind(check_device()) == DEVICE_CPU) {
+        check_skip("instructions of a GPU: run with backend=emu or backend=cuda");
+        return;
+    }
+    for (int k = 0; k < 4; k++) {
+        const DType t = k / 2 ? DT_F16 : DT_BF16;
+        if (CASE("mma %s%s", dtype_name(t), k % 2 ? " transposed" : "")) {
+            one_mma(t, k % 2);
+        }
+    }
+    for (int bytes = 0; bytes <= 16; bytes += 4) {
+        if (CASE("cp.async %d bytes", bytes)) {
+            Rng rng = check_rng(3);
+            Buf inp = integers(DT_F32, 32, &rng), out = buf_fill(DT_F32, 32, NAN);
+            double want[32];
+            for (int i = 0; i < 32; i++) {
+                want[i] = i % 4 < bytes / 4 ? inp.host[i] : 0;
+            }
+            PICK(cp_async)(check_device(), out.dev, inp.dev, bytes);
+            expect_exact("cp.async", buf_read(&out), want, 32);
+            buf_free(&inp), buf_free(&out);
+        }
+    }
+    const int sizes[3][2] = {{64, 64}, {50, 40}, {1, 8}};
+    for (int k = 0; k < 3; k++) {
+        if (CASE("wgmma rows=%d K=%d", sizes[k][0], sizes[k][1])) {
+            one_wgmma(sizes[k][0], sizes[k][1]);
+        }
+    }
+}
