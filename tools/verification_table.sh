@@ -48,7 +48,8 @@ metrics|metrics|scikit-learn
 npy|NumPy arrays|NumPy
 npz|NumPy archives|NumPy, MedMNIST
 prepare|data preparation|
-processor|image processors|Pillow
+picture_feed|pictures prepared ahead|
+processor|image processors|Pillow, transformers, open_clip
 progress|progress line|
 report|report|
 results|results files|
