@@ -10,20 +10,28 @@
 #include "file.h"
 
 // ---- reading ----
-Error json_parse_new(json_t **out, const void *text, size_t size) {
+static Error parse(json_t **out, const void *text, size_t size, size_t flags) {
     *out = NULL;
     const char *zero = size ? memchr(text, 0, size) : NULL;
     if (zero) { // jansson would accept one at the very end
         return error_at(EXIT_BAD_DATA, (size_t)(zero - (const char *)text), "a zero byte in JSON");
     }
     json_error_t where;
-    *out = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &where);
+    *out = json_loadb(text, size, flags | JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &where);
     if (!*out) {
         const size_t at = where.position < 0 ? 0 : (size_t)where.position;
         return error_at(EXIT_BAD_DATA, at, "line %d column %d: %s", where.line, where.column,
                         where.text);
     }
     return error_none();
+}
+
+Error json_parse_new(json_t **out, const void *text, size_t size) {
+    return parse(out, text, size, 0);
+}
+
+Error json_parse_nul_new(json_t **out, const void *text, size_t size) {
+    return parse(out, text, size, JSON_ALLOW_NUL);
 }
 
 Error json_read_new(json_t **out, const char *path, size_t limit) {
@@ -82,6 +90,9 @@ static bool is_array(const json_t *value) { return json_is_array(value); }
 Error json_member_text(const json_t *object, const char *name, bool is_required, const char **out) {
     Error error;
     const json_t *value = member(object, name, is_required, is_text, "a text", &error);
+    if (value && strlen(json_string_value(value)) < json_string_length(value)) {
+        return error_at(EXIT_BAD_DATA, ERROR_NOWHERE, "member '%.60s' holds a NUL character", name);
+    }
     if (value) {
         *out = json_string_value(value);
     }

@@ -137,6 +137,29 @@ static Error find_names(const json_t **names, const json_t *specials) {
     return *names ? error_none() : BAD("special tokens: no object of names and ids");
 }
 
+// ---- the two forms ----
+// Special tokens set, ranks to come.
+static Error begin(Tokenizer **out, Splitter splitter, int first, size_t count,
+                   const json_t *names) {
+    *out = tokenizer_new(TOKENIZER_BPE, first + (int)count);
+    (*out)->splitter = splitter;
+    return put_specials(*out, first, names);
+}
+
+// The ranks are set, or something went wrong.
+static Error end(Tokenizer **out, int first, Error error) {
+    if (error.code == EXIT_OK) {
+        error = bpe_from_ranks(*out, first);
+    }
+    if (error.code != EXIT_OK) {
+        tokenizer_free(*out);
+        *out = NULL;
+    } else {
+        tokenizer_finish(*out);
+    }
+    return error;
+}
+
 Error tokenizer_from_ranks(Tokenizer **out, const char *ranks, size_t size,
                            const json_t *specials) {
     *out = NULL;
@@ -149,21 +172,103 @@ Error tokenizer_from_ranks(Tokenizer **out, const char *ranks, size_t size,
     if (error.code != EXIT_OK) {
         return error;
     }
-    const size_t count = text_lines_count(ranks, size, VOCAB_MOST / 2);
-    Tokenizer *tok = tokenizer_new(TOKENIZER_BPE, (int)(first + (int64_t)count));
-    tok->splitter = CUT_TEKKEN;
-    error = put_specials(tok, (int)first, names);
+    error = begin(out, CUT_TEKKEN, (int)first, text_lines_count(ranks, size, VOCAB_MOST / 2),
+                  names);
     if (error.code == EXIT_OK) {
-        error = read_ranks(tok, (int32_t)first, ranks, size);
+        error = read_ranks(*out, (int32_t)first, ranks, size);
+    }
+    return end(out, (int32_t)first, error);
+}
+
+typedef struct {
+    int64_t size, specials; // ids in all, and special ones, which come first
+    Splitter splitter;
+} TekkenConfig;
+
+static Error read_config(TekkenConfig *out, const json_t *root) {
+    const json_t *config = NULL;
+    const char *pattern = "";
+    Error error = json_member_object(root, "config", true, &config);
+    if (error.code == EXIT_OK) {
+        error = json_member_text(config, "pattern", true, &pattern);
     }
     if (error.code == EXIT_OK) {
-        error = bpe_from_ranks(tok, (int32_t)first);
+        error = json_member_int(config, "default_num_special_tokens", true, 0, 65536,
+                                &out->specials);
     }
-    if (error.code != EXIT_OK) {
-        tokenizer_free(tok);
-        return error;
+    if (error.code == EXIT_OK) {
+        error = json_member_int(config, "default_vocab_size", true, out->specials, VOCAB_MOST,
+                                &out->size);
     }
-    tokenizer_finish(tok);
-    *out = tok;
-    return error_none();
+    out->splitter = splitter_from_regex(pattern);
+    if (error.code == EXIT_OK && (out->splitter == CUT_COUNT || out->splitter == CUT_CLIP)) {
+        error = BAD("config.pattern '%.100s' is not supported", pattern);
+    }
+    return error;
+}
+
+// {"name": id} of special_tokens, or of those that files before it had; caller drops the reference.
+static Error special_names_new(json_t **names, const json_t *root) {
+    static const char *const implied[] = {
+        "<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]",
+        "[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]",
+        "[IMG_END]", "[PREFIX]", "[MIDDLE]", "[SUFFIX]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]",
+        "[TOOL_CONTENT]"};
+    const json_t *items = NULL;
+    Error error = json_member_array(root, "special_tokens", false, &items);
+    *names = json_object();
+    for (int i = 0; !items && i < (int)(sizeof implied / sizeof *implied); i++) {
+        json_object_set_new(*names, implied[i], json_integer(i));
+    }
+    for (size_t i = 0; i < json_array_size(items) && error.code == EXIT_OK; i++) {
+        const char *name = "";
+        int64_t rank = 0;
+        error = json_member_text(json_array_get(items, i), "token_str", true, &name);
+        if (error.code == EXIT_OK) {
+            error = json_member_int(json_array_get(items, i), "rank", true, 0, VOCAB_MOST, &rank);
+        }
+        if (error.code == EXIT_OK && json_object_get(*names, name)) {
+            error = BAD("special token '%.40s' is there twice", name);
+        }
+        if (error.code == EXIT_OK) {
+            json_object_set_new(*names, name, json_integer(rank));
+        }
+    }
+    return error;
+}
+
+static Error read_entry(Tokenizer *tok, const json_t *entry, int64_t first) {
+    const char *base64 = "";
+    int64_t rank = 0;
+    Error error = json_member_text(entry, "token_bytes", true, &base64);
+    if (error.code == EXIT_OK) {
+        error = json_member_int(entry, "rank", true, 0, VOCAB_MOST, &rank);
+    }
+    return error.code == EXIT_OK ? put_rank(tok, first + rank, base64, strlen(base64)) : error;
+}
+
+Error tokenizer_from_tekken(Tokenizer **out, const json_t *root) {
+    *out = NULL;
+    TekkenConfig config = {0};
+    const json_t *vocab = NULL;
+    json_t *names = NULL;
+    Error error = read_config(&config, root);
+    if (error.code == EXIT_OK) {
+        error = json_member_array(root, "vocab", true, &vocab);
+    }
+    if (error.code == EXIT_OK) {
+        error = special_names_new(&names, root);
+    }
+    const size_t count = (size_t)(config.size - config.specials);
+    if (error.code == EXIT_OK && json_array_size(vocab) < count) {
+        error = BAD("vocab has %zu tokens, config wants %zu", json_array_size(vocab), count);
+    }
+    if (error.code == EXIT_OK) {
+        error = begin(out, config.splitter, (int)config.specials, count, names);
+    }
+    for (size_t i = 0; i < count && error.code == EXIT_OK; i++) { // those behind are not used
+        error = read_entry(*out, json_array_get(vocab, i), config.specials);
+    }
+    json_decref(names);
+    return end(out, (int)config.specials, error);
 }

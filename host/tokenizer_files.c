@@ -367,6 +367,19 @@ static Error open_merges(Tokenizer **out, const char *dir, const char *name) {
     return error;
 }
 
+// tekken.json has its vocabulary beside a configuration, tokenizer.json inside a model. In the
+// former, token 0 is NUL and also written as text.
+static Error open_json(Tokenizer **out, const char *text, size_t size) {
+    json_t *root;
+    Error error = json_parse_nul_new(&root, text, size);
+    if (error.code == EXIT_OK) {
+        error = json_object_get(root, "config") ? tokenizer_from_tekken(out, root)
+                                                : tokenizer_from_json(out, root);
+    }
+    json_decref(root);
+    return error;
+}
+
 // A file that stands alone, or with one small file beside it: which form it has, its bytes say.
 static Error open_file(Tokenizer **out, const char *dir, const char *name) {
     FileBytes bytes;
@@ -384,7 +397,7 @@ static Error open_file(Tokenizer **out, const char *dir, const char *name) {
     if (bytes.size >= 2 && bytes.data[0] == 0x1f && bytes.data[1] == 0x8b) {
         error = tokenizer_from_clip_gzip(out, bytes.data, bytes.size);
     } else if (text[blank] == '{') {
-        error = tokenizer_from_json(out, text, bytes.size);
+        error = open_json(out, text, bytes.size);
     } else if (memchr(line, ' ', size)) { // no word of a vocabulary has a blank
         error = read_json(&beside, dir, "special_tokens.json");
         if (error.code == EXIT_OK) {
@@ -418,11 +431,12 @@ static char *find_ending_new(const char *dir, const char *ending) {
 }
 
 static Error open_folder(Tokenizer **out, const char *dir) {
-    static const char *const names[] = {"tokenizer.json", "vocab.json", "vocab.txt"};
+    static const char *const names[] = {"tokenizer.json", "tekken.json", "vocab.json",
+                                        "vocab.txt"};
     static const char *const endings[] = {".txt.gz", ".tiktoken"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if (is_there(dir, names[i])) {
-            return i == 1 ? open_merges(out, dir, names[i]) : open_file(out, dir, names[i]);
+            return i == 2 ? open_merges(out, dir, names[i]) : open_file(out, dir, names[i]);
         }
     }
     for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
@@ -434,8 +448,8 @@ static Error open_folder(Tokenizer **out, const char *dir) {
         }
     }
     return error_at(EXIT_NO_INPUT, ERROR_NOWHERE,
-                    "no tokenizer here; wanted tokenizer.json, vocab.json with merges.txt, "
-                    "vocab.txt, a .txt.gz or a .tiktoken file");
+                    "no tokenizer here; wanted tokenizer.json, tekken.json, vocab.json with "
+                    "merges.txt, vocab.txt, a .txt.gz or a .tiktoken file");
 }
 
 Error tokenizer_open_new(Tokenizer **out, const char *path) {

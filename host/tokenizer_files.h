@@ -6,7 +6,7 @@
 //                                     are special from special_tokens_map.json
 //   vocab.txt                         BERT; switches from tokenizer_config.json where it is there
 //   *.txt.gz                          CLIP's own list of merges (clip_merges.h)
-//   *.tiktoken, special_tokens.json   Tekken (tekken.h)
+//   tekken.json; *.tiktoken, special_tokens.json      Mistral's (tekken.h)
 // A folder is searched in this order; a single file is known by its content.
 // Source: transformers 5 (tokenization_bert, _clip, _qwen2), open_clip's tokenizer.py, tiktoken.
 #ifndef JOMED_HOST_TOKENIZER_FILES_H

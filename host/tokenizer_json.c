@@ -490,22 +490,16 @@ static Error read_root(Tokenizer **out, const json_t *root, Vocab *names, AddedL
     return read_parts(*out, root, model, names, added);
 }
 
-Error tokenizer_from_json(Tokenizer **out, const void *text, size_t size) {
-    *out = NULL;
-    json_t *root;
-    Error error = json_parse_new(&root, text, size);
-    if (error.code != EXIT_OK) {
-        return error;
-    }
+Error tokenizer_from_json(Tokenizer **out, const json_t *root) {
     Vocab names = {0};
     AddedList added = {0};
-    error = read_root(out, root, &names, &added);
+    *out = NULL;
+    const Error error = read_root(out, root, &names, &added);
     if (error.code != EXIT_OK) {
         tokenizer_free(*out);
         *out = NULL;
     }
     vocab_free(&names);
     free(added.tokens);
-    json_decref(root);
     return error;
 }

@@ -14,7 +14,7 @@
 #include "tokenizer.h"
 
 // Error: EXIT_BAD_DATA, the text begins with the part ("pre_tokenizer: ...").
-Error tokenizer_from_json(Tokenizer **out, const void *text, size_t size);
+Error tokenizer_from_json(Tokenizer **out, const json_t *root);
 
 // ---- shared with the other forms of files ----
 // Tokens {"token": id}, with room for ids up to `most` besides. Caller frees with vocab_free.

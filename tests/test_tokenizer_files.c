@@ -29,6 +29,18 @@ static json_t *json_of(const char *text) {
     return json;
 }
 
+static Error parse_json(Tokenizer **tok, const void *text, size_t size) {
+    json_t *root;
+    Error error = json_parse_nul_new(&root, text, size);
+    *tok = NULL;
+    if (error.code == EXIT_OK) {
+        error = json_object_get(root, "config") ? tokenizer_from_tekken(tok, root)
+                                                : tokenizer_from_json(tok, root);
+    }
+    json_decref(root);
+    return error;
+}
+
 // ---- parts ----
 TEST(tokenizer_utf8) {
     static const struct {
@@ -307,6 +319,65 @@ static char *ranks_new(const char *more) {
     return whole;
 }
 
+// tekken.json with the ranks as its vocabulary; caller frees.
+static char *tekken_new(const char *config, const char *more, const char *specials) {
+    char *ranks = ranks_new(more), *text = xstrdup(""), *line = ranks;
+    for (char *end; (end = strchr(line, '\n')); line = end + 1) {
+        char *const longer = xformat_new(
+            "%s%s{\"token_str\": \"\\u0000\", \"token_bytes\": \"%.*s\", \"rank\": %s", text,
+            *text ? "}, " : "", (int)strcspn(line, " "), line, line + strcspn(line, " ") + 1);
+        free(text);
+        text = longer;
+        text[strlen(text) - strlen(end)] = '\0';
+    }
+    char *const whole = xformat_new("{\"config\": %s, \"vocab\": [%s}]%s}", config, text, specials);
+    free(ranks);
+    free(text);
+    return whole;
+}
+
+TEST(tokenizer_tekken_json) {
+#define TEKKEN_CONFIG(size)                                                                        \
+    "{\"pattern\": \"[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]*"                        \
+    "[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]+|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}"         \
+    "\\\\p{M}]+[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]*|\\\\p{N}| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n/]*"           \
+    "|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\", \"default_num_special_tokens\": 40, "                  \
+    "\"default_vocab_size\": " size "}"
+    static const struct {
+        const char *config, *more, *specials, *wants;
+    } rows[] = {
+        {TEKKEN_CONFIG("297"), "YWI= 256\nYWJj 257\n", "", NULL}, // abc is beyond the size
+        {TEKKEN_CONFIG("297"), "YWI= 256\n",
+         ", \"special_tokens\": [{\"rank\": 7, \"token_str\": \"[IMG]\"}]", NULL},
+        {TEKKEN_CONFIG("297"), "", "", "vocab has 256 tokens, config wants 257"},
+        {TEKKEN_CONFIG("39"), "", "", "39 is outside"},
+        {"{\"pattern\": \"a+\", \"default_num_special_tokens\": 1, \"default_vocab_size\": 257}", "",
+         "", "config.pattern 'a+' is not supported"},
+        {TEKKEN_CONFIG("296"), "", ", \"special_tokens\": [{\"rank\": 40, \"token_str\": \"x\"}]",
+         "'x': its id is no integer from 0 to 39"},
+        {TEKKEN_CONFIG("296"), "",
+         ", \"special_tokens\": [{\"rank\": 1, \"token_str\": \"x\"}, {\"rank\": 2, "
+         "\"token_str\": \"x\"}]", "special token 'x' is there twice"},
+        {TEKKEN_CONFIG("297"), "YWI= 300\n", "", "a token's id 340 is outside"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        Tokenizer *tok;
+        char *text = tekken_new(rows[i].config, rows[i].more, rows[i].specials);
+        const Error error = parse_json(&tok, text, strlen(text));
+        if (rows[i].wants) {
+            expect_refused(error, tok, rows[i].wants);
+        } else {
+            int32_t ids[ROOM];
+            const int32_t want[] = {296, 40 + 'c', rows[i].specials[0] ? 7 : 10};
+            EXPECT(error.code == EXIT_OK && tok->vocab == 297, "%s", error.text);
+            EXPECT(tok && tokenizer_encode_special(tok, "abc[IMG]", 8, ids, ROOM) == 3 &&
+                       memcmp(ids, want, sizeof want) == 0, "%d %d %d", ids[0], ids[1], ids[2]);
+            tokenizer_free(tok);
+        }
+        free(text);
+    }
+}
+
 TEST(tokenizer_ranks) {
     static const struct {
         const char *more, *specials, *wants;
@@ -453,7 +524,7 @@ TEST(tokenizer_damaged) {
         const json_t *set = json_array_get(sets, s);
         if (CASE("%s", json_string_value(json_object_get(set, "name")))) {
             char *text = json_dumps(json_object_get(set, "tokenizer"), JSON_COMPACT);
-            damage(tokenizer_from_json, text, 300, 4 + (uint32_t)s);
+            damage(parse_json, text, 300, 4 + (uint32_t)s);
             free(text);
         }
     }
