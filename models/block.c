@@ -268,6 +268,17 @@ static AttentionShape attention_shape(const BlockConfig *config, const BlockBatc
     };
 }
 
+// Keys and values of the pass join the cache, and the queries see all that the cache has.
+static void use_cache(Run *run, BlockState *state, AttentionShape *shape, const BlockBatch *batch) {
+    const KvPass *kv = &batch->kv;
+    state->k = kv_keep(run, kv, kv->cache->k[batch->layer], state->k, batch->N);
+    state->v = kv_keep(run, kv, kv->cache->v[batch->layer], state->v, batch->N);
+    shape->cu_k = kv->first;
+    shape->used_k = kv->used;
+    shape->Nk = kv->cache->B * kv->cache->room;
+    shape->max_Tk = kv->max_T;
+}
+
 // out = attn(state->attn_in), before the residual.
 static void attn_fwd(Run *run, const Block *block, BlockState *state, void *out,
                      const BlockBatch *batch) {
@@ -288,7 +299,10 @@ static void attn_fwd(Run *run, const Block *block, BlockState *state, void *out,
         RUN(run, rope_fwd, state->k, batch->cosine, batch->sine, N, config->Hkv, config->D, HkvD,
             config->pairing);
     }
-    const AttentionShape shape = attention_shape(config, batch);
+    AttentionShape shape = attention_shape(config, batch);
+    if (batch->kv.cache) {
+        use_cache(run, state, &shape, batch);
+    }
     state->attn = run_take(run, (size_t)N, (size_t)HD);
     state->lse = run_take_f32(run, (size_t)config->H * N);
     RUN(run, attention_fwd, state->attn, state->lse, state->q, state->k, state->v, &shape);
@@ -377,6 +391,7 @@ void *stack_fwd(Run *run, const BlockStack *stack, StackState *state, void *x,
         void *out = run->is_training ? run_take(run, (size_t)batch->N, (size_t)config->C)
                                      : state->x[l];
         const size_t mark = arena_mark(run->arena);
+        state->batch.layer = l;
         block_fwd(run, &stack->block[l], &state->block[l], out, state->x[l], &state->batch);
         if (!run->is_training || run->recomputes) {
             arena_release(run->arena, mark);

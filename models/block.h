@@ -6,12 +6,13 @@
 //   attn(u) = o([inner_norm] softmax(scale rope(q u) rope(k u)^T + alibi + mask) v u)
 //   mlp(u)  = down([mlp_norm] act(up u))        or, gated,  down([mlp_norm] (act(gate u) * up u))
 //   scale = D^-0.5; sequences never see each other.
-// A model states a BlockConfig and a table of names; block.c does the rest. Leaves out dropout,
-// layer scale and caches. Sources: Vaswani et al. 2017; Fang et al. 2023 (EVA-02, sub-norms);
+// A model states a BlockConfig and a table of names; block.c does the rest. Leaves out dropout
+// and layer scale. Sources: Vaswani et al. 2017; Fang et al. 2023 (EVA-02, sub-norms);
 // Press et al. 2022 (ALiBi); Su et al. 2021 (RoPE); Shazeer 2020 (gated MLP).
 #ifndef JOMED_MODELS_BLOCK_H
 #define JOMED_MODELS_BLOCK_H
 
+#include "kv_cache.h"
 #include "layer.h"
 #include "lora.h"
 
@@ -71,6 +72,8 @@ typedef struct {
     const int32_t *cu_seqlens;   // (B+1) on the device
     const float *cosine, *sine;  // (N,D/2), for has_rope
     const float *alibi;          // (H) slopes; stack_fwd sets it
+    KvPass kv;                   // kv.cache NULL: keys and values are those of this pass alone
+    int layer;                   // of the block in the stack; stack_fwd sets it
 } BlockBatch;
 
 // What the backward needs, all in the run's arena. (N,C) unless said.

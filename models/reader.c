@@ -173,12 +173,13 @@ static void take_rows(Run *run, Reader *reader, ReaderState *state, const Reader
     state->wanted = run_take_ids(run, batch->wanted, (size_t)batch->R);
 }
 
-static BlockBatch take_batch(Run *run, Reader *reader, const ReaderBatch *batch) {
+static BlockBatch take_batch(Run *run, Reader *reader, const ReaderBatch *batch, KvCache *cache) {
     const ReaderConfig *config = &reader->config;
     const size_t N = (size_t)batch->N;
     const int D = config->block.D;
     BlockBatch rows = {.B = batch->B, .N = batch->N, .max_T = batch->max_T};
     rows.cu_seqlens = run_take_ids(run, batch->cu_seqlens, (size_t)batch->B + 1);
+    rows.kv = kv_pass(run, &reader->scratch, cache, batch->slot, batch->cu_seqlens, batch->B);
     float *cosine = run_take_f32(run, N * (D / 2)), *sine = run_take_f32(run, N * (D / 2));
     const size_t mark = arena_mark(run->arena);
     int32_t *host = host_ids(&reader->scratch, 3 * N);
@@ -218,8 +219,8 @@ static void put_images(Run *run, Reader *reader, ReaderState *state, void *x) {
     }
 }
 
-void reader_fwd(Run *run, Reader *reader, ReaderState *state, void *logits,
-                const ReaderBatch *batch) {
+static void forward(Run *run, Reader *reader, ReaderState *state, void *logits,
+                    const ReaderBatch *batch, KvCache *cache) {
     const ReaderConfig *config = &reader->config;
     const int N = batch->N, R = batch->R, C = config->block.C;
     CHECK(batch->B >= 1 && R >= 1, "B=%d R=%d", batch->B, R);
@@ -233,7 +234,7 @@ void reader_fwd(Run *run, Reader *reader, ReaderState *state, void *logits,
     arena_release(run->arena, mark);
     put_images(run, reader, state, x);
 
-    const BlockBatch rows = take_batch(run, reader, batch);
+    const BlockBatch rows = take_batch(run, reader, batch, cache);
     x = stack_fwd(run, &reader->blocks, &state->blocks, x, &rows);
 
     // Only wanted rows reach the norm and the head.
@@ -246,6 +247,26 @@ void reader_fwd(Run *run, Reader *reader, ReaderState *state, void *logits,
     if (!run->is_training) {
         arena_release(run->arena, start);
     }
+}
+
+void reader_fwd(Run *run, Reader *reader, ReaderState *state, void *logits,
+                const ReaderBatch *batch) {
+    forward(run, reader, state, logits, batch, NULL);
+}
+
+void reader_fwd_cached(Run *run, Reader *reader, ReaderState *state, void *logits,
+                       const ReaderBatch *batch, KvCache *cache) {
+    forward(run, reader, state, logits, batch, cache);
+    if (!run->is_planning) {
+        kv_pass_done(cache, batch->slot, batch->cu_seqlens, batch->B, batch->positions,
+                     batch->capacity_N);
+    }
+}
+
+KvCache *reader_cache_new(const Reader *reader, int B, int room) {
+    const BlockConfig *block = &reader->config.block;
+    return kv_cache_new(reader->tensors.dev, reader->tensors.t, reader->config.L,
+                        block->Hkv * block->D, B, room);
 }
 
 // ---- backward ----

@@ -4,7 +4,7 @@
 // Families: Qwen2-VL (M-RoPE, biases on q, k, v), Pixtral (Mistral, 1-D RoPE), and Llama, which is
 // Pixtral's language model without eyes. LoRA on every linear layer of the blocks of vision tower
 // and language model (LLaMA-Factory's "all": not on merger, projector or head), or training of all
-// weights. Leaves out generation with a cache, and video. Sources: Wang et al. 2024 (Qwen2-VL);
+// weights. Leaves out video. Sources: Wang et al. 2024 (Qwen2-VL);
 // Agrawal et al. 2024 (Pixtral 12B); Touvron et al. 2023 (Llama).
 #ifndef JOMED_MODELS_READER_H
 #define JOMED_MODELS_READER_H
@@ -55,6 +55,7 @@ typedef struct {
     int32_t *cu_seqlens; // (B+1)
     int32_t *positions;  // (3,capacity_N): axis a of row n at a * capacity_N + n
     int32_t *wanted;     // (R) rows of N whose logits are wanted
+    int32_t *slot;       // (B) of a cache, where there is one: b at first
     ReaderImage *image;  // (images) in reading order
     int capacity_B, capacity_N, capacity_images, capacity_R;
 } ReaderBatch;
@@ -66,6 +67,8 @@ void reader_batch_clear(ReaderBatch *batch);
 // positions. Returns its first row.
 int reader_batch_add(ReaderBatch *batch, const ReaderConfig *config, const int32_t *ids, int T,
                      const ReaderImage *image, int images, const int32_t *wanted, int wanted_count);
+// Appends one token of text that continues a slot of a cache; its row is wanted.
+void reader_batch_continue(ReaderBatch *batch, const KvCache *cache, int slot, int32_t id);
 // Positions of one prompt: three axes, axis a at positions + a * stride. All but Qwen2-VL, and
 // where positions are flat: 0..T-1 on all axes. Qwen2-VL: a text run advances all axes; an image of g x k
 // tokens starting at s gets (s, s + r, s + c), and what follows starts at s + max(1, g, k). Returns
@@ -89,6 +92,12 @@ void reader_vision_fwd(Run *run, Reader *reader, void *out, const ReaderImage *i
 // logits: (R,V) t. The batch stays as it is until the backward is done.
 void reader_fwd(Run *run, Reader *reader, ReaderState *state, void *logits,
                 const ReaderBatch *batch);
+// The same with a cache: prompts go into empty slots, tokens of reader_batch_continue follow what
+// their slots hold. The rows have the bits that they have in reader_fwd of the whole sequence.
+void reader_fwd_cached(Run *run, Reader *reader, ReaderState *state, void *logits,
+                       const ReaderBatch *batch, KvCache *cache);
+// An empty cache of the reader's size for B sequences of at most `room` tokens.
+KvCache *reader_cache_new(const Reader *reader, int B, int room);
 // Parameter gradients from dlogits (R,V). Given features get none, nor do table rows under images.
 void reader_bwd(Run *run, Reader *reader, ReaderState *state, const void *dlogits);
 

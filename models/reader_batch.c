@@ -11,6 +11,7 @@ void reader_batch_free(ReaderBatch *batch) {
     free(batch->cu_seqlens);
     free(batch->positions);
     free(batch->wanted);
+    free(batch->slot);
     free(batch->image);
     *batch = reader_batch_new();
 }
@@ -72,6 +73,41 @@ int reader_positions(const ReaderConfig *config, int32_t *positions, int stride,
     return next;
 }
 
+// Room for one more sequence of T rows, `wanted` of them wanted, and so many images.
+static void grow_all(ReaderBatch *batch, int T, int wanted, int images) {
+    grow_rows(batch, batch->N + T);
+    const int sequences = batch->capacity_B;
+    batch->cu_seqlens = grown(batch->cu_seqlens, &batch->capacity_B, batch->B + 2,
+                              sizeof *batch->cu_seqlens);
+    if (batch->capacity_B > sequences) {
+        batch->slot = xrealloc(batch->slot, (size_t)batch->capacity_B, sizeof *batch->slot);
+    }
+    batch->image = grown(batch->image, &batch->capacity_images, batch->images + images,
+                         sizeof *batch->image);
+    batch->wanted = grown(batch->wanted, &batch->capacity_R, batch->R + wanted,
+                          sizeof *batch->wanted);
+}
+
+// Counts the sequence whose T rows are filled in.
+static void end_sequence(ReaderBatch *batch, int T, int slot) {
+    batch->cu_seqlens[0] = 0;
+    batch->N += T;
+    batch->slot[batch->B] = slot;
+    batch->cu_seqlens[++batch->B] = batch->N;
+    batch->max_T = T > batch->max_T ? T : batch->max_T;
+}
+
+void reader_batch_continue(ReaderBatch *batch, const KvCache *cache, int slot, int32_t id) {
+    CHECK(slot >= 0 && slot < cache->B, "slot %d of %d", slot, cache->B);
+    grow_all(batch, 1, 1, 0);
+    batch->ids[batch->N] = id;
+    for (int axis = 0; axis < 3; axis++) {
+        batch->positions[(size_t)axis * batch->capacity_N + batch->N] = cache->next[slot];
+    }
+    batch->wanted[batch->R++] = batch->N;
+    end_sequence(batch, 1, slot);
+}
+
 int reader_batch_add(ReaderBatch *batch, const ReaderConfig *config, const int32_t *ids, int T,
                      const ReaderImage *image, int images, const int32_t *wanted,
                      int wanted_count) {
@@ -86,13 +122,7 @@ int reader_batch_add(ReaderBatch *batch, const ReaderConfig *config, const int32
         tokens -= vision_tokens(&config->vision, &image[i]);
     }
     CHECK(tokens == 0, "%d image tokens too many for %d images", tokens, images);
-    grow_rows(batch, first + T);
-    batch->cu_seqlens = grown(batch->cu_seqlens, &batch->capacity_B, batch->B + 2,
-                              sizeof *batch->cu_seqlens);
-    batch->image = grown(batch->image, &batch->capacity_images, batch->images + images,
-                         sizeof *batch->image);
-    batch->wanted = grown(batch->wanted, &batch->capacity_R, batch->R + wanted_count,
-                          sizeof *batch->wanted);
+    grow_all(batch, T, wanted_count, images);
     memcpy(batch->ids + first, ids, (size_t)T * sizeof *ids);
     reader_positions(config, batch->positions + first, batch->capacity_N, ids, T, image, images);
     for (int i = 0; i < images; i++) {
@@ -103,12 +133,8 @@ int reader_batch_add(ReaderBatch *batch, const ReaderConfig *config, const int32
               "wanted[%d]=%d of T=%d", r, wanted[r], T);
         batch->wanted[batch->R + r] = first + wanted[r];
     }
-    batch->cu_seqlens[0] = 0;
-    batch->cu_seqlens[batch->B + 1] = first + T;
-    batch->B++;
-    batch->N += T;
     batch->images += images;
     batch->R += wanted_count;
-    batch->max_T = T > batch->max_T ? T : batch->max_T;
+    end_sequence(batch, T, batch->B);
     return first;
 }
