@@ -18,6 +18,7 @@
 #include "host/version.h"
 
 #define MAX_TESTS 1024
+#define MOST_OPERATIONS 1e6 // of a case in the emulator, unless large=1
 #ifdef IS_SLOW_BUILD // under sanitizers
 #define SLOWNESS 6
 #else
@@ -144,12 +145,18 @@ void check_skip(const char *fmt, ...) {
     fprintf(stderr, "skip %s/%s: %s\n", current->name, shared->case_name, text);
 }
 
+// The emulator takes up to a hundred times as long as the CPU's ops.
+static int limit_of(int seconds) { return seconds * SLOWNESS * (backend == DEVICE_EMU ? 4 : 1); }
+
 void check_time_limit(int seconds) {
-    shared->limit = seconds * SLOWNESS;
+    shared->limit = limit_of(seconds);
     alarm((unsigned)shared->limit);
 }
 
 bool check_is_large(void) { return is_large; }
+bool check_affords(double operations) {
+    return backend != DEVICE_EMU || is_large || operations <= MOST_OPERATIONS;
+}
 uint64_t check_seed(void) { return seed; }
 
 Rng check_rng(uint32_t sample) {
@@ -399,7 +406,7 @@ static void run_child(const Test *test) {
 static void run_test(const Test *test) {
     current = test;
     shared->resume_at = 0;
-    shared->limit = 60 * SLOWNESS;
+    shared->limit = limit_of(60);
     for (;;) {
         fflush(NULL);
         shared->is_open = false;

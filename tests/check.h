@@ -42,6 +42,7 @@ bool check_case(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void check_skip(const char *fmt, ...) __attribute__((format(printf, 1, 2))); // this case; goes on
 void check_time_limit(int seconds); // for the rest of this test; default 60; sanitizers: 6 x
 bool check_is_large(void);          // large=1 was given: also run the slow shapes
+bool check_affords(double operations); // false for a large case in the emulator without large=1
 uint64_t check_seed(void);
 Rng check_rng(uint32_t sample); // a stream of this test's seed
 
