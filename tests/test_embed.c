@@ -1,5 +1,6 @@
-// test_embed: jomed embed end to end: texts and pictures to .npy and faiss files, by the tiny towers
-// and by a checkpoint folder; the rows are those of the towers called here; misuse in one line.
+// test_embed: jomed embed end to end: texts and pictures to .npy and faiss files, by the tiny
+// towers and by a checkpoint folder; the rows are those of the towers called here; misuse in one
+// line.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -124,7 +125,8 @@ TEST(embed_folder) {
     retriever_build(&retriever, &hub.config);
     error_die(dir, hub_retriever_load(&retriever, check_device(), DT_F32, &store, &hub));
     // [CLS] a lung [SEP]; the second text is cut to six tokens; the third is the first.
-    static const int32_t ids[] = {2, 6, 4, 3, 2, 7, 8, 1, 7, 3, 2, 6, 4, 3}, ends[] = {0, 4, 10, 14};
+    static const int32_t ids[] = {2, 6, 4, 3, 2, 7, 8, 1, 7, 3, 2, 6, 4, 3},
+                         ends[] = {0, 4, 10, 14};
     const TextBatch batch = {.B = 3, .N = 14, .max_T = 6, .ids = ids, .cu_seqlens = ends};
     float want[3 * 8];
     Run run = run_new(check_device(), DT_F32, NULL, false);

@@ -127,8 +127,8 @@ static char *changed_new(const char *text, const char *field, const char *value)
 TEST(hub_retriever_choices) {
     HubRetriever hub;
     EXPECT(parse(&hub, clip_b32).code == 0 && hub.config.text.pool == POOL_LARGEST_ID, "eos 2");
-    EXPECT(parse(&hub, "{\"model_type\": \"clip\"}").code == 0 && hub.config.text.pool == POOL_EOS &&
-               hub.config.text.eos == 49407, "pool %d eos %d", (int)hub.config.text.pool,
+    EXPECT(parse(&hub, "{\"model_type\": \"clip\"}").code == 0 &&
+               hub.config.text.pool == POOL_EOS && hub.config.text.eos == 49407, "pool %d eos %d", (int)hub.config.text.pool,
            hub.config.text.eos);
     EXPECT(parse(&hub, open_clip_b32).code == 0 && hub.config.image.block.act == ACT_QUICK_GELU &&
                hub.config.text.block.act == ACT_QUICK_GELU, "quick_gelu");

@@ -6,6 +6,7 @@
 // the largest of twelve f32 runs that differ in rounding alone, because one run is a lottery for
 // tensors of a few elements: held to one another's single runs, the original's own fail 5.7 of 100
 // times.
+#define _POSIX_C_SOURCE 200809L
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,8 +2,8 @@
 # configurations of each family. Both towers run in f32 and f64, with the gradient of every
 # parameter, and in bf16. The originals: timm's Eva and MosaicBERT for jina-clip-v1 (see
 # dump_reference_text_tower.py for why, and for --mosaic-bert), transformers for CLIP and for BERT
-# with mean or first-token pooling, open_clip for its own towers and for BiomedCLIP's (timm's ViT and
-# a BERT behind its head). Weights, pixels and loss weights are made by a formula (reference.py,
+# with mean or first-token pooling, open_clip for its own towers and for BiomedCLIP's (timm's ViT
+# and a BERT behind its head). Weights, pixels and loss weights are made by a formula (reference.py,
 # tests/model_check.h), so that a fixture holds what cannot be made again: tests/data/
 # retriever_FAMILY.safetensors, read by tests/test_retriever_reference.c, has for case K
 #   metadata  K/config        the folder's configuration file
@@ -16,7 +16,8 @@
 #   K/error                   largest |f32 - f64| over the runs of reference.measure_f32: of images,
 #                             of texts, then of each of those tensors
 #   K/bf16_error              |bf16 - f64| of images, of texts
-# Made with torch 2.15.0, transformers 5.23.0, timm 1.0.31, open_clip 3.3.0, MosaicBERT daddaeff7a53.
+# Made with torch 2.15.0, transformers 5.23.0, timm 1.0.31, open_clip 3.3.0, MosaicBERT
+# daddaeff7a53.
 import argparse
 import json
 import os
@@ -214,7 +215,8 @@ class BiomedClip(Family):
                 "vision_cfg": {"timm_model_name": "vit_base_patch16_224",
                                "timm_model_pretrained": False, "timm_pool": "",
                                "timm_proj": "linear", "image_size": 224},
-                "text_cfg": {"hf_model_name": "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract",
+                "text_cfg": {"hf_model_name":
+                                 "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract",
                              "hf_tokenizer_name":
                                  "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract",
                              "hf_proj_type": "mlp", "hf_pooler_type": pooler,

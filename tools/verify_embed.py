@@ -50,7 +50,8 @@ def embed(folder, names):
     if names:
         command += [f"embed.images={folder / 'images.jsonl'}", f"data.root={PICTURES}"]
     subprocess.run(command, check=True)
-    return [numpy.load(folder / "out" / f"{kind}.npy") for kind in ("texts", "images")[:1 + bool(names)]]
+    kinds = ("texts", "images") if names else ("texts",)
+    return [numpy.load(folder / "out" / f"{kind}.npy") for kind in kinds]
 
 
 def ratio(ours, model, run):
