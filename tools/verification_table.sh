@@ -61,7 +61,10 @@ stage|training stages|
 summary|tables of a report|
 tables|forms of a table|
 tfevents|TensorBoard events|published checksums
-tokenizer|tokenizer|
+tokenizer_gold|tokenizers, published texts|transformers.js, llama.cpp, vllm
+tokenizer_splits|rules that cut text|tokenizers (Python)
+tokenizer_vectors|tokenizers of every form|tokenizers (Python)
+tokenizer|tokenizers: files and their faults|
 weights|weights by name|'
 
 # Prints the table called $1. Every record is read; the file name says which one a line is of.
