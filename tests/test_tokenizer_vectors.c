@@ -257,7 +257,8 @@ TEST(tokenizer_json_merge_twice) {
     json_decref(sets);
 }
 
-// Old files write merges as one text each, and leave out what has defaults.
+// Old files write merges as one text each, and leave out what has defaults. Truncation and padding
+// are the caller's, whatever the file says: all-MiniLM's says 128.
 TEST(tokenizer_json_legacy) {
     json_t *sets = read_sets();
     json_t *root = json_deep_copy(json_object_get(find_set(sets, "gpt2"), "tokenizer"));
@@ -273,11 +274,18 @@ TEST(tokenizer_json_legacy) {
     for (size_t i = 0; i < sizeof gone / sizeof *gone; i++) {
         json_object_del(model, gone[i]);
     }
+    json_object_set_new(root, "truncation", json_pack("{si}", "max_length", 2));
+    json_object_set_new(root, "padding", json_pack("{s{si}}", "strategy", "Fixed", 128));
+    EXPECT(json_is_object(json_object_get(root, "truncation")) &&
+               json_is_object(json_object_get(root, "padding")), "limits are set");
     Tokenizer *tok, *same;
     const Error error = tokenizer_from_json(&tok, root);
     EXPECT(error.code == EXIT_OK, "%s", error.text);
-    EXPECT(tokenizer_from_json(&same, json_object_get(find_set(sets, "gpt2"), "tokenizer")).code == EXIT_OK &&
-               tok && tok->hash == same->hash, "another tokenizer");
+    const json_t *original = json_object_get(find_set(sets, "gpt2"), "tokenizer");
+    EXPECT(tokenizer_from_json(&same, original).code == EXIT_OK && tok && tok->hash == same->hash,
+           "another tokenizer");
+    int32_t ids[ROOM];
+    EXPECT(tok && tokenizer_encode(tok, "~~~~~", 5, ids, ROOM) == 5, "cut at the file's limit");
     tokenizer_free(tok);
     tokenizer_free(same);
     json_decref(root);
