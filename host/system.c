@@ -181,9 +181,6 @@ static void open_tower_folder(System *system) {
     error_die(dir, hub_retriever_open_new(&system->tower_hub, dir));
     error_die(dir, tokenizer_open_new(&system->tower_tokenizer, dir));
     const HubRetriever *hub = &system->tower_hub;
-    if (hub->family == HUB_OPEN_CLIP) {
-        tokenizer_clean_texts(system->tower_tokenizer);
-    }
     if (system->tower_tokenizer->vocab > hub->config.text.V) {
         die(EXIT_BAD_DATA, "%s: the tokenizer has %d ids, the embedding table %d rows; these files "
             "are of two models", dir, system->tower_tokenizer->vocab, hub->config.text.V);
