@@ -67,6 +67,8 @@ typedef struct {
 // "qwen2vl-reader" and "pixtral-reader" (after the 256-pixel rule of the original's reader), "tiny"
 // (32 x 32, the same statistics) and "tiny-reader" (its 2 x 2 means). False: no such name. What a
 // model's folder says is read by host/processor_file.h.
+#define PROCESSOR_PRESETS                                                                          \
+    "jina clip clip-hf qwen2vl pixtral qwen2vl-reader pixtral-reader tiny tiny-reader"
 bool processor_preset(const char *name, ProcessorConfig *config);
 // Puts the rule of the original's reader before the one step of "qwen2vl" or "pixtral": sides
 // capped at max_side pixels by NEAREST, then ratios above 200 cut; for Qwen2-VL, behind a first

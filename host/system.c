@@ -166,7 +166,7 @@ static Tokenizer *tiny_tokenizer_new(const Config *config) {
 
 static void preset_processor(ProcessorConfig *out, const char *key, const char *name) {
     if (!processor_preset(name, out)) {
-        die(EXIT_CONFIG, "%s: no processor '%s'; jomed model info lists them", key, name);
+        die(EXIT_CONFIG, "%s: no processor '%s'; there are " PROCESSOR_PRESETS, key, name);
     }
 }
 

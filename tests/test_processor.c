@@ -1,4 +1,5 @@
 // The image processor: sizes by the rules of the originals, pixels by Pillow's.
+#define _POSIX_C_SOURCE 200809L // strtok_r
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -270,4 +271,9 @@ TEST(processor_hash) {
     EXPECT(processor_hash(&clip) == processor_hash(&jina), "equal lists, equal hash");
     ProcessorConfig none;
     EXPECT(!processor_preset("blip", &none), "unknown preset");
+    char listed[] = PROCESSOR_PRESETS;
+    for (char *rest = NULL, *name = strtok_r(listed, " ", &rest); name;
+         name = strtok_r(NULL, " ", &rest)) {
+        EXPECT(processor_preset(name, &none), "the message listed '%s', which is no preset", name);
+    }
 }
