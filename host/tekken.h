@@ -2,7 +2,7 @@
 //
 // The id of a rank is n + rank, where the first n ids are special; those without a name are called
 // <SPECIAL_id>. Text is not normalised; it is cut by Tekken's rule, or by what tekken.json states.
-// Source: tekken.json of mistralai/Pixtral-12B-2409 as mistral-common 1.5 reads it; tiktoken.
+// Source: tekken.json as mistral-common 1.13 reads it; tiktoken.
 #ifndef JOMED_HOST_TEKKEN_H
 #define JOMED_HOST_TEKKEN_H
 

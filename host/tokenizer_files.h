@@ -1,12 +1,13 @@
 // tokenizer_files: a tokenizer from the files of a model's folder, whichever form they have.
 //
 //   tokenizer.json                    Hugging Face's library (tokenizer_json.h)
+//   tekken.json                       Mistral's (tekken.h)
 //   vocab.json, merges.txt            Qwen2, CLIP or GPT-2, as tokenizer_config.json says; added
 //                                     tokens from there, else from added_tokens.json, which of them
 //                                     are special from special_tokens_map.json
 //   vocab.txt                         BERT; switches from tokenizer_config.json where it is there
 //   *.txt.gz                          CLIP's own list of merges (clip_merges.h)
-//   tekken.json; *.tiktoken, special_tokens.json      Mistral's (tekken.h)
+//   *.tiktoken, special_tokens.json   Mistral's ranks, in tiktoken's form (tekken.h)
 // A folder is searched in this order; a single file is known by its content.
 // Source: transformers 5 (tokenization_bert, _clip, _qwen2), open_clip's tokenizer.py, tiktoken.
 #ifndef JOMED_HOST_TOKENIZER_FILES_H
