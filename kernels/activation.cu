@@ -3,15 +3,13 @@
 // The functions of one element are those of the CPU (activation_parts.h), operation by operation,
 // so that both give the same bits.
 //
-//   version  idea                    shape  time                  % of peak bandwidth
-//   kernel1  one element per thread  -      not yet run on a GPU  -
+//   version            idea                          shape  time                  % of peak
+//   each.cuh           16 bytes per thread and turn  -      not yet run on a GPU  -
+//   gated_bwd_kernel1  one element per thread        -      not yet run on a GPU  -
 #include "activation.h"
 
 #include "activation_parts.h"
-#include "cuda_common.cuh"
-
-// Launch: any grid, BLOCK threads. No shared memory.
-static const int BLOCK = 256;
+#include "each.cuh"
 
 // The function is the same for all threads, so the branch costs nothing beside the polynomial.
 static __device__ Act act_of(float x, Activation act) {
@@ -23,27 +21,26 @@ static __device__ Act act_of(float x, Activation act) {
     }
 }
 
-template <typename T>
-static __global__ void activation_fwd_kernel1(T *out, const T *inp, size_t n, Activation act) {
-    GRID_STRIDE(i, n) { out[i] = from_float<T>(act_of(to_float(inp[i]), act).value); }
-}
-
-template <typename T>
-static __global__ void activation_bwd_kernel1(T *dinp, const T *dout, const T *inp, size_t n,
-                                              Activation act) {
-    GRID_STRIDE(i, n) {
-        dinp[i] = from_float<T>(to_float(dout[i]) * act_of(to_float(inp[i]), act).slope);
+// The element-wise functions, as each.cuh takes them.
+struct ActValue { // inp
+    enum { INPUTS = 1 };
+    Activation act;
+    __device__ float operator()(float x, float) const { return act_of(x, act).value; }
+};
+struct ActGradient { // dout, inp
+    enum { INPUTS = 2 };
+    Activation act;
+    __device__ float operator()(float dy, float x) const { return dy * act_of(x, act).slope; }
+};
+struct GatedValue { // gate, up
+    enum { INPUTS = 2 };
+    Activation act;
+    __device__ float operator()(float gate, float up) const {
+        return act_of(gate, act).value * up;
     }
-}
+};
 
-template <typename T>
-static __global__ void gated_fwd_kernel1(T *out, const T *gate, const T *up, size_t n,
-                                         Activation act) {
-    GRID_STRIDE(i, n) {
-        out[i] = from_float<T>(act_of(to_float(gate[i]), act).value * to_float(up[i]));
-    }
-}
-
+// Two outputs, so a kernel of its own. Launch: grid_for(n), THREADS threads. No shared memory.
 template <typename T>
 static __global__ void gated_bwd_kernel1(T *dgate, T *dup, const T *dout, const T *gate,
                                          const T *up, size_t n, Activation act) {
@@ -58,29 +55,25 @@ static __global__ void gated_bwd_kernel1(T *dgate, T *dup, const T *dout, const 
 CUDA_OP(activation_fwd)(Device *dev, DType t, void *out, const void *inp, size_t n,
                         Activation act) {
     CHECK(act < ACT_COUNT, "act=%d", (int)act);
-    FOR_DTYPE(t, T, LAUNCH((activation_fwd_kernel1<T>), grid_for(n, BLOCK), BLOCK, 0,
-                           device_stream(dev), (T *)out, (const T *)inp, n, act));
+    FOR_DTYPE(t, T, launch_each<T>(dev, out, inp, inp, ActValue{act}, n));
 }
 
 CUDA_OP(activation_bwd)(Device *dev, DType t, void *dinp, const void *dout, const void *inp,
                         size_t n, Activation act) {
     CHECK(act < ACT_COUNT, "act=%d", (int)act);
-    FOR_DTYPE(t, T, LAUNCH((activation_bwd_kernel1<T>), grid_for(n, BLOCK), BLOCK, 0,
-                           device_stream(dev), (T *)dinp, (const T *)dout, (const T *)inp, n,
-                           act));
+    FOR_DTYPE(t, T, launch_each<T>(dev, dinp, dout, inp, ActGradient{act}, n));
 }
 
 CUDA_OP(gated_fwd)(Device *dev, DType t, void *out, const void *gate, const void *up, size_t n,
                    Activation act) {
     CHECK(act < ACT_COUNT, "act=%d", (int)act);
-    FOR_DTYPE(t, T, LAUNCH((gated_fwd_kernel1<T>), grid_for(n, BLOCK), BLOCK, 0,
-                           device_stream(dev), (T *)out, (const T *)gate, (const T *)up, n, act));
+    FOR_DTYPE(t, T, launch_each<T>(dev, out, gate, up, GatedValue{act}, n));
 }
 
 CUDA_OP(gated_bwd)(Device *dev, DType t, void *dgate, void *dup, const void *dout,
                    const void *gate, const void *up, size_t n, Activation act) {
     CHECK(act < ACT_COUNT, "act=%d", (int)act);
-    FOR_DTYPE(t, T, LAUNCH((gated_bwd_kernel1<T>), grid_for(n, BLOCK), BLOCK, 0,
+    FOR_DTYPE(t, T, LAUNCH((gated_bwd_kernel1<T>), grid_for(n, THREADS), THREADS, 0,
                            device_stream(dev), (T *)dgate, (T *)dup, (const T *)dout,
                            (const T *)gate, (const T *)up, n, act));
 }

@@ -28,7 +28,8 @@ static __device__ bool is_better(Hit a, Hit b) {
 static __device__ Hit nothing() { return {-INFINITY, INT32_MAX}; }
 
 // merged[0..K) = the K best of list[0..K), which is sorted, and of tile[0..TILE), which is not. A hit
-// goes where its rank says: how many are better. Equal hits (empty places) rank by where they lie.
+// goes where its rank says: how many are better. Only empty places are equal, and those of the tile
+// beat nothing: they rank K and are dropped.
 // Before: a barrier after list and tile were written; after: one before merged is read.
 static __device__ void merge_tile(Hit *merged, const Hit *list, const Hit *tile, int K) {
     for (int i = threadIdx.x; i < K; i += TILE) {
@@ -41,8 +42,7 @@ static __device__ void merge_tile(Hit *merged, const Hit *list, const Hit *tile,
             merged[rank] = mine;
         }
     }
-    const int own = threadIdx.x;
-    const Hit mine = tile[own];
+    const Hit mine = tile[threadIdx.x];
     int rank = 0, end = K; // binary search: the first of the list that mine beats
     while (rank < end) {
         const int middle = (rank + end) / 2;
@@ -53,7 +53,7 @@ static __device__ void merge_tile(Hit *merged, const Hit *list, const Hit *tile,
         }
     }
     for (int k = 0; k < TILE && rank < K; k++) {
-        rank += is_better(tile[k], mine) || (k < own && !is_better(mine, tile[k]));
+        rank += is_better(tile[k], mine);
     }
     if (rank < K) {
         merged[rank] = mine;

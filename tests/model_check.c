@@ -264,6 +264,15 @@ void expect_recompute_equal(const ModelUnderTest *model) {
     free(weight);
 }
 
+bool is_same_on_device(Device *dev, const void *a, const void *b, size_t bytes) {
+    char *host = xmalloc(2, bytes);
+    device_copy_out(dev, host, a, bytes);
+    device_copy_out(dev, host + bytes, b, bytes);
+    const bool is_same = memcmp(host, host + bytes, bytes) == 0;
+    free(host);
+    return is_same;
+}
+
 void expect_frozen_without_memory(const TensorList *list) {
     size_t trainable = 0;
     for (int i = 0; i < list->count; i++) {

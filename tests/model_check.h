@@ -48,6 +48,9 @@ void expect_model_gradients(const ModelUnderTest *model);
 // Gradients and outputs with and without recomputation, and twice in a row, are the same bits.
 void expect_recompute_equal(const ModelUnderTest *model);
 
+// The first `bytes` bytes of two pieces of device memory are the same.
+bool is_same_on_device(Device *dev, const void *a, const void *b, size_t bytes);
+
 // Frozen tensors have no gradient and no master; trainable ones do.
 void expect_frozen_without_memory(const TensorList *list);
 

@@ -30,6 +30,7 @@ static const Shape shapes[] = {
     {1, 3, 3, 80, false, true, {97}, {65}},
     {1, 1, 1, 255, false, false, {13}, {11}},
     {1, 2, 1, 256, true, false, {12}, {12}},
+    {2, 1, 1, 4, false, true, {6, 140}, {150, 5}}, // more keys, more queries than a GPU's tile
 };
 #define SHAPES ((int)(sizeof shapes / sizeof *shapes))
 

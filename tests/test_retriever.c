@@ -161,7 +161,8 @@ TEST(retriever_unfreeze) {
             const Tensor *part = head->tensors.tensor[i], *all = whole->tensors.tensor[i];
             trained += part->is_trainable;
             EXPECT(!part->is_trainable ||
-                       memcmp(part->grad, all->grad, part->count * sizeof(float)) == 0,
+                       is_same_on_device(check_device(), part->grad, all->grad,
+                                         part->count * sizeof(float)),
                    "gradient of '%s'", part->name);
         }
         // 21 tensors of a block, 2 of the norm, 4 before the blocks.
