@@ -87,11 +87,11 @@ static size_t static_bytes, dynamic_bytes;  // as the hardware counts
 static std::map<const void *, size_t> allowed; // dynamic bytes a kernel may ask for
 
 void shared_start() {
-    if (shared_used > FIRST) {
+    if (shared_used == 0) { // the first block of all
+        memset(shared, 0xFF, SHARED_BYTES);
+    } else if (shared_used > FIRST) {
         memset(shared, 0xFF, shared_used);
         shadow_map(shared, shared_used, false, false);
-    } else {
-        memset(shared, 0xFF, SHARED_BYTES);
     }
     shared_used = FIRST;
     static_bytes = dynamic_bytes = 0;
