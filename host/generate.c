@@ -139,7 +139,8 @@ static Generator generator_new(Reader *reader, const ReaderBatch *prompts,
     g.out = (Generated){.B = B, .max_tokens = most, .V = V, .ids = xcalloc(ids, sizeof(int32_t)),
                         .counts = xcalloc((size_t)B, sizeof(int)),
                         .is_over = xcalloc((size_t)B, sizeof(bool)),
-                        .rows = xcalloc((size_t)B, sizeof(int))};
+                        .rows = xcalloc((size_t)B, sizeof(int)),
+                        .cache_bytes = g.cache->arena.size};
     if (config->keeps_scores) {
         g.out.scores = xcalloc(ids * (size_t)V, sizeof(float));
     }

@@ -27,6 +27,7 @@ typedef struct {
     bool *is_over; // (B) ended by itself, not by max_tokens
     float *scores; // (steps of max_tokens rows: (B,max_tokens,V)) what the ids were chosen from,
                    // penalized, before the temperature; NULL unless kept
+    size_t cache_bytes; // what keys and values took
     int *rows;     // (B) rows of scores: counts, or more where sequences are padded
 } Generated;
 

@@ -179,6 +179,20 @@ X(tokenize., special, BOOL, "false", ANY, "special tokens that a text spells are
 X(tokenize., clean, BOOL, "false", ANY, "texts are cleaned first, as open_clip does") \
 X(tokenize., around, BOOL, "false", ANY, "ids with what the model wants before and after a text") \
 END(tokenize) \
+BEGIN(generate) \
+X(generate., prompt, TEXT, "", ANY, "what the user says, behind the pictures; the answer goes to standard output") \
+X(generate., image, TEXTS, "[]", ANY, "pictures before the prompt") \
+X(generate., system, TEXT, "", ANY, "system message; empty: what the model's template puts there") \
+X(generate., chats, TEXT, "", ANY, "JSONL file of chats instead: {id, messages}; out come lines {id, text, tokens, ended}") \
+X(generate., batch, INT, "8", BETWEEN(1, 4096), "chats answered at once; the answers do not depend on it") \
+X(generate., max_tokens, INT, "256", BETWEEN(1, 1048576), "longest answer") \
+X(generate., stop, TEXTS, "[]", ANY, "texts before which an answer ends") \
+X(generate., sample, BOOL, "false", ANY, "draw tokens, by seed and number of the chat; else the likeliest. This and those below: generation_config.json's, unless set") \
+X(generate., temperature, FLOAT, "1", BETWEEN(1e-6, 1e6), "scores are divided by it before a draw") \
+X(generate., top_k, INT, "0", BETWEEN(0, 2147483647), "draw from so many likeliest tokens; 0: all") \
+X(generate., top_p, FLOAT, "1", BETWEEN(1e-6, 1), "draw from the likeliest tokens of this much probability") \
+X(generate., repetition_penalty, FLOAT, "1", BETWEEN(1e-6, 1e6), "tokens of prompt and answer so far are less likely by it; 1: not") \
+END(generate) \
 BEGIN(demo) \
 X(demo., seeds, INTS, "[1, 2, 3]", BETWEEN(0, 2147483647), "one run of all stages each") \
 X(demo., corpus, INT, "2304", BETWEEN(256, 1000000), "passages drawn") \

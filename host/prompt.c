@@ -62,14 +62,9 @@ uint64_t prompt_hash(const PromptMaker *maker) {
     return xxh64(words, sizeof words, 0);
 }
 
-// ---- one prompt ----
-typedef struct {
-    int32_t *ids;
-    int count, room;
-} Ids;
-
+// ---- ids ----
 // Makes room for `more` further ids and returns where they go.
-static int32_t *grow(Ids *ids, int more) {
+static int32_t *grow(PromptIds *ids, int more) {
     while (ids->room - ids->count < more) {
         ids->room = ids->room ? 2 * ids->room : 256;
         ids->ids = xrealloc(ids->ids, (size_t)ids->room, sizeof *ids->ids);
@@ -78,67 +73,68 @@ static int32_t *grow(Ids *ids, int more) {
     return ids->ids + ids->count - more;
 }
 
-static void push(Ids *ids, int32_t id) { *grow(ids, 1) = id; }
+void prompt_push(PromptIds *ids, int32_t id) { *grow(ids, 1) = id; }
 
-static void push_text(const PromptMaker *maker, Ids *ids, const char *text) {
+void prompt_push_text(const PromptMaker *maker, PromptIds *ids, const char *text) {
     const size_t size = strlen(text);
     const int count = tokenizer_encode(maker->tokenizer, text, size, NULL, 0);
     tokenizer_encode(maker->tokenizer, text, size, grow(ids, count), count);
 }
 
-static void push_image(const PromptMaker *maker, Ids *ids, const ReaderImage *image) {
+void prompt_push_image(const PromptMaker *maker, PromptIds *ids, const ReaderImage *image) {
     if (maker->image_break >=
         0) { // Pixtral: every row of patches ends in a break, the last in an end
         for (int row = 0; row < image->rows; row++) {
             for (int column = 0; column < image->columns; column++) {
-                push(ids, maker->image);
+                prompt_push(ids, maker->image);
             }
-            push(ids, row + 1 < image->rows ? maker->image_break : maker->image_end);
+            prompt_push(ids, row + 1 < image->rows ? maker->image_break : maker->image_end);
         }
     } else {
-        push(ids, maker->vision_start);
+        prompt_push(ids, maker->vision_start);
         for (int i = vision_tokens(&maker->reader->vision, image); i > 0; i--) {
-            push(ids, maker->image);
+            prompt_push(ids, maker->image);
         }
-        push(ids, maker->vision_end);
+        prompt_push(ids, maker->vision_end);
     }
 }
 
+// ---- one prompt ----
 // The text between two special tokens is cut into tokens as one piece.
-static void push_joined(const PromptMaker *maker, Ids *ids, const char *a, const char *b) {
+static void push_joined(const PromptMaker *maker, PromptIds *ids, const char *a, const char *b) {
     char *text = xformat_new("%s%s", a, b);
-    push_text(maker, ids, text);
+    prompt_push_text(maker, ids, text);
     free(text);
 }
 
-static void push_head(const PromptMaker *maker, Ids *ids) {
+static void push_head(const PromptMaker *maker, PromptIds *ids) {
     const char *before = "";
     if (maker->form == PROMPT_PIXTRAL) {
-        push(ids, maker->bos);
-        push(ids, maker->inst);
+        prompt_push(ids, maker->bos);
+        prompt_push(ids, maker->inst);
         before = maker->has_blanks ? " " : "";
     } else if (maker->form == PROMPT_QWEN2VL) {
-        push(ids, maker->im_start);
-        push_text(maker, ids, "system\nYou are a helpful assistant.");
-        push(ids, maker->im_end);
-        push_text(maker, ids, "\n");
-        push(ids, maker->im_start);
+        prompt_push(ids, maker->im_start);
+        prompt_push_text(maker, ids, "system\nYou are a helpful assistant.");
+        prompt_push(ids, maker->im_end);
+        prompt_push_text(maker, ids, "\n");
+        prompt_push(ids, maker->im_start);
         before = "user\n";
     }
     push_joined(maker, ids, before, maker->instruction);
 }
 
-static void push_tail(const PromptMaker *maker, Ids *ids, const char *question) {
+static void push_tail(const PromptMaker *maker, PromptIds *ids, const char *question) {
     char *literal = maker->is_literal ? prompt_literal_new(question) : NULL;
     push_joined(maker, ids, literal ? literal : question, maker->has_blanks ? " " : "");
     free(literal);
     if (maker->form == PROMPT_PIXTRAL) {
-        push(ids, maker->inst_end);
+        prompt_push(ids, maker->inst_end);
     } else if (maker->form == PROMPT_QWEN2VL) {
-        push(ids, maker->im_end);
-        push_text(maker, ids, "\n");
-        push(ids, maker->im_start);
-        push_text(maker, ids, "assistant\n");
+        prompt_push(ids, maker->im_end);
+        prompt_push_text(maker, ids, "\n");
+        prompt_push(ids, maker->im_start);
+        prompt_push_text(maker, ids, "assistant\n");
     }
 }
 
@@ -153,28 +149,28 @@ char *prompt_literal_new(const char *question) {
 }
 
 // The caption with the words around it, as ids of their own, so that it can be cut alone.
-static Ids caption_ids(const PromptMaker *maker, const char *caption) {
-    Ids ids = {0};
+static PromptIds caption_ids(const PromptMaker *maker, const char *caption) {
+    PromptIds ids = {0};
     char *text = maker->form == PROMPT_TINY ? xformat_new("background : %s", caption)
                                             : xformat_new("background: %s\n\n", caption);
-    push_text(maker, &ids, text);
+    prompt_push_text(maker, &ids, text);
     free(text);
     return ids;
 }
 
 int prompt_add(PromptMaker *maker, ReaderBatch *batch, const PromptInput *input,
                const int32_t *answer, int answer_count) {
-    Ids ids = {0};
+    PromptIds ids = {0};
     ReaderImage images[2];
     int image_count = 0;
     push_head(maker, &ids);
     if (input->passage_image.rows > 0) {
-        push_image(maker, &ids, &input->passage_image);
+        prompt_push_image(maker, &ids, &input->passage_image);
         images[image_count++] = input->passage_image;
     }
     // What follows the caption is built first, to know how much room the caption has.
-    Ids tail = {0};
-    push_image(maker, &tail, &input->query_image);
+    PromptIds tail = {0};
+    prompt_push_image(maker, &tail, &input->query_image);
     images[image_count++] = input->query_image;
     push_tail(maker, &tail, input->question);
     const int around = ids.count + tail.count + answer_count, room = maker->max_tokens - around;
@@ -184,15 +180,15 @@ int prompt_add(PromptMaker *maker, ReaderBatch *batch, const PromptInput *input,
             maker->max_tokens, around);
     }
     if (input->passage_image.rows > 0) {
-        Ids caption = caption_ids(maker, input->caption);
+        PromptIds caption = caption_ids(maker, input->caption);
         maker->cut_captions += caption.count > room;
         for (int i = 0; i < caption.count && i < room; i++) {
-            push(&ids, caption.ids[i]);
+            prompt_push(&ids, caption.ids[i]);
         }
         free(caption.ids);
     }
     for (int i = 0; i < tail.count; i++) {
-        push(&ids, tail.ids[i]);
+        prompt_push(&ids, tail.ids[i]);
     }
     // The last prompt row predicts the first answer token, each answer row the next one; the last
     // answer token itself predicts nothing that is asked for, so it is not fed.
@@ -202,7 +198,7 @@ int prompt_add(PromptMaker *maker, ReaderBatch *batch, const PromptInput *input,
         wanted[i] = ids.count - 1 + i;
     }
     for (int i = 0; i + 1 < answer_count; i++) {
-        push(&ids, answer[i]);
+        prompt_push(&ids, answer[i]);
     }
     reader_batch_add(batch, maker->reader, ids.ids, ids.count, images, image_count, wanted,
                      wanted_count);

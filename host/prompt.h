@@ -6,7 +6,8 @@
 // The forms differ in what stands around: `tiny` nothing (one blank between words), `qwen2vl`
 // ChatML with the default system text, `pixtral` <s>[INST]...[/INST]. An image is the tokens its
 // family puts around and between its features. Captions too long for max_tokens are cut at the end,
-// and only they; cuts are counted. Left out: several passages in one prompt, several turns.
+// and only they; cuts are counted. Left out: several passages in one prompt; several turns are
+// chat.h's.
 // Sources: the chat templates published with Qwen2-VL-7B-Instruct and pixtral-12b; the message
 // order is that of JOMED's code.
 #ifndef JOMED_HOST_PROMPT_H
@@ -50,6 +51,16 @@ typedef struct {
 // caption.
 int prompt_add(PromptMaker *maker, ReaderBatch *batch, const PromptInput *input,
                const int32_t *answer, int answer_count);
+
+// Ids of a prompt in the making, and what goes into them: for prompts of another order (chat.h).
+typedef struct {
+    int32_t *ids; // (count), to be freed
+    int count, room;
+} PromptIds;
+void prompt_push(PromptIds *ids, int32_t id);
+void prompt_push_text(const PromptMaker *maker, PromptIds *ids, const char *text);
+// The tokens of the family around and between an image's, and those.
+void prompt_push_image(const PromptMaker *maker, PromptIds *ids, const ReaderImage *image);
 
 // exact.pixtral_literal: what the original asks Pixtral where a sample brings its own question,
 // "<image>Question: {question} Answer:", the question without blanks around it and the tag as plain

@@ -1,10 +1,11 @@
 // test_prompt_reference: prompts with the published tokenizers, against transformers' processors
 // (tools/vectors_prompts.py): every token id, so the images' tokens too, the positions on three
-// axes, and the rows and targets of fine-tuning.
+// axes, and the rows and targets of fine-tuning; and chats of several turns.
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/chat.h"
 #include "host/file.h"
 #include "host/processor.h"
 #include "host/prompt.h"
@@ -64,6 +65,26 @@ static void expect_prompt(PromptMaker *maker, const ReaderBatch *batch, const in
     }
 }
 
+static void expect_chat(const PromptMaker *maker, const json_t *object, const json_t *sizes,
+                        const char *preset, const json_t *want) {
+    Chat chat;
+    ReaderImage images[8];
+    error_die("chat", chat_read_new(&chat, object));
+    CHECK(chat.pictures == (int)json_array_size(sizes) && chat.pictures <= 8, "%d pictures",
+          chat.pictures);
+    for (int i = 0; i < chat.pictures; i++) {
+        images[i] = image_of(json_array_get(sizes, (size_t)i), preset, maker->reader->vision.P);
+    }
+    ReaderBatch batch = reader_batch_new();
+    chat_add_prompt(maker, &batch, &chat, images);
+    const int T = (int)json_array_size(want);
+    EXPECT(batch.N == T && T > 0, "%d tokens, not %d", batch.N, T);
+    expect_list("token", batch.ids, T < batch.N ? T : batch.N, want);
+    EXPECT(batch.R == 1 && batch.wanted[0] == T - 1, "%d rows", batch.R);
+    reader_batch_free(&batch);
+    chat_free(&chat);
+}
+
 static void expect_family(PromptForm form, const json_t *vectors, const char *folder) {
     const bool is_qwen = form == PROMPT_QWEN2VL;
     const char *const name = is_qwen ? "qwen2vl" : "pixtral";
@@ -93,6 +114,14 @@ static void expect_family(PromptForm form, const json_t *vectors, const char *fo
         expect_prompt(&maker, &batch, target, count,
                       json_array_get(json_object_get(vectors, name), i));
         reader_batch_free(&batch);
+    }
+    json_array_foreach(json_object_get(vectors, "chats"), i, v) {
+        if (CASE("%s chat %zu", name, i)) {
+            const PromptMaker maker = prompt_maker_new(form, tokenizer, &reader, 4096);
+            const char *const key = is_qwen ? "chats_qwen2vl" : "chats_pixtral";
+            expect_chat(&maker, v, json_array_get(json_object_get(vectors, "sizes"), i), name,
+                        json_array_get(json_object_get(vectors, key), i));
+        }
     }
     tokenizer_free(tokenizer);
 }

@@ -66,6 +66,28 @@ static bool write_model(bool is_pixtral) {
 
 #define MODEL " reader.model=model reader.dtype=bf16 "
 
+// Answers in its own words, about two pictures; the folder's generation_config.json is obeyed.
+static void expect_generation(void) {
+    static const char arguments[] = "generate" MODEL "log.level=error generate.prompt=bright "
+                                    "generate.image=[images/q0.png,images/q1.png] "
+                                    "generate.max_tokens=3";
+    static const char good[] = "{\"do_sample\": true, \"top_k\": 1, \"eos_token_id\": [1, 2]}",
+                      bad[] = "{\"num_beams\": 4}";
+    char *plain, *output;
+    int code = program_run(&plain, "%s", arguments);
+    EXPECT(code == EXIT_OK && plain[0], "%d: %s", code, plain);
+    world_write("model/generation_config.json", good, sizeof good - 1);
+    code = program_run(&output, "%s", arguments); // of one token, the draw is the largest
+    EXPECT(code == EXIT_OK && strcmp(output, plain) == 0, "%d: %s", code, output);
+    free(output);
+    world_write("model/generation_config.json", bad, sizeof bad - 1);
+    code = program_run(&output, "%s", arguments);
+    EXPECT(code == EXIT_BAD_DATA && strstr(output, "generation_config.json") &&
+               strstr(output, "num_beams"), "%d: %s", code, output);
+    free(output);
+    free(plain);
+}
+
 TEST(reader_model) {
     check_time_limit(180);
     for (int is_pixtral = 0; is_pixtral < 2; is_pixtral++) {
@@ -82,6 +104,7 @@ TEST(reader_model) {
         program_must_run("evaluate c.yaml run.dir=answers " TOWERS MODEL
                          "reader.adapter=reader/adapter");
         EXPECT(world_has("answers/results.json"), "no results");
+        expect_generation();
     }
 }
 

@@ -6,8 +6,8 @@
 
 Writes tests/data/vectors_prompts.json: token ids of prompt and answer, positions on three axes
 (Qwen2-VL). Images are only sizes: the image processors say how many tokens they give. The chat
-templates below behave as those published with Qwen2-VL-7B-Instruct and pixtral-12b do for one user
-turn. The targets of fine-tuning are LLaMA-Factory's: the answer and the token that ends it.
+templates below behave as those published with Qwen2-VL-7B-Instruct and pixtral-12b do for turns
+of text and pictures. The targets of fine-tuning are LLaMA-Factory's: the answer and the token that ends it.
 Made with transformers 5.23.0, tokenizers 0.23.3, torch 2.15.0.
 """
 import base64
@@ -22,14 +22,19 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 QWEN_TEMPLATE = (
-    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    "{% if messages[0].role != 'system' %}"
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
     "{% for c in m.content %}{% if c.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
     "{% else %}{{ c.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
 PIXTRAL_TEMPLATE = (
-    "<s>{% for m in messages %}[INST]{% for c in m.content %}"
-    "{% if c.type == 'image' %}[IMG]{% else %}{{ c.text }}{% endif %}{% endfor %}[/INST]{% endfor %}")
+    "{% if messages[0].role == 'system' %}{% set system = messages[0].content[0].text %}"
+    "{% set turns = messages[1:] %}{% else %}{% set turns = messages %}{% endif %}"
+    "<s>{% for m in turns %}{% if m.role == 'user' %}[INST]"
+    "{% if loop.last and system is defined %}{{ system + '\n\n' }}{% endif %}{% for c in m.content %}"
+    "{% if c.type == 'image' %}[IMG]{% else %}{{ c.text }}{% endif %}{% endfor %}[/INST]"
+    "{% else %}{% for c in m.content %}{{ c.text }}{% endfor %}</s>{% endif %}{% endfor %}")
 TEKKEN = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|"
           r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}|"
           r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
@@ -45,6 +50,17 @@ CASES = [
     ((64, 64), (64, 64), "Answer briefly.\n", "  leading and trailing  ",
      "where is the lesion? ", "left upper lobe"),
     ((28, 200), (200, 28), "", "", "0 - 'Melanoma'\n1 - 'Nevus'\n\nWhat type?", "12,14"),
+]
+
+
+# role and parts: a text, or the size of a picture
+CHATS = [
+    [("user", ["hello"])],
+    [("system", ["Answer in one word."]), ("user", [(56, 84), (84, 56), "which is  larger? "])],
+    [("user", ["first ", (64, 64), "and", " second", (28, 112)]), ("assistant", [" A lung.\n"]),
+     ("user", ["\nsure?"])],
+    [("system", ["Short.\n"]), ("user", ["a"]), ("assistant", ["b"]), ("user", [(56, 56)]),
+     ("assistant", ["d"]), ("user", ["e", "f"])],
 ]
 
 
@@ -108,6 +124,25 @@ def messages(case):
     return [dict(role="user", content=content)]
 
 
+def chat(turns):
+    return [dict(role=role, content=[dict(type="text", text=p) if isinstance(p, str)
+                                     else dict(type="image", image="x.png") for p in parts])
+            for role, parts in turns]
+
+
+def chat_ids(processor, nests):
+    """Ids of every chat; nests: this processor wants a list of pictures per text."""
+    out = []
+    for turns in CHATS:
+        prompt = processor.apply_chat_template(chat(turns), add_generation_prompt=True,
+                                               tokenize=False)
+        shown = [Image.new("RGB", p) for _, parts in turns for p in parts if isinstance(p, tuple)]
+        batch = processor(text=[prompt], images=([shown] if nests else shown) if shown else None,
+                          return_tensors="pt")
+        out.append(torch.as_tensor(batch["input_ids"])[0].tolist())
+    return out
+
+
 def images(case):
     return [Image.new("RGB", size) for size in case[:2] if size]
 
@@ -136,7 +171,7 @@ def qwen(where):
             input_ids=whole, image_grid_thw=batch["image_grid_thw"],
             mm_token_type_ids=(whole == 151655).int(), attention_mask=torch.ones_like(whole))
         out.append(dict(ids=ids, answer=answer, positions=positions[:, 0].tolist()))
-    return out
+    return out, chat_ids(processor, False)
 
 
 def pixtral(where):
@@ -151,14 +186,18 @@ def pixtral(where):
         batch = processor(text=[prompt], images=[images(case)], return_tensors="pt")
         out.append(dict(ids=torch.as_tensor(batch["input_ids"])[0].tolist(),
                         answer=tokenizer.encode(case[5] + "</s>", add_special_tokens=False)))
-    return out
+    return out, chat_ids(processor, True)
 
 
 def main():
     where = sys.argv[1]
     names = ("passage", "query", "instruction", "caption", "question", "answer")
-    vectors = dict(cases=[dict(zip(names, case)) for case in CASES], qwen2vl=qwen(where),
-                   pixtral=pixtral(where))
+    vectors = dict(cases=[dict(zip(names, case)) for case in CASES],
+                   chats=[dict(messages=chat(turns)) for turns in CHATS],
+                   sizes=[[p for _, parts in turns for p in parts if isinstance(p, tuple)]
+                          for turns in CHATS])
+    vectors["qwen2vl"], vectors["chats_qwen2vl"] = qwen(where)
+    vectors["pixtral"], vectors["chats_pixtral"] = pixtral(where)
     with open(os.path.join(ROOT, "tests", "data", "vectors_prompts.json"), "w") as out:
         json.dump(vectors, out)
         out.write("\n")
