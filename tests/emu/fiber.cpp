@@ -64,20 +64,29 @@ emu_switch:
 #error "the emulator's fibers are written for x86-64: add a switch for this processor"
 #endif
 
+#ifdef __SANITIZE_ADDRESS__
+// ASan must know which stack is live. The host's bounds are learnt by whoever runs after it.
+static Thread *left_by;
+static const void *host_stack;
+static size_t host_size;
+static void arrived(void *fake) {
+    const bool is_from_host = left_by == &host;
+    __sanitizer_finish_switch_fiber(fake, is_from_host ? &host_stack : nullptr,
+                                    is_from_host ? &host_size : nullptr);
+}
+#endif
+
 static void switch_to(Thread *next) {
     Thread *const from = cur ? cur : &host;
-    cur = next == &host ? nullptr : next;
-#ifdef __SANITIZE_ADDRESS__
-    // ASan must know which stack is live. The host's bounds are learnt when it is left.
-    static const void *host_stack;
-    static size_t host_size;
-    void *fake = nullptr;
     const bool to_host = next == &host;
+    cur = to_host ? nullptr : next;
+#ifdef __SANITIZE_ADDRESS__
+    void *fake = nullptr;
+    left_by = from;
     __sanitizer_start_switch_fiber(&fake, to_host ? host_stack : next->stack,
                                    to_host ? host_size : STACK);
     emu_switch(&from->stack_top, next->stack_top);
-    __sanitizer_finish_switch_fiber(fake, from == &host ? nullptr : &host_stack,
-                                    from == &host ? nullptr : &host_size);
+    arrived(fake);
 #else
     emu_switch(&from->stack_top, next->stack_top);
 #endif
@@ -180,7 +189,7 @@ void spin(Place place) {
 // ---- a thread from first to last ----
 static void thread_main() {
 #ifdef __SANITIZE_ADDRESS__
-    __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
+    arrived(nullptr);
 #endif
     const Launch &launch = *block.launch;
     alignas(64) char params[4096];
