@@ -94,8 +94,25 @@ static void add_baselines(System *system, RunResult *result, const Dataset *quer
     free(rows);
 }
 
+// Answers in the reader's own words, where an exact switch asks for them; else NULL.
+static OwnWords *own_words_of(System *system, Dataset *queries, const Evaluation *e) {
+    const Config *config = system->config;
+    OwnConfig own = {.is_parser = config->exact.parser, .is_tail = config->exact.tail_decode,
+                     .is_fusion = config->exact.fusion,
+                     .has_saved_logits = config->exact.saved_logits,
+                     .is_max_norm = config->exact.max_norm, .choice = system_choice(system)};
+    if (!own.is_parser && !own.is_tail && !own.is_fusion && !own.has_saved_logits) {
+        return NULL;
+    }
+    own.choice.is_sampled = false; // the original's answers are greedy, whatever the folder says
+    own.choice.penalty = config->exact.rep_penalty ? own.choice.penalty : 1;
+    const int32_t pad = tokenizer_id(system->tokenizer, "<|endoftext|>");
+    own.pad = pad >= 0 ? pad : system->prompts.answer_end >= 0 ? system->prompts.answer_end : 0;
+    return own_words_new(&system->scorer, e, queries, system->corpus, &own);
+}
+
 static void write_predictions(const RunLog *run, const System *system, const Dataset *queries,
-                              const char *name, const Evaluation *e) {
+                              const char *name, const Evaluation *e, const OwnWords *own) {
     char file[96], *dir = runlog_path_new(run, "predictions");
     error_die(dir, file_make_directories(dir));
     snprintf(file, sizeof file, "%s.jsonl", name);
@@ -105,7 +122,8 @@ static void write_predictions(const RunLog *run, const System *system, const Dat
     char *path = file_join_new(dir, file);
     error_die(path,
               predictions_write(path, queries, system->corpus, e,
-                                system->config->exact.fusion ? ANSWER_LOGITS : ANSWER_MIXTURE));
+                                system->config->exact.fusion ? ANSWER_LOGITS : ANSWER_MIXTURE,
+                                own));
     free(path);
     free(dir);
 }
@@ -121,7 +139,15 @@ static void add_system(RunLog *run, System *system, RunResult *result, Dataset *
     if (has_retriever) {
         add_oracles(system, added, queries, fixed, is_joint);
     }
-    write_predictions(run, system, queries, name, e);
+    OwnWords *own = own_words_of(system, queries, e);
+    if (own) {
+        facts_add(&added->facts, own_words_accuracy(own, queries, false),
+                  "accuracy of the texts with each passage");
+        facts_add(&added->facts, own_words_accuracy(own, queries, true),
+                  "accuracy of the fused texts");
+    }
+    write_predictions(run, system, queries, name, e, own);
+    own_words_free(own);
     const Answer answer = system->config->exact.fusion ? ANSWER_LOGITS : ANSWER_MIXTURE;
     LOG(INFO, "%-24s accuracy %.1f", name, 100 * evaluation_accuracy(e, queries, answer, NULL));
 }

@@ -15,24 +15,10 @@
 #include "verbs.h"
 
 // ---- how tokens are chosen ----
-// generation_config.json of the folder, then the keys that are set.
+// As the folder says, then as the keys that are set.
 static ChoiceConfig choice_of(const System *system) {
     const Config *config = system->config;
-    ChoiceConfig choice = choice_greedy();
-    json_t *file = NULL;
-    if (config->reader.model[0]) {
-        static const char name[] = "generation_config.json";
-        char *path = file_join_new(config->reader.model, name);
-        error_die(path, hub_json_new(&file, config->reader.model, name));
-        if (file) {
-            error_die(path, choice_config_read(&choice, file));
-            json_decref(file);
-        }
-        free(path);
-    }
-    if (choice.end_count == 0 && system->prompts.answer_end >= 0) {
-        choice.ends[choice.end_count++] = system->prompts.answer_end;
-    }
+    ChoiceConfig choice = system_choice(system);
 #define TAKE(field, name) \
     choice.field = config_is_set(config, "generate." #name) ? config->generate.name : choice.field
     TAKE(is_sampled, sample);

@@ -55,3 +55,20 @@ double evidence_mean(const float *token, int n) {
     }
     return sum / n;
 }
+
+double evidence_own_logit(const float *scores, int rows, int V, const int32_t *tokens, int n) {
+    CHECK(n >= 1 && n <= rows, "n=%d rows=%d", n, rows);
+    double sum = 0;
+    for (int t = 0; t < n; t++) {
+        sum += scores[(size_t)t * V + tokens[t]];
+    }
+    return sum / n;
+}
+
+double evidence_saved_logit(const float *scores, int rows, int V, int32_t token) {
+    double sum = 0;
+    for (int t = 0; t < rows; t++) {
+        sum += scores[(size_t)t * V + token];
+    }
+    return sum;
+}

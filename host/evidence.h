@@ -6,6 +6,7 @@
 #define JOMED_HOST_EVIDENCE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 // out[c] = softmax over the C labels of x[c]. out may alias nothing.
 void evidence_softmax(double *out, const float *x, int C);
@@ -25,5 +26,12 @@ int evidence_label_count(int C, bool is_retina6);
 // Mean over n >= 1 tokens. Of teacher-forced log-probabilities: l(y), the gold score of an open
 // answer. Of the logits of a label's tokens: the label logit of the original.
 double evidence_mean(const float *token, int n);
+
+// Of scores (rows,V) that a reader's own greedy answer was chosen from, penalized where
+// exact.rep_penalty says so:
+// exact.greedy_prefix: label logit of n <= rows tokens, the mean of score t of token t.
+double evidence_own_logit(const float *scores, int rows, int V, const int32_t *tokens, int n);
+// exact.saved_logits: what the original writes to disk, the sum over all rows of one token's score.
+double evidence_saved_logit(const float *scores, int rows, int V, int32_t token);
 
 #endif

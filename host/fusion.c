@@ -52,8 +52,8 @@ static void divide_by_maximum(double *s, int n) {
     }
 }
 
-void fusion_logits(double *out, const float *logits, const float *scores, int kI, int kT, int C,
-                   bool is_max_norm) {
+// weight[d] over all passages, as the original does; caller frees.
+static double *weights_of_all_new(const float *scores, int kI, int kT, bool is_max_norm) {
     const int P = kI + kT;
     CHECK(P >= 1, "kI=%d kT=%d", kI, kT);
     double *weight = xmalloc(2 * (size_t)P, sizeof *weight), *s = weight + P;
@@ -65,10 +65,39 @@ void fusion_logits(double *out, const float *logits, const float *scores, int kI
         divide_by_maximum(s + kI, kT);
     }
     weights(weight, s, P, 1);
+    return weight;
+}
+
+// 0 * -inf would be NaN.
+static double weighted(double weight, float x) { return weight == 0 ? 0 : weight * x; }
+
+void fusion_logits(double *out, const float *logits, const float *scores, int kI, int kT, int C,
+                   bool is_max_norm) {
+    double *weight = weights_of_all_new(scores, kI, kT, is_max_norm);
     for (int c = 0; c < C; c++) {
         out[c] = 0;
-        for (int d = 0; d < P; d++) {
-            out[c] += weight[d] == 0 ? 0 : weight[d] * logits[d * C + c]; // 0 * -inf would be NaN
+        for (int d = 0; d < kI + kT; d++) {
+            out[c] += weighted(weight[d], logits[d * C + c]);
+        }
+    }
+    free(weight);
+}
+
+void fusion_tokens(int32_t *out, const float *const *rows_of_passage, int rows, int V,
+                   const float *scores, int kI, int kT, bool is_max_norm) {
+    double *weight = weights_of_all_new(scores, kI, kT, is_max_norm);
+    for (int t = 0; t < rows; t++) {
+        double largest = -INFINITY;
+        out[t] = 0;
+        for (int v = 0; v < V; v++) {
+            double fused = 0;
+            for (int d = 0; d < kI + kT; d++) {
+                fused += weighted(weight[d], rows_of_passage[d][(size_t)t * V + v]);
+            }
+            if (fused > largest) {
+                largest = fused;
+                out[t] = v;
+            }
         }
     }
     free(weight);

@@ -3,6 +3,7 @@
 #define JOMED_HOST_FUSION_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 // Passages come as two lists, the image head's kI then the text head's kT; P = kI + kT >= 1.
 
@@ -20,6 +21,12 @@ void fusion_mixture(double *out, const double *probability, const float *scores,
 // largest element.
 void fusion_logits(double *out, const float *logits, const float *scores, int kI, int kT, int C,
                    bool is_max_norm);
+
+// exact.fusion in full: the same weights over rows of scores of the whole vocabulary, (rows,V) of
+// each of the P passages; out[t] is the first largest of the fused row t, whatever came before it,
+// an end token too. out: (rows)
+void fusion_tokens(int32_t *out, const float *const *rows_of_passage, int rows, int V,
+                   const float *scores, int kI, int kT, bool is_max_norm);
 
 // Majority of the P predictions; ties go to the class whose first vote came first.
 int fusion_vote(const int *predicted, int P);

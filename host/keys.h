@@ -237,7 +237,12 @@ X(exact., sft_caps, BOOL, "false", ANY, "train-reader prepares images and Pixtra
 X(exact., pixtral_literal, BOOL, "false", ANY, "Pixtral is asked \"<image>Question: ... Answer:\", where a sample has its own question") \
 X(exact., retina6, BOOL, "false", ANY, "a sixth retina label that does not exist") \
 X(exact., space_tokens, BOOL, "false", ANY, "labels as space-prefixed tokens") \
-X(exact., fusion, BOOL, "false", ANY, "answers by fused logits at the first position instead of the mixture") \
+X(exact., fusion, BOOL, "false", ANY, "answers by fused logits at the first position instead of the mixture; evaluate also fuses all positions to a text") \
+X(exact., greedy_prefix, BOOL, "false", ANY, "a label's tokens are scored along the reader's own greedy answer") \
+X(exact., rep_penalty, BOOL, "false", ANY, "label logits with the repetition penalty of generation_config.json") \
+X(exact., tail_decode, BOOL, "false", ANY, "evaluate parses the last 8 tokens of prompt and answer together") \
+X(exact., parser, BOOL, "false", ANY, "evaluate takes the first class whose name is anywhere in a text") \
+X(exact., saved_logits, BOOL, "false", ANY, "predictions hold, for every passage, the first token's score summed over all positions") \
 END(exact)
 // clang-format on
 

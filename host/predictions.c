@@ -19,7 +19,7 @@ static void put_number(FileWriter *out, const char *before, double value) {
 }
 
 static void put_passages(FileWriter *out, const Dataset *queries, const Dataset *corpus,
-                         const Evaluation *e, int q) {
+                         const Evaluation *e, const OwnWords *own, int q) {
     for (int p = 0; p < e->P; p++) {
         const int row = e->passages[q * e->P + p];
         if (row < 0) {
@@ -29,12 +29,33 @@ static void put_passages(FileWriter *out, const Dataset *queries, const Dataset 
         put_text(out, ", \"text\": ", corpus->records[row].text);
         put_number(out, ", \"score\": ", e->scores[q * e->P + p]);
         put_text(out, ", \"prediction\": ", queries->class_names[e->predicted[q * e->P + p]]);
+        if (own) {
+            put_text(out, ", \"generation\": ", own->texts[q * e->P + p]);
+            file_writer_print(out, ", \"parsed\": %d", own->parsed[q * e->P + p]);
+        }
         file_writer_print(out, "}");
     }
 }
 
+static void put_logits(FileWriter *out, const Evaluation *e, Answer answer, const OwnWords *own,
+                       int q) {
+    for (int p = 0; own && own->saved && p < e->P; p++) {
+        for (int c = 0; c < e->C; c++) {
+            put_number(out, c ? ", " : p ? "], [" : "[",
+                       own->saved[((size_t)q * e->P + p) * e->C + c]);
+        }
+    }
+    if (own && own->saved) {
+        file_writer_print(out, "]");
+        return;
+    }
+    for (int c = 0; c < e->C; c++) {
+        put_number(out, c ? ", " : "", log(e->fused[((size_t)answer * e->Q + q) * e->C + c]));
+    }
+}
+
 Error predictions_write(const char *path, const Dataset *queries, const Dataset *corpus,
-                        const Evaluation *e, Answer answer) {
+                        const Evaluation *e, Answer answer, const OwnWords *own) {
     FileWriter out;
     Error error = file_writer_open(&out, path);
     if (error.code) {
@@ -46,13 +67,13 @@ Error predictions_write(const char *path, const Dataset *queries, const Dataset 
         put_text(&out, "{\"id\": ", query->id);
         put_text(&out, ", \"query\": ", query->question);
         put_text(&out, ", \"answers\": [", query->answer);
-        put_text(&out, "], \"generation\": ", queries->class_names[said]);
-        for (int c = 0; c < e->C; c++) {
-            put_number(&out, c ? ", " : ", \"logits\": [",
-                       log(e->fused[((size_t)answer * e->Q + q) * e->C + c]));
-        }
+        put_text(&out, "], \"generation\": ", own && own->fused_texts
+                                                    ? own->fused_texts[q]
+                                                    : queries->class_names[said]);
+        file_writer_print(&out, ", \"logits\": [");
+        put_logits(&out, e, answer, own, q);
         file_writer_print(&out, "], \"passages\": [");
-        put_passages(&out, queries, corpus, e, q);
+        put_passages(&out, queries, corpus, e, own, q);
         file_writer_print(&out, "], \"metadata\": {\"label\": %d, \"correct\": %s}}\n",
                           query->label, said == query->label ? "true" : "false");
     }

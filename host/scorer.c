@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "encode.h"
+#include "evidence.h"
 
 // Raised whenever a change of the arithmetic would make stored scores differ from computed ones.
 #define NUMERICS_VERSION 1
@@ -136,6 +137,7 @@ Scorer scorer_new(Device *dev, Reader *reader, PromptMaker *prompts,
                      .labels = labels, .store = store,
                      .features = feature_cache_new(dev, SCORER_FEATURE_LIMIT),
                      .batch = reader_batch_new(),
+                     .penalty = 1,
                      .pairs_per_pass = each < PROMPTS_PER_PASS ? PROMPTS_PER_PASS / each : 1};
     const uint64_t words[] = {NUMERICS_VERSION, reader_hash(reader), prompt_hash(prompts),
                               labels->hash, processor_hash(processor)};
@@ -343,13 +345,13 @@ static void pass_add(Pass *pass, Pair pair, ScoreKey key, int place) {
 
 // Sums the log-probabilities of the labels' tokens and hands everything to the store.
 static void keep_scores(Scorer *scorer, Pass *pass, const float *raw, const float *logprob,
-                        const int32_t *greedy, const int *first_row) {
+                        const float *own, const int32_t *greedy, const int *first_row) {
     const LabelSet *labels = scorer->labels;
     for (int i = 0, s = 0; i < pass->count; i++) {
         float *out_raw = pass->raw + (size_t)i * labels->C;
         float *out_logprob = pass->logprob + (size_t)i * labels->C;
         for (int c = 0; c < labels->C; c++) {
-            out_raw[c] = raw[s];
+            out_raw[c] = own ? own[(size_t)i * labels->C + c] : raw[s];
             out_logprob[c] = 0;
             for (int k = 0; k < labels->counts[c]; k++) {
                 out_logprob[c] += logprob[s++];
@@ -361,6 +363,72 @@ static void keep_scores(Scorer *scorer, Pass *pass, const float *raw, const floa
     }
 }
 
+// The inputs of n pairs. Their images stay pinned while the batch of these pairs is built.
+static void take_inputs(Scorer *scorer, PromptInput *inputs, Dataset *queries, Dataset *corpus,
+                        const Pair *pairs, int n) {
+    PictureFeed *feed = feed_of_pass_new(scorer, pairs, n, queries, corpus);
+    for (int i = 0; i < n; i++) {
+        const Pair pair = pairs[i];
+        inputs[i] = (PromptInput){.question = queries->records[pair.query].question, .caption = ""};
+        // Two images a pair: those of this pass must outlive the building of its batch.
+        inputs[i].query_image = image_features(scorer, feed, queries, pair.query, 2 * i + 1);
+        if (pair.passage >= 0) {
+            inputs[i].passage_image = image_features(scorer, feed, corpus, pair.passage, 2 * i + 2);
+            inputs[i].caption = corpus->records[pair.passage].text;
+        }
+    }
+    picture_feed_free(feed);
+}
+
+// ---- own words ----
+void scorer_set_own(Scorer *scorer, bool is_greedy_prefix, double penalty) {
+    CHECK(scorer->pairs == 0, "%llu pairs are scored already", (unsigned long long)scorer->pairs);
+    scorer->is_greedy_prefix = is_greedy_prefix && scorer->labels->max_tokens > 1;
+    scorer->penalty = penalty;
+    if (scorer->is_greedy_prefix || penalty != 1) { // without them the same scores as ever
+        scorer->context = xxh64(&penalty, sizeof penalty,
+                                scorer->context + (scorer->is_greedy_prefix ? 1 : 0));
+    }
+}
+
+static Generated generate_inputs_new(Scorer *scorer, const PromptInput *inputs, int n,
+                                     const GenerateConfig *config) {
+    reader_batch_clear(&scorer->batch);
+    for (int i = 0; i < n; i++) {
+        prompt_add(scorer->prompts, &scorer->batch, &inputs[i], NULL, 0);
+    }
+    return generate_new(scorer->reader, &scorer->batch, config, NULL, NULL);
+}
+
+Generated scorer_generate_new(Scorer *scorer, Dataset *queries, Dataset *corpus, const Pair *pairs,
+                              int n, const GenerateConfig *config) {
+    PromptInput *inputs = xmalloc((size_t)n, sizeof *inputs);
+    take_inputs(scorer, inputs, queries, corpus, pairs, n);
+    const Generated out = generate_inputs_new(scorer, inputs, n, config);
+    free(inputs);
+    return out;
+}
+
+// raw (n,C) of pairs, from the reader's own answers.
+static void own_logits(Scorer *scorer, float *raw, const PromptInput *inputs, int n) {
+    const LabelSet *labels = scorer->labels;
+    const int steps = scorer->is_greedy_prefix ? labels->max_tokens : 1;
+    GenerateConfig config = {.choice = choice_greedy(), .max_tokens = steps, .pad = -1,
+                             .keeps_scores = true};
+    config.choice.penalty = scorer->penalty;
+    Generated said = generate_inputs_new(scorer, inputs, n, &config);
+    for (int i = 0; i < n; i++) {
+        const float *scores = said.scores + (size_t)i * steps * said.V;
+        for (int c = 0; c < labels->C; c++) {
+            const int count = labels->counts[c] < steps ? labels->counts[c] : steps;
+            raw[(size_t)i * labels->C + c] =
+                (float)evidence_own_logit(scores, steps, said.V,
+                                          labels->tokens + (size_t)c * labels->max_tokens, count);
+        }
+    }
+    generated_free(&said);
+}
+
 // Scores the pairs of a pass, puts them into the store, and leaves the pass without pairs.
 static void run_pass(Scorer *scorer, Pass *pass, float *raw, float *logprob, Dataset *queries,
                      Dataset *corpus) {
@@ -368,26 +436,24 @@ static void run_pass(Scorer *scorer, Pass *pass, float *raw, float *logprob, Dat
     Picks picks = picks_new(scorer->labels, pass->count);
     int *first_row = xmalloc((size_t)pass->count, sizeof *first_row);
     reader_batch_clear(&scorer->batch);
-    PictureFeed *feed = feed_of_pass_new(scorer, pass->pairs, pass->count, queries, corpus);
+    PromptInput *inputs = xmalloc((size_t)pass->count, sizeof *inputs);
+    take_inputs(scorer, inputs, queries, corpus, pass->pairs, pass->count);
     for (int i = 0; i < pass->count; i++) {
-        const Pair pair = pass->pairs[i];
-        PromptInput input = {.question = queries->records[pair.query].question, .caption = ""};
-        // Two images a pair: those of this pass must outlive the building of its batch.
-        input.query_image = image_features(scorer, feed, queries, pair.query, 2 * i + 1);
-        if (pair.passage >= 0) {
-            input.passage_image = image_features(scorer, feed, corpus, pair.passage,
-                                                 2 * i + 2);
-            input.caption = corpus->records[pair.passage].text;
-        }
         first_row[i] = scorer->batch.R;
-        add_pair(scorer, &picks, &input);
+        add_pair(scorer, &picks, &inputs[i]);
     }
-    picture_feed_free(feed);
     const size_t count = (size_t)picks.count;
     float *all_raw = xmalloc(2 * count, sizeof *all_raw), *all_logprob = all_raw + count;
     int32_t *greedy = xmalloc((size_t)scorer->batch.R, sizeof *greedy);
     run_batch(scorer, &picks, all_raw, all_logprob, greedy);
-    keep_scores(scorer, pass, all_raw, all_logprob, greedy, first_row);
+    float *own = NULL; // (pairs,C) in place of raw
+    if (scorer->is_greedy_prefix || scorer->penalty != 1) {
+        own = xmalloc((size_t)pass->count * C, sizeof *own);
+        own_logits(scorer, own, inputs, pass->count);
+    }
+    keep_scores(scorer, pass, all_raw, all_logprob, own, greedy, first_row);
+    free(own);
+    free(inputs);
     for (int i = 0; i < pass->waiting; i++) {
         const size_t to = (size_t)pass->place[i] * C, from = (size_t)pass->slot[i] * C;
         if (raw) {

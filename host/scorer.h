@@ -9,6 +9,7 @@
 
 #include "dataset.h"
 #include "feature_cache.h"
+#include "generate.h"
 #include "picture_feed.h"
 #include "prompt.h"
 #include "score_store.h"
@@ -39,6 +40,8 @@ typedef struct {
     ReaderBatch batch;
     uint64_t context;         // reader, tokenizer, prompt form, labels, processor, numerics version
     int pairs_per_pass;
+    bool is_greedy_prefix;    // scorer_set_own
+    double penalty;
     uint64_t pairs, forwards; // pairs asked for; prompts the reader really ran
 } Scorer;
 Scorer scorer_new(Device *dev, Reader *reader, PromptMaker *prompts,
@@ -53,6 +56,16 @@ typedef struct {
 // log-probability of the label's tokens. A pair that stands there twice is computed once.
 void scorer_scores(Scorer *scorer, float *raw, float *logprob, Dataset *queries, Dataset *corpus,
                    const Pair *pairs, int n);
+
+// exact.greedy_prefix, exact.rep_penalty: raw becomes the original's label logit, the mean of the
+// scores of a label's tokens along the reader's own greedy answer, penalized (1: not). Where the
+// reader would end an answer before a label ends, which stops the original with an error, it is
+// read on. Before the first scores.
+void scorer_set_own(Scorer *scorer, bool is_greedy_prefix, double penalty);
+// Answers to n pairs in the reader's own words; their prompts are in scorer->batch until the next
+// call.
+Generated scorer_generate_new(Scorer *scorer, Dataset *queries, Dataset *corpus, const Pair *pairs,
+                              int n, const GenerateConfig *config);
 
 // The image as the reader's vision tower wants it: pixels (3,h,w) to be freed by the caller. name:
 // the file in messages. Dies with EXIT_CONFIG when the processor does not fit the tower.

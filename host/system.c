@@ -407,6 +407,26 @@ void system_open_reader(System *system, ReaderUse use) {
                           !config->question[0];
 }
 
+ChoiceConfig system_choice(const System *system) {
+    static const char name[] = "generation_config.json";
+    const char *dir = system->config->reader.model;
+    ChoiceConfig choice = choice_greedy();
+    json_t *file = NULL;
+    if (dir[0]) {
+        char *path = file_join_new(dir, name);
+        error_die(path, hub_json_new(&file, dir, name));
+        if (file) {
+            error_die(path, choice_config_read(&choice, file));
+            json_decref(file);
+        }
+        free(path);
+    }
+    if (choice.end_count == 0 && system->prompts.answer_end >= 0) {
+        choice.ends[choice.end_count++] = system->prompts.answer_end;
+    }
+    return choice;
+}
+
 void system_open_heads(System *system) {
     const char *const paths[INDEX_SIDES] = {system->config->retriever.image_head,
                                             system->config->retriever.text_head};
@@ -491,6 +511,8 @@ void system_open_scorer(System *system, const char *run_dir, bool is_loss) {
     free(dir);
     system->scorer = scorer_new(system->dev, system->reader, &system->prompts,
                                 &system->reader_processor, &system->labels, system->store);
+    scorer_set_own(&system->scorer, config->exact.greedy_prefix,
+                   config->exact.rep_penalty ? system_choice(system).penalty : 1);
 }
 
 void system_close(System *system) {

@@ -64,6 +64,9 @@ void system_open_retriever(System *system, TowersUse use);
 // else from the folder, else drawn from the seed; adapter from reader.adapter.
 typedef enum { READER_FROZEN, READER_TRAINS_ADAPTER, READER_TRAINS_ALL } ReaderUse;
 void system_open_reader(System *system, ReaderUse use);
+// How the folder reader.model chooses tokens: its generation_config.json. Where that names no ends,
+// the token that ends an answer in the family's prompts does.
+ChoiceConfig system_choice(const System *system);
 // Hash of all that an index row depends on beside the corpus: towers, processor, tokenizer,
 // max_tokens.
 uint64_t system_encoder_hash(const System *system);

@@ -6,8 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/choice.h"
 #include "host/evidence.h"
 #include "host/fusion.h"
+#include "host/own_words.h"
 #include "host/processor.h"
 #include "host/prompt.h"
 #include "host/python_random.h"
@@ -383,6 +385,123 @@ static void reseed_case(const json_t *section, const char *name, bool is_cyclic)
         EXPECT(sampler_item(sampler, p) == (int)values[p % size], "place %d", p);
     }
     sampler_free(sampler);
+}
+
+// ---- answers in the reader's own words ----
+enum { PASSAGES = 4, ROWS = 5, WIDTH = 13, LABELS = 4 };
+
+static int ids_of(int32_t *out, int room, const json_t *array) {
+    const int n = (int)json_array_size(array);
+    CHECK(n <= room, "%d ids, room for %d", n, room);
+    for (int i = 0; i < n; i++) {
+        out[i] = (int32_t)json_integer_value(json_array_get(array, (size_t)i));
+    }
+    return n;
+}
+
+static double number_at(const json_t *rows, size_t row, size_t column) {
+    return json_number_value(json_array_get(json_array_get(rows, row), column));
+}
+
+static void expect_own_scores(const json_t *section, const float *raw) {
+    float scores[WIDTH];
+    double got[WIDTH], want[WIDTH];
+    int32_t seen[8];
+    const int n = ids_of(seen, 8, member(section, "seen"));
+    memcpy(scores, raw, sizeof scores);
+    choice_penalize(scores, WIDTH, seen, n, number(section, "penalty"));
+    numbers(want, WIDTH, section, "penalized");
+    for (int v = 0; v < WIDTH; v++) {
+        got[v] = (double)scores[v];
+    }
+    expect_exact("penalized", got, want, WIDTH);
+    const json_t *const labels = member(section, "labels");
+    for (size_t p = 0; p < PASSAGES; p++) {
+        const float *own = raw + p * ROWS * WIDTH;
+        for (size_t c = 0; c < LABELS; c++) {
+            int32_t tokens[ROWS];
+            const int count = ids_of(tokens, ROWS, json_array_get(labels, c));
+            close_to("label logit", evidence_own_logit(own, ROWS, WIDTH, tokens, count),
+                     number_at(member(section, "logits"), p, c));
+            close_to("saved logit", evidence_saved_logit(own, ROWS, WIDTH, tokens[0]),
+                     number_at(member(section, "saved"), p, c));
+        }
+    }
+}
+
+static void expect_fused_tokens(const json_t *section, const float *raw) {
+    const float *rows[PASSAGES];
+    float scores[PASSAGES];
+    floats(scores, PASSAGES, section, "scores");
+    for (int p = 0; p < PASSAGES; p++) {
+        rows[p] = raw + (size_t)p * ROWS * WIDTH;
+    }
+    for (int is_max_norm = 0; is_max_norm < 2; is_max_norm++) {
+        int32_t got[ROWS];
+        fusion_tokens(got, rows, ROWS, WIDTH, scores, 2, 2, is_max_norm);
+        for (size_t t = 0; t < ROWS; t++) {
+            const double want = number_at(member(section, "fused"), (size_t)is_max_norm, t);
+            EXPECT(got[t] == want, "token %zu is %d, not %g", t, got[t], want);
+        }
+    }
+}
+
+static void expect_tail(const json_t *v) {
+    int32_t prompt[16], answer[OWN_TOKENS], want[OWN_TOKENS], got[OWN_TOKENS];
+    const int T = ids_of(prompt, 16, member(v, "prompt")),
+              n = ids_of(answer, OWN_TOKENS, member(v, "answer")),
+              count = ids_of(want, OWN_TOKENS, member(v, "want"));
+    const int found = own_ids(got, prompt, T, answer, n, true);
+    EXPECT(found == count && memcmp(got, want, (size_t)count * sizeof *got) == 0,
+           "T=%d n=%d: %d ids, from %d on", T, n, found, got[0]);
+    EXPECT(own_ids(got, prompt, T, answer, n, false) == n &&
+               memcmp(got, answer, (size_t)n * sizeof *got) == 0, "T=%d n=%d: the answer", T, n);
+}
+
+static void expect_parsed(const json_t *v) {
+    const char *classes[8], *text = json_string_value(member(v, "text"));
+    const json_t *const names = member(v, "classes");
+    const int C = (int)json_array_size(names);
+    for (int c = 0; c < C && c < 8; c++) {
+        classes[c] = json_string_value(json_array_get(names, (size_t)c));
+    }
+    const int got = own_parse(text, classes, C, true);
+    EXPECT(got == (int)number(v, "want"), "'%s' among %d from '%s' is %d", text, C, classes[0],
+           got);
+}
+
+TEST(method_own_words) {
+    const json_t *const section = vectors("own_words"), *v;
+    size_t i;
+    float raw[PASSAGES * ROWS * WIDTH];
+    const json_t *const all = member(section, "raw");
+    CHECK(json_array_size(all) == sizeof raw / sizeof *raw, "%zu scores", json_array_size(all));
+    json_array_foreach(all, i, v) {
+        raw[i] = (float)json_number_value(v);
+    }
+    if (CASE("scores")) {
+        expect_own_scores(section, raw);
+    }
+    if (CASE("fused tokens")) {
+        expect_fused_tokens(section, raw);
+    }
+    if (CASE("tails")) {
+        json_array_foreach(member(section, "tails"), i, v) {
+            expect_tail(v);
+        }
+    }
+    if (CASE("the original's parser")) {
+        json_array_foreach(member(section, "parsed"), i, v) {
+            expect_parsed(v);
+        }
+    }
+    if (CASE("our parser")) {
+        static const char *const classes[] = {"no", "yes", "no finding"};
+        EXPECT(own_parse(" no finding", classes, 3, false) == 2, "the longest name");
+        EXPECT(own_parse("no, yes", classes, 3, false) == 0, "the first word");
+        EXPECT(own_parse("not known: yes", classes, 3, false) == 0, "a beginning");
+        EXPECT(own_parse("it is yes", classes, 3, false) == -1, "not at the beginning");
+    }
 }
 
 TEST(method_reseed) {

@@ -205,6 +205,64 @@ def fusion():
     return dict(logits=sum(logits, []), temperature=0.25, cases=cases)
 
 
+# ---- answers in the reader's own words ----
+def own_words():
+    rng = random.Random(5)
+    P, rows, V = 4, 5, 13
+    penalty, seen = 1.3, [4, 0, 4, 12]
+    raw = [[[f32(rng.gauss(0, 2)) for _ in range(V)] for _ in range(rows)] for _ in range(P)]
+    # What transformers calls scores: every id of the prompt made less likely, sampling or not.
+    row = raw[0][0]
+    penalized = [f32(f32(x) * f32(penalty)) if v in seen and x < 0 else
+                 f32(x / f32(penalty)) if v in seen else x for v, x in enumerate(row)]
+    labels = [[3], [7, 2], [1, 5, 9], [12, 12]]
+    logits = [[sum(s[t][token] for t, token in enumerate(label)) / len(label) for label in labels]
+              for s in raw]
+    saved = [[sum(s[t][label[0]] for t in range(rows)) for label in labels] for s in raw]
+    scores = [f32(x) for x in (0.8, 0.6, 0.5, 0.3)]
+    fused = []
+    for max_norm in (False, True):
+        scaled = scores
+        if max_norm:
+            scaled = [x / max(scores[:2]) for x in scores[:2]] + [x / max(scores[2:])
+                                                                   for x in scores[2:]]
+        w = softmax(scaled)
+        mixed = [[sum(w[d] * raw[d][t][v] for d in range(P)) for v in range(V)]
+                 for t in range(rows)]
+        fused.append([max(range(V), key=softmax(m).__getitem__) for m in mixed])
+    prompt, answer = list(range(100, 112)), [7, 8, 9]
+    tails = [dict(prompt=prompt[:T], answer=answer[:n], want=(prompt[:T] + answer[:n])[-8:])
+             for T in (1, 4, 5, 12) for n in (1, 3)]
+    return dict(P=P, rows=rows, V=V, raw=sum(sum(raw, []), []), penalty=penalty, seen=seen,
+                penalized=penalized, labels=labels, logits=logits, saved=saved, scores=scores,
+                fused=fused, tails=tails, parsed=parsed())
+
+
+def parsed():
+    def breast(text):
+        return 0 if "No" in text else 1 if "Ye" in text else -1
+
+    def digits(text, count):
+        return next((c for c in range(count) if str(c) in text), -1)
+
+    def yes_no(text):
+        low = text.lower()
+        return "no" if "no" in low else "yes" if "yes" in low else None
+
+    texts = ["No", "Yes", "yes", "no", "Yes, not No", "Nothing", "normal", "YES", "It is known", "",
+             "2 ... 0", "grade 3", "7", "10", "class 6 of 7", " 4", "Yeah"]
+    out = []
+    for text in texts:
+        out.append(dict(classes=["No", "Yes"], text=text, want=breast(text)))
+        out.append(dict(classes=[str(c) for c in range(5)], text=text, want=digits(text, 5)))
+        out.append(dict(classes=[str(c) for c in range(7)], text=text, want=digits(text, 7)))
+        for classes in (["yes", "no"], ["no", "yes"]):
+            said = yes_no(text)
+            out.append(dict(classes=classes, text=text,
+                            want=-1 if said is None else classes.index(said)))
+    return out
+
+
 # ---- sampler ----
 def philox(key, counter):
     """Philox4x32-10, Salmon et al. 2011."""
@@ -320,7 +378,8 @@ def literal():
 
 def main():
     vectors = dict(evidence=evidence(), marginal=marginal(), adamw=adamw(), clip=clip(),
-                   schedule=schedule(), fusion=fusion(), sampler=sampler(),
+                   schedule=schedule(), fusion=fusion(), own_words=own_words(),
+                   sampler=sampler(),
                    reseed=reseed(), sft_caps=sft_caps(), literal=literal())
     target = Path(__file__).resolve().parent.parent / "tests" / "data" / "vectors_method.json"
     target.write_text(json.dumps(vectors) + "\n")
