@@ -274,6 +274,6 @@ TEST(processor_hash) {
     char listed[] = PROCESSOR_PRESETS;
     for (char *rest = NULL, *name = strtok_r(listed, " ", &rest); name;
          name = strtok_r(NULL, " ", &rest)) {
-        EXPECT(processor_preset(name, &none), "the message listed '%s', which is no preset", name);
+        EXPECT(processor_preset(name, &none), "the message names '%s', which is no preset", name);
     }
 }
