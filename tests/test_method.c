@@ -446,6 +446,15 @@ static void expect_fused_tokens(const json_t *section, const float *raw) {
     }
 }
 
+// Of equals comes the first; a passage without weight counts nothing, not even -inf.
+static void expect_fusion_ties(void) {
+    const float heavy[] = {1, 2, 2, -1, -1, -2}, light[] = {-INFINITY, 9, 9, 9, -INFINITY, 9};
+    const float *const rows[] = {heavy, light}, scores[] = {2000, 0};
+    int32_t got[2];
+    fusion_tokens(got, rows, 2, 3, scores, 1, 1, false);
+    EXPECT(got[0] == 1 && got[1] == 0, "%d, %d", got[0], got[1]);
+}
+
 static void expect_tail(const json_t *v) {
     int32_t prompt[16], answer[OWN_TOKENS], want[OWN_TOKENS], got[OWN_TOKENS];
     const int T = ids_of(prompt, 16, member(v, "prompt")),
@@ -484,6 +493,7 @@ TEST(method_own_words) {
     }
     if (CASE("fused tokens")) {
         expect_fused_tokens(section, raw);
+        expect_fusion_ties();
     }
     if (CASE("tails")) {
         json_array_foreach(member(section, "tails"), i, v) {

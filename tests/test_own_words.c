@@ -66,17 +66,26 @@ static float *direct_new(World *w, int query, int steps, double penalty, int32_t
 
 static void expect_own_logits(bool is_greedy_prefix, double penalty, bool has_long_labels) {
     World *w = world_of(has_long_labels);
+    char *question = xformat_new("%s or %s", w->queries->class_names[0],
+                                 w->queries->class_names[1]); // what a penalty changes
+    for (int q = 0; q < QUERIES; q++) {
+        w->queries->records[q].question = question;
+    }
     Scorer scorer = world_scorer(w), plain = scorer;
     scorer_set_own(&scorer, is_greedy_prefix, penalty);
     EXPECT(scorer.context != plain.context, "the store would mix two kinds of %s", "scores");
     const Pair pairs[QUERIES] = {{0, -1}, {1, -1}, {2, -1}};
     float raw[QUERIES * MOST];
     const int C = w->labels.C, V = w->reader->config.V, most = w->labels.max_tokens;
+    int penalized = 0;
     scorer_scores(&scorer, raw, NULL, w->queries, w->corpus, pairs, QUERIES);
     for (int q = 0; q < QUERIES; q++) {
         int32_t ids[MOST];
-        float *scores = direct_new(w, q, most, penalty, ids);
+        float *scores = direct_new(w, q, most, penalty, ids),
+              *free_scores = direct_new(w, q, 1, 1, ids);
         for (int c = 0; c < C; c++) {
+            const int32_t first = w->labels.tokens[c * most];
+            penalized += scores[first] != free_scores[first];
             const int count = is_greedy_prefix ? w->labels.counts[c] : 1;
             double want = 0;
             for (int t = 0; t < count; t++) {
@@ -86,9 +95,12 @@ static void expect_own_logits(bool is_greedy_prefix, double penalty, bool has_lo
                    "query %d label %d: %.9g, not %.9g", q, c, (double)raw[q * C + c], want);
         }
         free(scores);
+        free(free_scores);
     }
+    EXPECT((penalized > 0) == (penalty != 1), "%d label logits are penalized", penalized);
     scorer_free(&scorer);
     world_free(w);
+    free(question);
 }
 
 // ---- an evaluation ----
@@ -161,6 +173,41 @@ static void expect_fusion(void) {
     world_free(w);
 }
 
+// exact.tail_decode where one of two answers ends early: its padding counts among the last tokens.
+static void expect_padded_tail(void) {
+    World *w = world_of(false);
+    Scorer scorer = world_scorer(w);
+    const Pair pairs[2] = {{0, 0}, {0, 1}};
+    const int32_t passages[QUERIES * 2] = {0, 1, 0, 1, 0, 1};
+    GenerateConfig config = {.choice = choice_greedy(), .max_tokens = OWN_TOKENS, .pad = -1};
+    Generated said = scorer_generate_new(&scorer, w->queries, w->corpus, pairs, 2, &config);
+    const int32_t *a = said.ids, *b = said.ids + OWN_TOKENS, end = a[0];
+    int longer = 0; // tokens of the other answer
+    while (longer < OWN_TOKENS && b[longer++] != end) {
+    }
+    EXPECT(longer > 1, "both answers end after %d", longer);
+    int32_t tail[OWN_TOKENS];
+    for (int i = 0; i < OWN_TOKENS; i++) { // of prompt, one token, padding
+        const int at = i - (OWN_TOKENS - longer);
+        tail[i] = at < 0 ? scorer.batch.ids[scorer.batch.cu_seqlens[1] + at] : at == 0 ? end : 1;
+    }
+    char *want = tokenizer_decode_new(w->tokenizer, tail, OWN_TOKENS, DECODE_TEXT, NULL);
+    const FusionConfig fusion = fusion_default();
+    OwnConfig own_config = all_switches();
+    own_config.is_tail = true;
+    own_config.choice.ends[own_config.choice.end_count++] = end;
+    Evaluation *e = evaluation_of_passages_new(&scorer, w->queries, w->corpus, passages, NULL, 1,
+                                               &fusion);
+    OwnWords *own = own_words_new(&scorer, e, w->queries, w->corpus, &own_config);
+    EXPECT(strcmp(own->texts[0], want) == 0, "'%s', not '%s'", own->texts[0], want);
+    own_words_free(own);
+    evaluation_free(e);
+    free(want);
+    generated_free(&said);
+    scorer_free(&scorer);
+    world_free(w);
+}
+
 // ---- the program ----
 static void expect_predictions(const char *name, const char *arguments, bool is_own, bool is_saved) {
     program_must_run("evaluate c.yaml run.dir=%s " TOWERS " %s", name, arguments);
@@ -203,6 +250,9 @@ TEST(own_words) {
     }
     if (CASE("fusion")) {
         expect_fusion();
+    }
+    if (CASE("padded tail")) {
+        expect_padded_tail();
     }
     if (CASE("evaluate")) {
         world_with_index();
