@@ -70,7 +70,9 @@ static void add_prompt(Fixture *fixture, ReaderBatch *batch, int which, const in
     for (int i = 0; i <= count; i++) {
         wanted[i] = T - 1 + i;
     }
-    memcpy(ids + T, more, (size_t)count * sizeof *ids);
+    for (int i = 0; i < count; i++) {
+        ids[T + i] = more[i];
+    }
     reader_batch_add(batch, config, ids, T + count, image, images, wanted, count + 1);
 }
 
