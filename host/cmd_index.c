@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "export.h"
 #include "faiss.h"
 #include "file.h"
 #include "skipped.h"
@@ -31,19 +32,8 @@ static void write_faiss(const Index *index, IndexSide side, const Dataset *corpu
         has_ids = has_ids && corpus->records[i].id[0] && *end == '\0';
     }
     char *name = xformat_new("%s.faiss", index_side_name(side)), *path = file_join_new(dir, name);
-    FaissWriter writer;
-    Error error = faiss_writer_open(&writer, path, index->dim, (size_t)index->count, has_ids);
-    float *row = xmalloc((size_t)index->dim, sizeof *row);
-    for (int32_t i = 0; !error.code && i < index->count; i++) {
-        index_get_rows(index, side, &i, 1, row);
-        faiss_writer_add(&writer, row, 1);
-    }
-    if (!error.code) {
-        error = faiss_writer_commit(&writer, has_ids ? ids : NULL);
-    }
-    error_die(path, error);
+    error_die(path, export_index(index, side, path, has_ids ? ids : NULL));
     LOG(INFO, "index: %s: %s", path, has_ids ? "IndexIDMap2 of IndexFlatIP" : "IndexFlatIP");
-    free(row);
     free(ids);
     free(name);
     free(path);

@@ -562,8 +562,7 @@ static Error spell_bert(WeightNames *names, const HubRetriever *hub) {
     return error;
 }
 
-Error hub_retriever_load(Retriever *retriever, Device *dev, DType t, SafeStore *store,
-                         const HubRetriever *hub) {
+Error hub_retriever_names(WeightNames *out, const HubRetriever *hub) {
     static const char *const ignored[] = {
         "position_ids", "rope.freqs_cos", "rope.freqs_sin", "pooler.dense.weight",
         "pooler.dense.bias", "attn_mask", "input_resolution", "context_length", "vocab_size",
@@ -572,8 +571,14 @@ Error hub_retriever_load(Retriever *retriever, Device *dev, DType t, SafeStore *
         "cls.predictions.transform.LayerNorm.weight", "cls.predictions.transform.LayerNorm.bias",
         "cls.predictions.transform.LayerNorm.gamma", "cls.predictions.transform.LayerNorm.beta",
         "cls.seq_relationship.weight", "cls.seq_relationship.bias", NULL};
-    WeightNames names = {.ignored = ignored};
-    const Error error = hub->family == HUB_BERT ? spell_bert(&names, hub) : error_none();
+    *out = (WeightNames){.ignored = ignored};
+    return hub->family == HUB_BERT ? spell_bert(out, hub) : error_none();
+}
+
+Error hub_retriever_load(Retriever *retriever, Device *dev, DType t, SafeStore *store,
+                         const HubRetriever *hub) {
+    WeightNames names;
+    const Error error = hub_retriever_names(&names, hub);
     return error.code ? error
                       : weights_map(&retriever->tensors, dev, t, store, hub->weights, &names);
 }

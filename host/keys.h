@@ -36,6 +36,10 @@
     C(KEY_SPLIT_TEST, "test") C(KEY_SPLIT_VAL, "val") C(KEY_SPLIT_TRAIN, "train")
 #define ON_ERROR_CHOICES(C) C(KEY_ON_ERROR_STOP, "stop") C(KEY_ON_ERROR_WARN, "warn")
 #define FORMAT_CHOICES(C) C(KEY_FORMAT_MEDMNIST, "medmnist") C(KEY_FORMAT_VQA_RAD, "vqa-rad")
+#define EXPORT_CHOICES(C)                                                                          \
+    C(KEY_EXPORT_READER, "reader") C(KEY_EXPORT_ADAPTER, "adapter")                                \
+    C(KEY_EXPORT_RETRIEVER, "retriever") C(KEY_EXPORT_TEXT_HEAD, "text-head")                      \
+    C(KEY_EXPORT_IMAGE_HEAD, "image-head") C(KEY_EXPORT_INDEX, "index")
 #define DTYPE_CHOICES(C) C(KEY_F32, "f32") C(KEY_BF16, "bf16") C(KEY_F16, "f16")
 #define DEVICE_CHOICES(C) C(KEY_CPU, "cpu") C(KEY_CUDA, "cuda") C(KEY_AUTO, "auto")
 
@@ -193,6 +197,10 @@ X(generate., top_k, INT, "0", BETWEEN(0, 2147483647), "draw from so many likelie
 X(generate., top_p, FLOAT, "1", BETWEEN(1e-6, 1), "draw from the likeliest tokens of this much probability") \
 X(generate., repetition_penalty, FLOAT, "1", BETWEEN(1e-6, 1e6), "tokens of prompt and answer so far are less likely by it; 1: not") \
 END(generate) \
+BEGIN(export) \
+X(export., what, CHOICE, "reader", ONE_OF(EXPORT_CHOICES), "reader: reader.adapter merged into reader.model; a head takes the place of the image tower in retriever.model") \
+X(export., dir, TEXT, "", ANY, "folder to make; it must not exist, or be empty") \
+END(export) \
 BEGIN(demo) \
 X(demo., seeds, INTS, "[1, 2, 3]", BETWEEN(0, 2147483647), "one run of all stages each") \
 X(demo., corpus, INT, "2304", BETWEEN(256, 1000000), "passages drawn") \

@@ -21,6 +21,7 @@
     V(train_retriever, "train-retriever", "run log seed threads device data image classes question retriever reader weights index prompt score_store checkpoint exact", "train a query head through the frozen reader") \
     V(evaluate, "evaluate", "run log seed threads device data image classes question retriever reader weights index prompt score_store evaluate exact", "answers of every system that can be built, as results.json") \
     V(generate, "generate", "seed threads device log data.root data.allow_absolute_paths data.max_bad_lines data.non_utf8 image reader.model reader.preset reader.weights reader.adapter reader.processor reader.dtype weights prompt.max_tokens generate", "the reader answers in its own words: one prompt with pictures, or a file of chats") \
+    V(export, "export", "threads log reader.model reader.weights reader.adapter retriever.model retriever.weights retriever.text_head retriever.image_head index.dir weights export", "trained weights as the folders that other libraries open: reader, adapter, retriever, heads, index") \
     V(model_info, "model info", "model weights reader.dtype reader.lora_rank reader.recompute threads device log", "what a checkpoint folder holds, what is missing, and the memory it takes") \
     V(model_tokenize, "model tokenize", "model tokenize log", "JSON lines with a text become token ids, lines with ids become text") \
     V(doctor, "doctor", "run index score_store device threads log", "what this machine has, and what it lacks") \

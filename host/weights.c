@@ -122,33 +122,41 @@ static bool is_copy(const SafeTensor *stored, const SafeTensor *other) {
            memcmp(other->data, stored->data, other->bytes) == 0;
 }
 
-// A name that stands for a buffer, or for a copy of a tensor of ours.
-static bool is_ignored(const SafeStore *store, const WeightNames *names, const SafeTensor *stored) {
-    const size_t length = strlen(stored->name);
-    for (const char *const *end = names->ignored; end && *end; end++) {
-        const size_t size = strlen(*end);
-        if (size <= length && strcmp(stored->name + length - size, *end) == 0) {
-            return true;
-        }
-    }
+const SafeTensor *weights_repeated(const SafeStore *store, const WeightNames *names,
+                                   const SafeTensor *stored) {
     for (const NamePair *pair = names->renamed; pair && pair->ours; pair++) {
         const char *part = strstr(stored->name, pair->theirs);
         char name[2 * TENSOR_NAME];
         if (part) {
             snprintf(name, sizeof name, "%.*s%s%s", (int)(part - stored->name), stored->name,
                      pair->ours, part + strlen(pair->theirs));
-            if (is_copy(stored, safetensors_find(&store->all, name))) {
-                return true;
+            const SafeTensor *other = safetensors_find(&store->all, name);
+            if (is_copy(stored, other)) {
+                return other;
             }
         }
     }
-    return names->twin && strcmp(stored->name, names->twin->theirs) == 0 &&
-           is_copy(stored, find_stored(store, names, names->twin->ours));
+    const SafeTensor *twin = NULL;
+    if (names->twin && strcmp(stored->name, names->twin->theirs) == 0) {
+        twin = find_stored(store, names, names->twin->ours);
+    }
+    return is_copy(stored, twin) ? twin : NULL;
 }
 
-// found[i]: the file's tensor of list->tensor[i]; NULL where it is of the other kind.
-static Error match(const SafeTensor **found, const TensorList *list, const SafeStore *store,
-                   const WeightNames *names, bool adapters_only) {
+// A name that stands for a buffer.
+static bool is_ignored(const WeightNames *names, const char *name) {
+    const size_t length = strlen(name);
+    for (const char *const *end = names->ignored; end && *end; end++) {
+        const size_t size = strlen(*end);
+        if (size <= length && strcmp(name + length - size, *end) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+Error weights_match(const SafeTensor **found, const TensorList *list, const SafeStore *store,
+                    const WeightNames *names, bool adapters_only) {
     Differences differences = {0};
     bool *is_used = xcalloc((size_t)store->all.count + 1, sizeof *is_used);
     for (int i = 0; i < list->count; i++) {
@@ -173,8 +181,10 @@ static Error match(const SafeTensor **found, const TensorList *list, const SafeS
         found[i] = stored;
     }
     for (int i = 0; i < store->all.count; i++) {
-        if (!is_used[i] && !is_ignored(store, names, &store->all.tensors[i])) {
-            note(&differences, "not part of this model", store->all.tensors[i].name, "");
+        const SafeTensor *stored = &store->all.tensors[i];
+        if (!is_used[i] && !is_ignored(names, stored->name) &&
+            !weights_repeated(store, names, stored)) {
+            note(&differences, "not part of this model", stored->name, "");
         }
     }
     free(is_used);
@@ -219,7 +229,7 @@ Error weights_load(TensorList *list, const char *path, const WeightNames *names,
     const SafeTensor **found = xcalloc((size_t)list->count + 1, sizeof *found);
     Error error = safestore_open_new(&store, path);
     if (!error.code) {
-        error = match(found, list, &store, names ? names : &our_names, adapters_only);
+        error = weights_match(found, list, &store, names ? names : &our_names, adapters_only);
     }
     if (!error.code) {
         load_found(list, found);
@@ -235,7 +245,7 @@ Error weights_check(const TensorList *list, DType t, const char *path, const Wei
     const SafeTensor **found = xcalloc((size_t)list->count + 1, sizeof *found);
     Error error = safestore_open_new(&store, path);
     if (!error.code) {
-        error = match(found, list, &store, names ? names : &our_names, false);
+        error = weights_match(found, list, &store, names ? names : &our_names, false);
     }
     *mapped = 0;
     for (int i = 0; i < list->count && !error.code; i++) {
@@ -252,7 +262,7 @@ Error weights_map(TensorList *list, Device *dev, DType t, SafeStore *store, cons
     const SafeTensor **found = xcalloc((size_t)list->count + 1, sizeof *found);
     Error error = safestore_open_new(store, path);
     if (!error.code) {
-        error = match(found, list, store, names ? names : &our_names, false);
+        error = weights_match(found, list, store, names ? names : &our_names, false);
     }
     if (error.code) {
         safestore_free(store);
@@ -268,6 +278,16 @@ Error weights_map(TensorList *list, Device *dev, DType t, SafeStore *store, cons
 }
 
 // ---- saving ----
+void weights_place(const Tensor *tensor, float *whole, const float *values) {
+    if (tensor->is_transposed) {
+        transpose((char *)whole, (const char *)values, (size_t)tensor->shape[0],
+                  (size_t)tensor->shape[1], sizeof *whole);
+    } else {
+        const size_t row = tensor->count / row_count(tensor);
+        memcpy(whole + (size_t)tensor->file_row * row, values, tensor->count * sizeof *whole);
+    }
+}
+
 // One tensor of the file: the first of ours that belongs to it, and the values of all of them.
 typedef struct {
     const Tensor *first;
@@ -297,7 +317,10 @@ Error weights_save(const TensorList *list, const char *path, const char *prefix,
             wholes[count].first = tensor;
             wholes[count++].values = xcalloc(rows * row, sizeof(float));
         }
-        tensor_read(list, tensor, wholes[w].values + (size_t)tensor->file_row * row);
+        float *values = xmalloc(tensor->count, sizeof *values);
+        tensor_read(list, tensor, values);
+        weights_place(tensor, wholes[w].values, values);
+        free(values);
     }
     const DType t = is_f32 ? DT_F32 : list->t;
     for (int w = 0; w < count; w++) {
@@ -307,13 +330,6 @@ Error weights_save(const TensorList *list, const char *path, const char *prefix,
         out[w] = (SafeTensor){.name = whole->name, .type = safe_type_of(t), .rank = tensor->rank};
         for (int i = 0; i < tensor->rank; i++) {
             out[w].shape[i] = file_side(tensor, i);
-        }
-        if (tensor->is_transposed) {
-            float *turned = xmalloc(tensor->count, sizeof *turned);
-            transpose((char *)turned, (const char *)whole->values, (size_t)tensor->shape[0],
-                      (size_t)tensor->shape[1], sizeof *turned);
-            free(whole->values);
-            whole->values = turned;
         }
         out[w].data = whole->values;
         if (t != DT_F32) {

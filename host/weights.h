@@ -44,4 +44,15 @@ Error weights_map(TensorList *list, Device *dev, DType t, SafeStore *store, cons
 Error weights_save(const TensorList *list, const char *path, const char *prefix, bool adapters_only,
                    bool is_f32);
 
+// ---- parts, for those who write a file again ----
+// found[i]: the file's tensor that is list->tensor[i], or of which that is a slice; NULL for a
+// tensor of the other kind. The Error is weights_load's.
+Error weights_match(const SafeTensor **found, const TensorList *list, const SafeStore *store,
+                    const WeightNames *names, bool adapters_only);
+// The file's tensor that `stored` repeats under another name; NULL: none.
+const SafeTensor *weights_repeated(const SafeStore *store, const WeightNames *names,
+                                   const SafeTensor *stored);
+// Puts the values of a tensor of ours where they belong in the file's whole one, in f32.
+void weights_place(const Tensor *tensor, float *whole, const float *values);
+
 #endif

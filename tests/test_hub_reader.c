@@ -10,6 +10,7 @@
 
 #include "tests/check.h"
 #include "tests/model_check.h"
+#include "tests/reader_folder.h"
 
 // ---- the published configurations ----
 #define QWEN2VL(hidden, width, layers, heads, kv, rows, tied, eyes)                                \
@@ -222,23 +223,16 @@ TEST(hub_reader_damaged) {
 }
 
 // ---- both eras ----
-static const char tiny_text[] =
-    "\"hidden_size\":16,\"intermediate_size\":12,\"num_hidden_layers\":1,"
-    "\"num_attention_heads\":2,\"num_key_value_heads\":1,\"vocab_size\":11,\"rms_norm_eps\":1e-6";
-static const char tiny_eyes[] =
-    "\"image_token_id\":7,\"vision_config\":{\"depth\":1,\"embed_dim\":8,\"hidden_size\":16,"
-    "\"num_heads\":1,\"mlp_ratio\":1,\"patch_size\":2}";
-
 // The new era keeps the language model's fields inside text_config and rope in rope_parameters.
 TEST(hub_reader_eras) {
     char *old = xformat_new("{\"model_type\":\"qwen2_vl\",%s,%s,\"rope_theta\":500.0,"
                             "\"tie_word_embeddings\":true,"
                             "\"rope_scaling\":{\"type\":\"mrope\",\"mrope_section\":[2,1,1]}}",
-                            tiny_text, tiny_eyes),
+                            TINY_TEXT, TINY_EYES),
          *new = xformat_new("{\"model_type\":\"qwen2_vl\",\"text_config\":{%s,\"rope_parameters\":{"
                             "\"rope_type\":\"default\",\"rope_theta\":500.0,"
                             "\"mrope_section\":[2,1,1]},\"tie_word_embeddings\":false},%s,"
-                            "\"tie_word_embeddings\":true}", tiny_text, tiny_eyes);
+                            "\"tie_word_embeddings\":true}", TINY_TEXT, TINY_EYES);
     ReaderConfig a, b;
     Error error = config_of(&a, old);
     EXPECT(error.code == 0, "%s", error.text);
@@ -256,59 +250,14 @@ TEST(hub_reader_eras) {
 }
 
 // ---- folders ----
-// A folder with the weights of `reader`, in bf16 and under the new era's names, in two shards.
-static void write_folder(const char *dir, const char *config, const Reader *reader) {
-    char *whole = file_join_new(dir, "whole"), *path = file_join_new(dir, "config.json");
-    error_die(path, file_replace(path, config, strlen(config)));
-    free(path);
-    error_die(whole, weights_save(&reader->tensors, whole, "", false, false));
-    SafeStore store;
-    error_die(whole, safestore_open_new(&store, whole));
-    const int count = store.all.count;
-    SafeTensor *tensors = xcalloc((size_t)count, sizeof *tensors);
-    json_t *map = json_object();
-    for (int i = 0; i < count; i++) {
-        tensors[i] = store.all.tensors[i];
-        const char *old = tensors[i].name;
-        const bool is_eye = strncmp(old, "visual.", 7) == 0;
-        char *name = is_eye ? xformat_new("model.%s", old)
-                            : xformat_new("model.language_model.%s", old + strlen("model."));
-        tensors[i].name = name;
-        json_object_set_new(map, name, json_string(i < count / 2 ? "a.safetensors"
-                                                                 : "b.safetensors"));
-    }
-    for (int half = 0; half < 2; half++) {
-        path = file_join_new(dir, half ? "b.safetensors" : "a.safetensors");
-        error_die(path, safetensors_write(path, tensors + (half ? count / 2 : 0),
-                                          half ? count - count / 2 : count / 2, NULL, 0));
-        free(path);
-    }
-    json_t *index = json_pack("{s:o}", "weight_map", map);
-    char *text = json_dumps(index, 0);
-    path = file_join_new(dir, "model.safetensors.index.json");
-    error_die(path, file_replace(path, text, strlen(text)));
-    for (int i = 0; i < count; i++) {
-        free((void *)(uintptr_t)tensors[i].name);
-    }
-    json_decref(index);
-    safestore_free(&store);
-    free(tensors);
-    free(text);
-    free(path);
-    free(whole);
-}
-
 TEST(hub_reader_folder) {
     const char *dir = check_tmpdir();
-    char *text = xformat_new("{\"model_type\":\"qwen2_vl\",%s,%s,\"tie_word_embeddings\":true,"
-                             "\"rope_scaling\":{\"type\":\"mrope\",\"mrope_section\":[2,1,1]}}",
-                             tiny_text, tiny_eyes),
-         *shard = file_join_new(dir, "b.safetensors");
+    char *text = xstrdup(TINY_QWEN2VL), *shard = file_join_new(dir, "b.safetensors");
     ReaderConfig config;
     error_die("text", config_of(&config, text));
     Reader *from = reader_new(check_device(), DT_BF16, &config, false), *to;
     tensors_formula(&from->tensors);
-    write_folder(dir, text, from);
+    reader_folder_write(dir, text, from);
     HubFolder folder;
     SafeStore store;
     error_die(dir, hub_open_new(&folder, dir));

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/export.h"
 #include "host/file.h"
 #include "host/hub_retriever.h"
 #include "tests/model_check.h"
@@ -393,5 +394,114 @@ TEST(retriever_export) {
             free(path);
             fixture_close(&fixture);
         }
+    }
+}
+
+// The folder `dir`, opened again, holds of the text tower and of logit_scale what texts has, and of
+// the image tower what images has; and its file is laid out as the fixture's.
+static void expect_folder(const Fixture *fixture, const char *dir, const TensorList *texts,
+                          const TensorList *images) {
+    HubRetriever hub;
+    Retriever back;
+    SafeStore store, ours, theirs;
+    error_die(dir, hub_retriever_open_new(&hub, dir));
+    retriever_build(&back, &fixture->hub.config);
+    const Error error = hub_retriever_load(&back, check_device(), DT_F32, &store, &hub);
+    EXPECT(error.code == 0, "%s: %s", dir, error.text);
+    for (int i = 0; i < back.tensors.count && !error.code; i++) {
+        const Tensor *a = back.tensors.tensor[i], *b = tensors_find(images, a->name);
+        const TensorList *list = b ? images : texts;
+        b = b ? b : tensors_find(texts, a->name);
+        float *got = xmalloc(a->count, sizeof *got), *want = xmalloc(a->count, sizeof *want);
+        tensor_read(&back.tensors, a, got);
+        tensor_read(list, b, want);
+        EXPECT(memcmp(got, want, a->count * sizeof *got) == 0, "%s differs", a->name);
+        free(got);
+        free(want);
+    }
+    error_die(dir, safestore_open_new(&ours, hub.weights));
+    error_die(dir, safestore_open_new(&theirs, fixture->hub.weights));
+    EXPECT(ours.all.count == theirs.all.count, "%d tensors", ours.all.count);
+    for (int i = 0; i < ours.all.count && i < theirs.all.count; i++) {
+        const SafeTensor *a = &ours.all.tensors[i], *b = &theirs.all.tensors[i];
+        EXPECT(strcmp(a->name, b->name) == 0 && a->type == b->type && a->rank == b->rank &&
+                   memcmp(a->shape, b->shape, sizeof a->shape) == 0,
+               "%s and %s", a->name, b->name);
+        EXPECT(!strstr(a->name, "pooler") || memcmp(a->data, b->data, a->bytes) == 0, "%s changed",
+               a->name);
+    }
+    safestore_free(&ours);
+    safestore_free(&theirs);
+    retriever_unbuild(&back);
+    safestore_free(&store);
+    hub_retriever_free(&hub);
+}
+
+// Trained towers in the folder they came from, of every family.
+TEST(retriever_folder) {
+    for (int f = 0; f < FAMILIES; f++) {
+        if (!CASE("%s", families[f])) {
+            continue;
+        }
+        Fixture fixture;
+        fixture_open(&fixture, families[f], 0, DT_F32, true);
+        TensorList *list = &fixture.retriever->tensors;
+        tensors_disturb(list, 0.1);
+        WeightNames names;
+        error_die(fixture.dir, hub_retriever_names(&names, &fixture.hub));
+        char name[64];
+        snprintf(name, sizeof name, "%s-out/", families[f]);
+        char *out = file_join_new(check_tmpdir(), name);
+        const ExportFolder what = {.source = fixture.dir, .weights = fixture.hub.weights,
+                                   .names = &names, .list = list};
+        Error error = export_folder(out, &what);
+        EXPECT(error.code == 0, "%s", error.text);
+        expect_folder(&fixture, out, list, list);
+        error = export_folder(out, &what);
+        EXPECT(error.code == EXIT_NO_OUTPUT, "%d: a folder was written over", error.code);
+        free(out);
+        fixture_close(&fixture);
+    }
+}
+
+// The verb: trained towers, and a query head in the image tower's place.
+TEST(retriever_export_verb) {
+    static const char *const some[] = {"jina", "clip", "open_clip"};
+    for (int f = 0; f < 3; f++) {
+        if (!CASE("%s", some[f])) {
+            continue;
+        }
+        Fixture fixture;
+        fixture_open(&fixture, some[f], 0, DT_F32, true);
+        TensorList *list = &fixture.retriever->tensors;
+        Head *head = head_new(check_device(), DT_F32, &fixture.hub.config.image, true);
+        tensors_formula(&head->tensors);
+        char *weights = file_join_new(fixture.dir, "trained"),
+             *query = file_join_new(fixture.dir, "head"), *out = file_join_new(fixture.dir, "out");
+        error_die(query, weights_save(&head->tensors, query, "", false, true));
+        char *output;
+        int code = check_run(&output, "'%s' export log.level=error export.what=image-head "
+                             "retriever.model='%s' retriever.image_head='%s' export.dir='%s'",
+                             check_program(), fixture.dir, query, out);
+        EXPECT(code == 0, "code %d: %s", code, output);
+        expect_folder(&fixture, out, list, &head->tensors);
+        char *inside = file_join_new(out, "out.partial");
+        EXPECT(!file_exists(inside), "the folder holds itself");
+        free(inside);
+        free(output);
+        tensors_disturb(list, 0.1);
+        error_die(weights, weights_save(list, weights, "", false, true));
+        error_die(out, file_remove_tree(out));
+        code = check_run(&output, "'%s' export log.level=error export.what=retriever "
+                         "retriever.model='%s' retriever.weights='%s' export.dir='%s'",
+                         check_program(), fixture.dir, weights, out);
+        EXPECT(code == 0, "code %d: %s", code, output);
+        expect_folder(&fixture, out, list, list);
+        free(output);
+        free(weights);
+        free(query);
+        free(out);
+        head_free(head);
+        fixture_close(&fixture);
     }
 }
