@@ -61,7 +61,8 @@ VERSION  := -DJOMED_COMMIT='"$(COMMIT)"' -DJOMED_FLAGS='"$(CPUFLAGS) $(if $(SAN)
 
 # ---- sources ----
 LIB   := $(wildcard kernels/*.c) $(wildcard models/*.c) $(filter-out host/main.c,$(wildcard host/*.c))
-TESTS := $(wildcard tests/*.c)
+FUZZ  := $(wildcard tests/fuzz/fuzz_*.c)
+TESTS := $(wildcard tests/*.c) $(FUZZ)
 BENCH := $(wildcard bench/*.c)
 obj    = $(patsubst %.c,$(BUILD)/%.o,$(1))
 CU     := $(wildcard kernels/*.cu)
@@ -73,7 +74,7 @@ emu     = $(if $(GXX),$(patsubst %,$(BUILD)/emu-$(1)/%.o,$(EMU_CU) $(wildcard te
 BINS  := $(BUILD)/bin/jomed $(BUILD)/bin/test $(BUILD)/bin/bench
 
 # ---- rules ----
-.PHONY: all test test-emu emu-lint test-oracle demo bench check readme deps help clean report-parts
+.PHONY: all test test-emu emu-lint fuzz fuzz-bins test-oracle demo bench check readme deps help clean report-parts
 .PHONY: record record-test record-demo record-bench record-real
 all: report-parts $(BINS)
 
@@ -162,6 +163,22 @@ demo: all
 bench: all
 	$(BUILD)/bin/bench seconds=0.2 json=$(BUILD)/bench.json
 
+# libFuzzer on every parser in turn: make fuzz SECONDS=600 [FUZZ_ONLY=png]
+SECONDS   ?= 600
+FUZZ_CC   ?= $(firstword $(shell command -v clang-14) $(shell command -v clang))
+FUZZ_BINS := $(patsubst tests/fuzz/%.c,$(BUILD)/bin/%,$(FUZZ))
+fuzz:
+	@$(if $(FUZZ_CC),,echo "✗ clang (libFuzzer) -> apt-get install clang-14 libclang-rt-14-dev"; exit 69)
+	@$(MAKE) --no-print-directory CC=$(FUZZ_CC) BUILD=build/fuzz SAN=fuzzer-no-link,address,undefined NVCC= \
+	    WARN='$(WARN) -Wno-pass-failed' fuzz-bins
+	@tools/fuzz.sh build/fuzz $(SECONDS) $(FUZZ_ONLY)
+fuzz-bins: $(FUZZ_BINS)
+build/fuzz/tests/fuzz/%.o: CFLAGS += -DFUZZER
+$(FUZZ_BINS): $(BUILD)/bin/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(call obj,$(LIB))
+	@mkdir -p $(@D)
+	@echo "LINK  $@"
+	@$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+
 # Against the Python packages that the originals live in; installs them below $(BUILD).
 test-oracle: all
 	@BUILD=$(BUILD) tools/test_oracle.sh $(ORACLE)
@@ -186,6 +203,7 @@ help:
 	@echo "make emu-lint   LINT=op: memory accesses of its CUDA kernels against the least"
 	@echo "make demo       the embedded benchmark, three seeds"
 	@echo "make bench      kernels and models beside their peers, rows also in $(BUILD)/bench.json"
+	@echo "make fuzz       SECONDS=600: libFuzzer on every parser in turn (clang)"
 	@echo "make test-oracle  live against PyTorch's models; ORACLE='mosaic-bert=DIR data=DIR'"
 	@echo "make check      layout, sizes, includes, stale numbers"
 	@echo "make record     run tests, bench and demo, keep their summaries (record-test, -bench, -demo)"

@@ -113,6 +113,10 @@ Error error_at(ExitCode code, size_t offset, const char *fmt, ...) {
     va_start(args, fmt);
     vsnprintf(error.text, sizeof error.text, fmt, args);
     va_end(args);
+    // Names from files are quoted in the text, which must stay one line and leave a terminal alone.
+    for (char *p = error.text; *p; p++) {
+        *p = (unsigned char)*p < ' ' || *p == 0x7f ? '?' : *p;
+    }
     return error;
 }
 
@@ -275,7 +279,7 @@ static uint64_t read64(const uint8_t *p) {
 uint64_t xxh64(const void *data, size_t size, uint64_t seed) {
     const uint64_t P1 = 0x9E3779B185EBCA87u, P2 = 0xC2B2AE3D27D4EB4Fu, P3 = 0x165667B19E3779F9u,
                    P4 = 0x85EBCA77C2B2AE63u, P5 = 0x27D4EB2F165667C5u;
-    const uint8_t *p = data, *const end = p + size;
+    const uint8_t *p = data, *const end = size > 0 ? p + size : p; // NULL has no bytes
     uint64_t h;
     if (size >= 32) {
         uint64_t lane[4] = {seed + P1 + P2, seed + P2, seed, seed - P1};

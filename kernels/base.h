@@ -59,7 +59,7 @@ void check_failed(const char *file, int line, const char *condition, const char 
 
 // ---- errors of parsers and readers ----
 // code 0 means success; offset is the byte (or, where the contract says so, the line) of the fault,
-// or ERROR_NOWHERE. The text does not name the file: error_die does.
+// or ERROR_NOWHERE. The text does not name the file: error_die does; control characters become '?'.
 #define ERROR_NOWHERE SIZE_MAX
 typedef struct {
     ExitCode code;

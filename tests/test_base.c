@@ -145,6 +145,11 @@ static int status_of(void (*stop)(void)) {
 static void stop_by_die(void) { die(EXIT_DIVERGED, "on purpose"); }
 static void stop_by_check(void) { CHECK(1 + 1 == 3, "on purpose"); }
 static void stop_by_size(void) { xmalloc(SIZE_MAX / 2, 3); }
+TEST(base_error_is_one_line) {
+    const Error error = error_at(EXIT_BAD_DATA, 0, "'%s'", "a\n\x1b[31m\x7f\xc3\xa9");
+    EXPECT(strcmp(error.text, "'a??[31m?\xc3\xa9'") == 0, "%s", error.text);
+}
+
 static void stop_by_error(void) { error_die("file", error_at(EXIT_BAD_DATA, 3, "on purpose")); }
 static void stop_by_no_error(void) { error_die("file", error_none()); }
 
