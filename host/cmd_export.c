@@ -24,7 +24,9 @@ static const char *needed(const char *value, const char *key, const char *what) 
 }
 
 // Only values are moved and added: that is the CPU's.
-static Device *device_of(const Config *config) { return device_new(DEVICE_CPU, 0, config->threads); }
+static Device *device_of(const Config *config) {
+    return device_new(DEVICE_CPU, 0, config->threads);
+}
 
 // ---- reader ----
 typedef struct {

@@ -1,9 +1,9 @@
 // export: a checkpoint folder again, with other values in it.
 //
 // The folder that the weights came from is the pattern: its files, tensor names, types, shapes and
-// the order of its shards stay, so that whatever opens it opens the copy. Values are put together in
-// f32 and rounded once, to the type of the file. Configuration, tokenizer, processor and code are
-// copied, other weights are not.
+// shards stay, so that whatever opens it opens the copy. Values are put together in f32 and rounded
+// once, to the type of the file. Configuration, tokenizer, processor and code are copied, other
+// weights are not.
 // A folder is made beside its place under the name DIR.partial and moved there whole.
 // Left out: turning one family's layout into another's.
 #ifndef JOMED_HOST_EXPORT_H

@@ -25,7 +25,7 @@ Error hub_retriever_parse_pooling(HubRetriever *out, const void *text, size_t si
 // From a folder.
 Error hub_retriever_open_new(HubRetriever *out, const char *dir);
 void hub_retriever_free(HubRetriever *hub);
-// How the weights of hub->weights spell the names of the towers' tensors, and what else may be in it.
+// How hub->weights spells the names of the towers' tensors, and what else may be in it.
 Error hub_retriever_names(WeightNames *out, const HubRetriever *hub);
 // Fills a retriever that was built of this configuration and marked, and has no memory yet; see
 // weights_map. Buffers, poolers and heads that the towers do not use may be in the file.

@@ -13,7 +13,7 @@
     "\"num_heads\":1,\"mlp_ratio\":1,\"patch_size\":2}"
 // A whole one, its head tied.
 #define TINY_QWEN2VL                                                                               \
-    "{\"model_type\":\"qwen2_vl\"," TINY_TEXT "," TINY_EYES ",\"tie_word_embeddings\":true,"         \
+    "{\"model_type\":\"qwen2_vl\"," TINY_TEXT "," TINY_EYES ",\"tie_word_embeddings\":true,"       \
     "\"rope_scaling\":{\"type\":\"mrope\",\"mrope_section\":[2,1,1]}}"
 
 // Writes config.json and the weights of `reader`, in the type of its list and under the new era's

@@ -151,7 +151,8 @@ TEST(export_merged) {
     reader_free(adapted_new());
     program_must_run(EXPORT "reader.adapter=adapter");
     expect_layout("out");
-    SafeStore merged = open_store("out"), base = open_store("base"), adapter = open_store("adapter");
+    SafeStore merged = open_store("out"), base = open_store("base"),
+              adapter = open_store("adapter");
     int changed = 0;
     for (int i = 0; i < merged.all.count; i++) {
         expect_merged(&merged, &base, &adapter, &merged.all.tensors[i], &changed);

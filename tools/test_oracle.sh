@@ -27,7 +27,7 @@ done
 [ -x "$work/venv/bin/python" ] || python3 -m venv --system-site-packages "$work/venv"
 python=$work/venv/bin/python
 "$python" -m pip install -q torch torchvision numpy safetensors transformers timm open_clip_torch \
-    accelerate peft einops tokenizers tiktoken pillow
+    accelerate peft einops tokenizers tiktoken pillow faiss-cpu
 mkdir -p "$work/data"
 cp tests/data/*.safetensors "$work/data"
 export OMP_NUM_THREADS=1
@@ -99,9 +99,9 @@ if [ -d "$data/tokenizers" ]; then
     words "Pixtral" tekken
 fi
 
-# ---- adapters, opened by PEFT ----
-"$python" tools/verify_export.py test="$build/bin/test" cells="$work/cells" \
-    2>>"$work/originals.log" || code=1
+# ---- what export writes, opened by PEFT, transformers, open_clip and faiss ----
+"$python" tools/verify_export.py test="$build/bin/test" jomed="$build/bin/jomed" \
+    cells="$work/cells" 2>>"$work/originals.log" || code=1
 
 # ---- whole pipelines, pictures and texts to embeddings ----
 if [ -d "$data/medical/vqa-rad" ]; then

@@ -1,14 +1,19 @@
 #!/usr/bin/env python3
 """What this program writes, opened by the libraries it is meant for.
 
-    tools/verify_export.py [test=build/bin/test] [cells=FILE]
+    tools/verify_export.py [test=build/bin/test] [jomed=build/bin/jomed] [cells=FILE]
 
 Adapters: the test lora_steps writes tiny readers, an adapter trained on each, and its own logits;
-PEFT opens the adapter on transformers' model of the same files, whose logits must agree, as they are
-and merged. Runs under transformers 4.45.0 with peft 0.12.0 as well as under recent ones, whichever
-is installed. cells: lines for the table of tests/README.md are appended there. Exit code 1 when
-something differs.
+PEFT opens the adapter on transformers' model of the same files, whose logits must agree, as they
+are and merged, by PEFT and by `jomed export`, whose folder transformers opens. Runs under
+transformers 4.45.0 with peft 0.12.0 as well as under recent ones, whichever is installed; what
+follows runs under recent ones alone.
+Towers and query heads: tiny random models of transformers and of open_clip, other random weights
+exported into their folders; the library that wrote the folder opens the result, whose tensors must
+be those weights, to the bit. Index: faiss opens what the test export_index wrote.
+cells: lines for the table of tests/README.md are appended there. Exit code 1 where one differs.
 """
+import json
 import os
 import subprocess
 import sys
@@ -24,8 +29,13 @@ import peft
 import torch
 import transformers
 from safetensors.numpy import load_file
+from safetensors.torch import save_file
 
 import tiny_reader
+
+if not tiny_reader.IS_OLD:
+    import faiss
+    import open_clip
 
 transformers.logging.set_verbosity_error()
 torch.set_num_threads(1)
@@ -49,7 +59,13 @@ def compare(what, got, want):
     return off <= BOUND
 
 
-def verify_adapter(family, where):
+def export(jomed, out, *keys):
+    """Runs jomed export; the folder it made."""
+    subprocess.run([jomed, "export", "log.level=warn", f"export.dir={out}", *keys], check=True)
+    return out
+
+
+def verify_adapter(family, where, jomed):
     """True when PEFT's model says what ours said, and says otherwise without the adapter."""
     want = load_file(os.path.join(where, "logits.safetensors"))["logits"]
     made = family.model()
@@ -66,25 +82,127 @@ def verify_adapter(family, where):
           + ("" if fits else " DIFFERS"))
     fits &= compare(title, logits(family, model), want)
     fits &= compare(title + ", merged", logits(family, model.merge_and_unload()), want)
+    merged = export(jomed, os.path.join(where, "out"), f"reader.model={where}",
+                    f"reader.adapter={where}/adapter")
+    opened = type(made).from_pretrained(merged, torch_dtype=torch.float32,
+                                        attn_implementation="eager").eval()
+    fits &= compare(f"{family.name}, export read by transformers {transformers.__version__}",
+                    logits(family, opened), want)
     has_effect = numpy.abs(plain - want).max() > 0.01 * numpy.abs(want).max()
     return fits and has_effect
 
 
+# ---- towers ----
+def clip_form():
+    tower = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2)
+    return transformers.CLIPConfig(projection_dim=8, vision_config=dict(tower, image_size=16,
+                                   patch_size=8), text_config=dict(tower, vocab_size=99,
+                                                                   eos_token_id=2))
+
+
+def clip_of(where):
+    if where is None:
+        return transformers.CLIPModel(clip_form())
+    return transformers.CLIPModel.from_pretrained(where)
+
+
+def write_clip(model, where):
+    model.save_pretrained(where)
+
+
+OPEN_CLIP = {"embed_dim": 8, "quick_gelu": True,
+             "vision_cfg": {"image_size": 16, "layers": 2, "width": 16, "patch_size": 8,
+                            "head_width": 8},
+             "text_cfg": {"context_length": 7, "vocab_size": 99, "width": 16, "heads": 2,
+                          "layers": 2}}
+
+
+def open_clip_of(where):
+    if where is None:
+        return open_clip.model.CLIP(**OPEN_CLIP)
+    return open_clip.create_model(f"local-dir:{where}")
+
+
+def write_open_clip(model, where):
+    os.makedirs(where)
+    with open(os.path.join(where, "open_clip_config.json"), "w") as file:
+        json.dump({"model_cfg": OPEN_CLIP, "preprocess_cfg": {}}, file)
+    write_tensors(model.state_dict(), os.path.join(where, "open_clip_model.safetensors"))
+
+
+def write_tensors(tensors, path):
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path,
+              metadata={"format": "pt"})
+
+
+def verify_towers(title, make, write, is_image, where, jomed):
+    """True when the library opens both exports and finds the new tensors, all or the image's."""
+    torch.manual_seed(1)
+    base, new = make(None), make(None)
+    folder = os.path.join(where, "base")
+    write(base, folder)
+    tensors = new.state_dict()
+    head = {name: tensor for name, tensor in tensors.items() if is_image(name)}
+    write_tensors(tensors, os.path.join(where, "new.safetensors"))
+    write_tensors(head, os.path.join(where, "head.safetensors"))
+    fits = 0 < len(head) < len(tensors)
+    for what, key, names in (("retriever", "weights=new", set(tensors)),
+                             ("text-head", "text_head=head", set(head))):
+        out = export(jomed, os.path.join(where, what), f"export.what={what}",
+                     f"retriever.model={folder}", f"retriever.{key.replace('=', '=' + where + '/')}"
+                     ".safetensors")
+        opened, old = make(out).state_dict(), base.state_dict()
+        wrong = [name for name in tensors
+                 if not torch.equal(opened[name], (tensors if name in names else old)[name])]
+        print(f"{title}, {what}: {len(tensors)} tensors, {len(wrong)} wrong"
+              + (" DIFFERS" if wrong else ""))
+        fits &= not wrong
+    return fits
+
+
+# ---- index ----
+def verify_index(world):
+    """True when faiss finds the rows of the shards, which are f16 behind 64 bytes of header."""
+    good = True
+    for side in ("image", "text"):
+        index = faiss.read_index(os.path.join(world, "out", f"{side}.faiss"))
+        with open(os.path.join(world, "index", f"{side}.00000.shard"), "rb") as file:
+            rows = numpy.frombuffer(file.read()[64:], numpy.float16).reshape(index.ntotal, -1)
+        same = (index.metric_type == faiss.METRIC_INNER_PRODUCT and index.ntotal > 10
+                and numpy.array_equal(index.reconstruct_n(0, index.ntotal),
+                                      rows.astype(numpy.float32)))
+        print(f"faiss {faiss.__version__}, {side}: {index.ntotal} rows"
+              + ("" if same else " DIFFERS"))
+        good &= same
+    return good
+
+
 def main():
     options = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    test = os.path.abspath(options.get("test", os.path.join(ROOT, "build", "bin", "test")))
+    test, jomed = (os.path.abspath(options.get(name, os.path.join(ROOT, "build", "bin", name)))
+                   for name in ("test", "jomed"))
     with tempfile.TemporaryDirectory() as where:
-        subprocess.run([test, "lora_steps", f"keep={where}"], check=True, cwd=ROOT,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for cases in ("lora_steps", "export_index"):
+            subprocess.run([test, cases, f"keep={where}"], check=True, cwd=ROOT,
+                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         era = "old" if tiny_reader.IS_OLD else "new"
         good = {name: verify_adapter(tiny_reader.Family(name), os.path.join(
-            where, "lora_steps", f"lora_steps_{name}_{era}")) for name in tiny_reader.SPECIALS}
+            where, "lora_steps", f"lora_steps_{name}_{era}"), jomed)
+            for name in tiny_reader.SPECIALS}
+        if not tiny_reader.IS_OLD:
+            good["clip"] = verify_towers(
+                f"CLIP, transformers {transformers.__version__}", clip_of, write_clip,
+                lambda name: name.startswith("vis"), os.path.join(where, "clip"), jomed)
+            good["open_clip"] = verify_towers(
+                f"CLIP, open_clip {open_clip.__version__}", open_clip_of, write_open_clip,
+                lambda name: name.startswith("visual."), os.path.join(where, "open_clip"), jomed)
+            good["index"] = verify_index(os.path.join(where, "export_index", "world"))
     if "cells" in options:
-        titles = dict(qwen2vl="Qwen2-VL", pixtral="Pixtral")
+        cell = dict(qwen2vl="Qwen2-VL|export|adapter in PEFT " + peft.__version__,
+                    pixtral="Pixtral|export|adapter in PEFT " + peft.__version__)
         with open(options["cells"], "a") as cells:
-            for name, is_good in good.items():
-                cells.write(f"{titles[name]}|export|adapter in PEFT {peft.__version__}"
-                            f"{'' if is_good else ' DIFFERS'}\n")
+            for name, text in cell.items():
+                cells.write(text + ("" if good[name] else " DIFFERS") + "\n")
     sys.exit(0 if all(good.values()) else 1)
 
 
