@@ -33,19 +33,20 @@ OPS(X)
 typedef struct {
     const char *name;
     void (*body)(void);
+    Backends backends;
     bool is_op;
 } Test;
 static Test tests[MAX_TESTS];
 static int test_count;
 
-void check_register(const char *name, void (*body)(void)) {
+void check_register(const char *name, void (*body)(void), Backends backends) {
     CHECK(test_count < MAX_TESTS, "more than %d tests", MAX_TESTS);
-    tests[test_count++] = (Test){name, body, false};
+    tests[test_count++] = (Test){name, body, backends, false};
 }
 
 static void register_ops(void) {
 #define X(op)                                                                                      \
-    check_register(#op, test_##op);                                                                \
+    check_register(#op, test_##op, ON_ALL);                                                        \
     tests[test_count - 1].is_op = true;
     OPS(X)
 #undef X
@@ -505,11 +506,7 @@ int main(int argc, char **argv) {
     qsort(tests, (size_t)test_count, sizeof *tests, by_name);
     const double start = seconds_now();
     for (int i = 0; i < test_count; i++) {
-        // Without a pattern a backend runs its ops and instructions; models and host are the CPU's,
-        // which has no instructions to test.
-        const bool is_conformance = strcmp(tests[i].name, "conformance") == 0;
-        if (!test_pattern[0] && (backend == DEVICE_CPU ? is_conformance
-                                                       : !tests[i].is_op && !is_conformance)) {
+        if (!test_pattern[0] && tests[i].backends == (backend == DEVICE_CPU ? NOT_CPU : ON_CPU)) {
             continue;
         }
         if (case_pattern[0] ? strcmp(tests[i].name, test_pattern) == 0

@@ -27,16 +27,20 @@
 #include "kernels/ops.h"
 
 // ---- tests and cases ----
-#define TEST(name)                                                                                 \
+#define TEST_BODY(name, backends)                                                                  \
     static void check_body_##name(void);                                                           \
     __attribute__((constructor)) static void check_register_##name(void) {                         \
-        check_register(#name, check_body_##name);                                                  \
+        check_register(#name, check_body_##name, backends);                                        \
     }                                                                                              \
     static void check_body_##name(void)
+#define TEST(name) TEST_BODY(name, ON_CPU)
+#define TEST_DEVICE(name) TEST_BODY(name, ON_ALL) // like an op, for every backend
 #define TEST_OP(op)                                                                                \
     void test_##op(void);                                                                          \
     void test_##op(void)
-void check_register(const char *name, void (*body)(void));
+// Where a test runs when no pattern names it.
+typedef enum { ON_CPU, ON_ALL, NOT_CPU } Backends;
+void check_register(const char *name, void (*body)(void), Backends backends);
 #define CASE(...) check_case(__VA_ARGS__)
 bool check_case(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void check_skip(const char *fmt, ...) __attribute__((format(printf, 1, 2))); // this case; goes on

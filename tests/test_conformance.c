@@ -62,7 +62,7 @@ static void one_wgmma(int rows, int K) {
     buf_free(&a), buf_free(&b), buf_free(&out);
 }
 
-TEST(conformance) {
+TEST_BODY(conformance, NOT_CPU) { // the CPU has no instructions to test
     if (device_kind(check_device()) == DEVICE_CPU) {
         check_skip("instructions of a GPU: run with backend=emu or backend=cuda");
         return;

@@ -218,6 +218,11 @@ static void expect_export(Fixture *f, const char *name) {
     free(expected);
 }
 
+// A step takes the emulator seconds. The first has rate 0, so the third sees what the second did.
+static bool is_short(void) {
+    return device_kind(check_device()) == DEVICE_EMU && !check_is_large();
+}
+
 static void expect_steps(PromptForm form, const char *file, bool is_old, int adapters) {
     Fixture *f = fixture_new(form, file, is_old);
     OptimConfig optim = optim_default();
@@ -227,7 +232,8 @@ static void expect_steps(PromptForm form, const char *file, bool is_old, int ada
         check_device(), f->reader, &f->maker, &optim,
         &(ReaderTrainConfig){.micro_batch = EACH, .is_micro_mean = is_old});
     double *want = reference_f64_new(&f->reference, "loss", NULL);
-    for (int step = 0; step < STEPS; step++) {
+    const int steps = is_short() ? 3 : STEPS;
+    for (int step = 0; step < steps; step++) {
         const double lr = schedule_rate(SCHEDULE_COSINE, LR, WARMUP, STEPS, step);
         const double loss = reader_trainer_step(&trainer, f->examples, PROMPTS, lr);
         const double off = fabs(loss / want[step] - 1);
@@ -237,25 +243,27 @@ static void expect_steps(PromptForm form, const char *file, bool is_old, int ada
         }
         EXPECT(off <= 1e-4, "loss of step %d: %.9g, not %.9g", step + 1, loss, want[step]);
     }
-    const int compared = expect_adapters(f);
+    EXPECT(want[steps - 1] < (is_short() ? 0.998 : 0.95) * want[0], "nothing was learnt");
+    const int compared = is_short() ? adapters : expect_adapters(f);
     EXPECT(compared == adapters, "%d adapters compared instead of %d", compared, adapters);
-    EXPECT(want[STEPS - 1] < 0.95 * want[0], "nothing was learnt");
-    char *name = xformat_new("%.*s", (int)strlen(file) - 12, file); // without .safetensors
-    expect_export(f, name);
-    free(name);
+    if (!is_short()) {
+        char *name = xformat_new("%.*s", (int)strlen(file) - 12, file); // without .safetensors
+        expect_export(f, name);
+        free(name);
+    }
     free(want);
     reader_trainer_free(&trainer);
     fixture_free(f);
 }
 
-TEST(lora_steps) {
-    if (CASE("qwen2vl, transformers 4.45.0, peft 0.12.0")) {
+TEST_DEVICE(lora_steps) {
+    if (!is_short() && CASE("qwen2vl, transformers 4.45.0, peft 0.12.0")) {
         expect_steps(PROMPT_QWEN2VL, "lora_steps_qwen2vl_old.safetensors", true, 48);
     }
     if (CASE("qwen2vl, recent")) {
         expect_steps(PROMPT_QWEN2VL, "lora_steps_qwen2vl_new.safetensors", false, 48);
     }
-    if (CASE("pixtral, transformers 4.45.0, peft 0.12.0")) {
+    if (!is_short() && CASE("pixtral, transformers 4.45.0, peft 0.12.0")) {
         expect_steps(PROMPT_PIXTRAL, "lora_steps_pixtral_old.safetensors", true, 56);
     }
     if (CASE("pixtral, recent")) {

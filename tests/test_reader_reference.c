@@ -135,7 +135,7 @@ static void expect_bf16(const char *file) {
     fixture_free(&fixture);
 }
 
-TEST(reader_reference) {
+TEST_DEVICE(reader_reference) {
     static const char *const families[] = {"qwen2vl", "pixtral", "llama"};
     for (int f = 0; f < 3; f++) {
         for (int k = 1; k <= 6; k++) {

@@ -302,7 +302,7 @@ static void say(const Fixture *fixture, const char *what, double most) {
     reference_say(name, what, most);
 }
 
-TEST(retriever_reference) {
+TEST_DEVICE(retriever_reference) {
     for (int f = 0; f < FAMILIES; f++) {
         for (int k = 0; k < CASES; k++) {
             if (!CASE("%s %d", families[f], k)) {
