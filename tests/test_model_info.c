@@ -1,4 +1,5 @@
 // test_model_info: jomed model info on folders: a whole one, and ones that lack something.
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,6 +34,16 @@ static void write_folder(const char *dir) {
     reader_free(reader);
     write_text(dir, "config.json", config_text);
     write_text(dir, "vocab.txt", words);
+}
+
+// The last value of the file, which ends with the data of an F32 tensor.
+static void put_nan_at_end(const char *path) {
+    FileBytes bytes;
+    error_die(path, file_read_new(&bytes, path, 1 << 20));
+    const float nothing = NAN;
+    memcpy((char *)bytes.data + bytes.size - sizeof nothing, &nothing, sizeof nothing);
+    error_die(path, file_replace(path, bytes.data, bytes.size));
+    file_bytes_free(&bytes);
 }
 
 // Runs it and looks for the texts; "!text" must not be there.
@@ -99,6 +110,23 @@ TEST(model_info) {
         EXPECT_INFO(dir, "", EXIT_BAD_DATA, "tensors     wrong: 1 tensors differ", "lm_head.weight",
                     "!memory for");
         free(text);
+    }
+    if (CASE("not finite")) {
+        write_folder(dir);
+        put_nan_at_end(weights);
+        EXPECT_INFO(dir, "", EXIT_OK, "all are there", "!finite");
+        EXPECT_INFO(dir, "weights.check_finite=true", EXIT_BAD_DATA, "NaN or infinity in",
+                    "wrong: 1 tensors differ", "!all are there");
+    }
+    if (CASE("shards")) {
+        write_folder(dir);
+        error_die(weights, file_remove_tree(weights));
+        write_text(dir, "model.safetensors.index.json",
+                   "{\"weight_map\":{\"lm_head.weight\":\"../model.safetensors\"}}");
+        EXPECT_INFO(dir, "", EXIT_BAD_DATA, "'lm_head.weight': its shard is no plain file name");
+        write_text(dir, "model.safetensors.index.json",
+                   "{\"weight_map\":{\"lm_head.weight\":\"model-00001-of-00002.safetensors\"}}");
+        EXPECT_INFO(dir, "", EXIT_NO_INPUT, "model-00001-of-00002.safetensors");
     }
     free(weights);
 }
