@@ -201,6 +201,43 @@ TEST(export_weights) {
     free(out);
 }
 
+// A tied head that the file holds beside the table stays its copy.
+TEST(export_tied) {
+    write_base();
+    const ReaderConfig form = form_of();
+    Reader *trained = reader_new(check_device(), DT_F32, &form, true);
+    tensors_formula(&trained->tensors);
+    tensors_disturb(&trained->tensors, 0.1);
+    char *path = path_of_new("trained.safetensors"), *dir = path_of_new("tied"),
+         *tied = file_join_new(dir, "model.safetensors");
+    error_die(path, weights_save(&trained->tensors, path, "", false, true));
+    error_die(dir, file_make_directories(dir));
+    world_write("tied/config.json", TINY_QWEN2VL, strlen(TINY_QWEN2VL));
+    static const char table[] = "model.language_model.embed_tokens.weight";
+    SafeStore base = open_store("base");
+    const int count = base.all.count;
+    SafeTensor *tensors = xmalloc((size_t)count + 1, sizeof *tensors);
+    memcpy(tensors, base.all.tensors, (size_t)count * sizeof *tensors);
+    tensors[count] = *safetensors_find(&base.all, table);
+    tensors[count].name = "lm_head.weight";
+    error_die(tied, safetensors_write(tied, tensors, count + 1, NULL, 0));
+    program_must_run(EXPORT "reader.model=tied reader.weights=trained.safetensors");
+    SafeStore out = open_store("out");
+    const SafeTensor *head = safetensors_find(&out.all, "lm_head.weight"),
+                     *rows = safetensors_find(&out.all, table);
+    EXPECT(out.all.count == count + 1 && head && rows && head->bytes == rows->bytes &&
+               memcmp(head->data, rows->data, rows->bytes) == 0,
+           "the head is no copy of the table");
+    EXPECT(rows && memcmp(rows->data, tensors[count].data, rows->bytes) != 0, "nothing changed");
+    safestore_free(&out);
+    safestore_free(&base);
+    reader_free(trained);
+    free(tensors);
+    free(path);
+    free(tied);
+    free(dir);
+}
+
 TEST(export_adapter) {
     write_base();
     reader_free(adapted_new());
@@ -247,9 +284,10 @@ TEST(export_refused) {
     write_base();
     reader_free(adapted_new());
     const int made = check_run(
-        NULL, "cd '%s' && mkdir full && echo x > full/file && cp -r base other && cp -r adapter "
-        "wide && sed -i 's/\"r\": 3/\"r\": 4/' wide/adapter_config.json && sed -i "
-        "'s/\"vocab_size\":11/\"vocab_size\":12/' other/config.json", world_dir());
+        NULL, "cd '%s' && mkdir full && echo x > full/file && cp -r base other && cp -r base torn "
+        "&& cp -r adapter wide && rm torn/b.safetensors && sed -i 's/\"r\": 3/\"r\": 4/' "
+        "wide/adapter_config.json && sed -i 's/\"vocab_size\":11/\"vocab_size\":12/' "
+        "other/config.json", world_dir());
     CHECK(made == 0, "code %d", made);
     static const struct {
         const char *arguments, *wants[2];
@@ -264,6 +302,7 @@ TEST(export_refused) {
         {EXPORT "reader.adapter=wide", {"wide", "tensors differ"}, EXIT_BAD_DATA},
         {EXPORT "reader.adapter=adapter reader.model=none", {"none", ""}, EXIT_NO_INPUT},
         {EXPORT "reader.adapter=adapter reader.model=other", {"other", ""}, EXIT_BAD_DATA},
+        {EXPORT "reader.model=torn reader.weights=base", {"b.safetensors", "out"}, EXIT_NO_INPUT},
         {EXPORT "reader.adapter=adapter export.dir=full", {"full", "there already"},
          EXIT_NO_OUTPUT},
         {EXPORT "reader.adapter=adapter export.dir=base/config.json", {"config.json", "already"},

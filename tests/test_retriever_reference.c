@@ -476,6 +476,7 @@ TEST(retriever_export_verb) {
         TensorList *list = &fixture.retriever->tensors;
         Head *head = head_new(check_device(), DT_F32, &fixture.hub.config.image, true);
         tensors_formula(&head->tensors);
+        tensors_disturb(&head->tensors, 0.1);
         char *weights = file_join_new(fixture.dir, "trained"),
              *query = file_join_new(fixture.dir, "head"), *out = file_join_new(fixture.dir, "out");
         error_die(query, weights_save(&head->tensors, query, "", false, true));
