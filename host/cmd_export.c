@@ -6,7 +6,6 @@
 //   text-head, image-head   the same with the trained query head in place of the image tower
 //   index       index.dir as image.faiss and text.faiss, rows in f32, ids the row numbers
 #include <stdlib.h>
-#include <string.h>
 
 #include "adapter.h"
 #include "export.h"
