@@ -495,6 +495,10 @@ static void parse_arguments(int argc, char **argv) {
     }
 }
 
+// Read by the address sanitizer: too much memory is refused, as without it, and ends no test.
+const char *__asan_default_options(void);
+const char *__asan_default_options(void) { return "allocator_may_return_null=1"; }
+
 int main(int argc, char **argv) {
     device_threads_sleep(argv);
     program = argv[0];
