@@ -111,6 +111,12 @@ TEST(model_info) {
                     "!memory for");
         free(text);
     }
+    free(weights);
+}
+
+TEST(model_info_damage) {
+    const char *dir = check_tmpdir();
+    char *weights = file_join_new(dir, "model.safetensors");
     if (CASE("not finite")) {
         write_folder(dir);
         put_nan_at_end(weights);
