@@ -6,7 +6,7 @@
 #ifndef JOMED_TESTS_EMU_BAD_H
 #define JOMED_TESTS_EMU_BAD_H
 
-#include "kernels/ptx_hopper.cuh"
+#include "tests/emu/wgmma_tile.cuh"
 
 #define BAD(name)                                                                                  \
     static void run();                                                                             \
@@ -39,5 +39,17 @@ static inline void want(const float *x, int i, float wanted) {
     if (!(got == wanted)) {
         emu::bad_result("element", i, got, wanted);
     }
+}
+
+// One tile of threes times itself; every element is 64 * 9.
+template <TileMistake mistake> static inline void bad_tile() {
+    float *const out = floats_raw(64 * 64);
+    void *threes;
+    CUDA_CHECK(cudaMalloc(&threes, 8192));
+    CUDA_CHECK(cudaMemset(threes, 0x40, 8192)); // 0x4040 is 3 as bf16
+    TensorMap map;
+    tensor_map(&map, threes, 64, 64, 64, 64);
+    LAUNCH(wgmma_tile_kernel1<mistake>, 1, 160, WGMMA_TILE_BYTES, nullptr, out, map, map);
+    want(out, 0, 576);
 }
 #endif

@@ -1,7 +1,7 @@
 // conformance: one small kernel per group of wrappers of ptx.cuh and ptx_hopper.cuh, on small
 // integers, so that results are exact. The same source runs in the emulator and on a GPU: both must
 // give what tests/test_conformance.c computes in plain loops.
-#include "kernels/ptx_hopper.cuh"
+#include "tests/emu/wgmma_tile.cuh"
 
 // out (16,8) = a (16,16) b (8,16)^T by ldmatrix and mma, through cp.async. b_is_transposed: b is
 // (16,8) and read by ldmatrix_x2_trans. One warp.
@@ -45,45 +45,6 @@ static __global__ void cp_async_kernel1(uint4 *out, const uint4 *inp, int bytes)
     out[threadIdx.x] = row[threadIdx.x];
 }
 
-// out (64,64) = a (rows,K) b (rows,K)^T, zeros beyond rows and K; K <= 64 a multiple of 8. Warp 4
-// issues the copies, warps 0 to 3 multiply. Shared: two tiles of 8192 bytes and a barrier.
-static __global__ void wgmma_kernel1(float *out, const __grid_constant__ TensorMap a_map,
-                                     const __grid_constant__ TensorMap b_map) {
-    SMEM_CARVER(carver);
-    SMEM_TAKE(carver, a, bf16, 64 * 64, 1024);
-    SMEM_TAKE(carver, b, bf16, 64 * 64, 1024);
-    SMEM_TAKE(carver, full, uint64_t, 1, 8);
-    const uint32_t bar = smem_u32(full);
-    if (threadIdx.x == 0) {
-        mbar_init(bar, 1);
-        mbar_init_fence();
-    }
-    __syncthreads(); // the barrier is seen by all
-    if (threadIdx.x == 128) {
-        mbar_arrive_expect(bar, 16384);
-        tma_load(smem_u32(a), &a_map, 0, 0, bar);
-        tma_load(smem_u32(b), &b_map, 0, 0, bar);
-    }
-    if (threadIdx.x < 128) {
-        float acc[32];
-        for (int n = 0; n < 32; n++) {
-            acc[n] = 0;
-        }
-        mbar_wait(bar, 0); // both tiles are there
-        wgmma_fence();
-        for (int k = 0; k < 4; k++) { // 16 elements, 32 bytes, 2 units of a descriptor
-            wgmma_m64n64k16_bf16(acc, wgmma_tile(smem_u32(a)) + 2 * k,
-                                 wgmma_tile(smem_u32(b)) + 2 * k);
-        }
-        wgmma_commit();
-        wgmma_wait<0>();
-        const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
-        for (int n = 0; n < 32; n++) {
-            out[(row + n / 2 % 2 * 8) * 64 + n / 4 * 8 + threadIdx.x % 4 * 2 + n % 2] = acc[n];
-        }
-    }
-}
-
 // ---- launchers ----
 CUDA_OP(conformance_mma)(Device *dev, DType t, float *out, const void *a, const void *b,
                          int b_is_transposed) {
@@ -104,5 +65,6 @@ CUDA_OP(conformance_wgmma)(Device *dev, float *out, const void *a, const void *b
     TensorMap a_map, b_map;
     tensor_map(&a_map, a, (size_t)rows, (size_t)K, (size_t)K, 64);
     tensor_map(&b_map, b, (size_t)rows, (size_t)K, (size_t)K, 64);
-    LAUNCH(wgmma_kernel1, 1, 160, 16392, device_stream(dev), out, a_map, b_map);
+    LAUNCH(wgmma_tile_kernel1<TILE_RIGHT>, 1, 160, WGMMA_TILE_BYTES, device_stream(dev), out, a_map,
+           b_map);
 }
