@@ -68,12 +68,8 @@ static bool listen(void *ctx, int sequence, const int32_t *ids, int count, bool 
     if (!is_over && !listener->is_streaming && stops->count == 0) {
         return true; // nobody reads before the end
     }
-    size_t size;
-    char *text = tokenizer_decode_new(listener->system->tokenizer, ids, count,
-                                      is_over ? DECODE_TEXT : DECODE_OPEN, &size);
-    for (char *nul = text; (nul = memchr(nul, '\0', (size_t)(text + size - nul)));) {
-        *nul = '\x1a'; // SUBSTITUTE: a text of ours ends at a NUL
-    }
+    char *text = tokenizer_text_new(listener->system->tokenizer, ids, count,
+                                    is_over ? DECODE_TEXT : DECODE_OPEN);
     bool is_stopped;
     const size_t end = text_end(stops, text, !is_over, &is_stopped);
     text[end] = '\0';

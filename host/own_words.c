@@ -67,15 +67,6 @@ int own_ids(int32_t *out, const int32_t *prompt, int T, const int32_t *answer, i
 }
 
 // ---- an evaluation ----
-static char *text_new(const Tokenizer *tokenizer, const int32_t *ids, int count) {
-    size_t size;
-    char *text = tokenizer_decode_new(tokenizer, ids, count, DECODE_TEXT, &size);
-    for (char *nul = text; (nul = memchr(nul, '\0', (size_t)(text + size - nul)));) {
-        *nul = '\x1a'; // SUBSTITUTE: a text of ours ends at a NUL
-    }
-    return text;
-}
-
 // The first token of every label, and where the tokenizer puts one before every text, that one.
 static void first_tokens(int32_t *out, const Scorer *scorer) {
     const Tokenizer *tokenizer = scorer->prompts->tokenizer;
@@ -101,7 +92,7 @@ static void take_query(OwnWords *words, int q, const Scorer *scorer, const Gener
         const int rows = said->rows[p], count = config->is_tail ? rows : said->counts[p];
         const int n = own_ids(ids, prompt, batch->cu_seqlens[p + 1] - batch->cu_seqlens[p], answer,
                               count, config->is_tail);
-        words->texts[i] = text_new(scorer->prompts->tokenizer, ids, n);
+        words->texts[i] = tokenizer_text_new(scorer->prompts->tokenizer, ids, n, DECODE_TEXT);
         words->parsed[i] = own_parse(words->texts[i], classes, C, config->is_parser);
         const float *scores = said->scores + (size_t)p * said->max_tokens * V;
         for (int c = 0; words->saved && c < C; c++) {
@@ -122,7 +113,7 @@ static void fuse_query(OwnWords *words, int q, const Scorer *scorer, const Gener
     int32_t ids[OWN_TOKENS];
     const int k = P == 1 ? 1 : P / 2;
     fusion_tokens(ids, scores, rows, V, e->scores + (size_t)q * P, k, P - k, config->is_max_norm);
-    words->fused_texts[q] = text_new(scorer->prompts->tokenizer, ids, rows);
+    words->fused_texts[q] = tokenizer_text_new(scorer->prompts->tokenizer, ids, rows, DECODE_TEXT);
     words->fused[q] = own_parse(words->fused_texts[q], classes, words->C, config->is_parser);
     free(scores);
 }

@@ -431,3 +431,12 @@ char *tokenizer_decode_new(const Tokenizer *tok, const int32_t *ids, int n, int 
     }
     return text;
 }
+
+char *tokenizer_text_new(const Tokenizer *tok, const int32_t *ids, int n, int how) {
+    size_t size;
+    char *text = tokenizer_decode_new(tok, ids, n, how, &size);
+    for (char *nul = text; (nul = memchr(nul, '\0', (size_t)(text + size - nul)));) {
+        *nul = '\x1a';
+    }
+    return text;
+}

@@ -85,6 +85,8 @@ void tokenizer_clean_texts(Tokenizer *tok);
 //                   short, a trailing blank), so that the text of every beginning is a beginning
 enum { DECODE_TEXT = 0, DECODE_SPECIAL = 1, DECODE_OPEN = 2 };
 char *tokenizer_decode_new(const Tokenizer *tok, const int32_t *ids, int n, int how, size_t *size);
+// The same where a text ends at its NUL: a NUL inside becomes SUBSTITUTE (0x1a).
+char *tokenizer_text_new(const Tokenizer *tok, const int32_t *ids, int n, int how);
 // Id of a special token by its exact name, or -1.
 int32_t tokenizer_id(const Tokenizer *tok, const char *special);
 
