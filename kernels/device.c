@@ -52,6 +52,13 @@ void device_free(Device *dev) {
 DeviceKind device_kind(const Device *dev) { return dev->backend->kind; }
 const char *device_name(const Device *dev) { return dev->name; }
 int device_threads(const Device *dev) { return dev->threads; }
+int device_arch(const Device *dev) { return dev->arch; }
+
+void device_limit_arch(Device *dev, int arch) {
+    CHECK(arch == 80 || arch == 90, "arch=%d", arch);
+    dev->arch = arch < dev->arch ? arch : dev->arch;
+}
+
 const Ops *device_ops(const Device *dev) { return dev->backend->ops; }
 
 // ---- memory ----

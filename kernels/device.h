@@ -38,6 +38,11 @@ void device_free(Device *dev);
 DeviceKind device_kind(const Device *dev);
 const char *device_name(const Device *dev); // for logs: model and memory
 int device_threads(const Device *dev);
+// Architecture whose kernel bodies run: 90 on compute capability 9.x, 80 on every other GPU (its
+// code, or its PTX compiled by the driver); 0 on the CPU. A limit makes a newer card run the bodies
+// of an older one; an older card stays what it is.
+int device_arch(const Device *dev);
+void device_limit_arch(Device *dev, int arch);
 const struct Ops *device_ops(const Device *dev);
 
 // Memory. `what` names the purpose in messages. Alignment: 256 bytes. Dies with EXIT_RESOURCE and

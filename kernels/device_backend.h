@@ -20,7 +20,7 @@ typedef struct DeviceBackend {
     const struct Ops *ops;
     // Whether this machine has the device; if not, why holds the reason.
     bool (*probe)(int index, char *why, size_t size);
-    void (*open)(Device *dev, int index, int threads); // fills name, threads and state
+    void (*open)(Device *dev, int index, int threads); // fills name, threads, arch and state
     void (*close)(Device *dev);
     void *(*alloc)(Device *dev, size_t bytes); // bytes >= 1; NULL when memory is out
     void (*release)(Device *dev, void *memory);
@@ -37,7 +37,7 @@ typedef struct DeviceBackend {
 struct Device {
     const DeviceBackend *backend;
     void *state; // the backend's own
-    int threads;
+    int threads, arch;
     char name[96];
     DeviceBlock *block; // (block_count) live allocations
     size_t block_count, block_room, in_use;

@@ -79,8 +79,9 @@ static void cuda_open(Device *dev, int index, int threads) {
     }
     dev->state = state;
     dev->threads = threads > 0 ? threads : 1; // of what stays on the host
-    snprintf(dev->name, sizeof dev->name, "gpu %d, %.64s, %.0f GiB", index, properties.name,
-             (double)properties.totalGlobalMem / (1 << 30));
+    dev->arch = properties.major == 9 ? 90 : 80;
+    snprintf(dev->name, sizeof dev->name, "gpu %d, %.64s, sm_%d%d, %.0f GiB", index, properties.name,
+             properties.major, properties.minor, (double)properties.totalGlobalMem / (1 << 30));
 }
 
 static void cuda_close(Device *dev) {

@@ -50,7 +50,7 @@ static void release_twice(void) {
     device_release(dev, memory);
 }
 
-TEST(device_memory) {
+TEST_DEVICE(device_memory) {
     Device *dev = check_device();
     const size_t before = device_bytes_in_use(dev);
     void *block[100];
@@ -76,7 +76,7 @@ TEST(device_memory) {
 }
 
 // ---- copies ----
-TEST(device_copies) {
+TEST_DEVICE(device_copies) {
     // More than all pinned staging buffers together, so that each is used again.
     const size_t n = (size_t)18 << 20;
     Device *dev = check_device();
@@ -106,7 +106,7 @@ TEST(device_copies) {
 // ---- streams ----
 static void use_no_stream(void) { device_use(check_device(), STREAM_COUNT); }
 
-TEST(device_streams) {
+TEST_DEVICE(device_streams) {
     Device *dev = check_device();
     int32_t values[200], got = -1;
     char *memory = device_alloc(dev, sizeof values, "values");
@@ -131,6 +131,24 @@ TEST(device_streams) {
     device_release(dev, memory);
     char text[1000];
     EXPECT(status_and_text(use_no_stream, text, sizeof text) == 128 + 6, "%s", text);
+}
+
+// ---- architecture ----
+TEST_DEVICE(device_architecture) {
+    Device *dev = device_new(device_kind(check_device()), 0, 1);
+    const char *const emulated = getenv("EMU_ARCH");
+    const int arch = device_arch(dev), want = emulated && strcmp(emulated, "sm80") == 0 ? 80 : 90;
+    EXPECT(device_kind(dev) == DEVICE_CPU   ? arch == 0
+           : device_kind(dev) == DEVICE_EMU ? arch == want
+                                            : arch == 80 || arch == 90,
+           "arch %d", arch);
+    device_limit_arch(dev, 90);
+    EXPECT(device_arch(dev) == arch, "%d", device_arch(dev));
+    device_limit_arch(dev, 80);
+    EXPECT(device_arch(dev) == (arch ? 80 : 0), "%d", device_arch(dev));
+    device_limit_arch(dev, 90); // what was taken away does not come back
+    EXPECT(device_arch(dev) == (arch ? 80 : 0), "%d", device_arch(dev));
+    device_free(dev);
 }
 
 // ---- which devices there are ----

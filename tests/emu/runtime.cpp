@@ -2,6 +2,7 @@
 // events whose work is done when the call returns.
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <ctime>
 
 #include "core.h"
@@ -32,13 +33,14 @@ cudaError_t cudaGetDevice(int *device) {
     *device = 0;
     return cudaSuccess;
 }
-// As an H100, for the limits that launchers ask for.
+// As an H100, for the limits that launchers ask for; with EMU_ARCH=sm80 of that architecture.
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *prop, int device) {
     *prop = {};
     snprintf(prop->name, sizeof prop->name, "emulator");
     prop->totalGlobalMem = emu::HEAP_BYTES;
     prop->sharedMemPerBlockOptin = 227 * 1024;
-    prop->major = 9;
+    const char *const arch = getenv("EMU_ARCH"); // sm80 or sm90a
+    prop->major = arch && strcmp(arch, "sm80") == 0 ? 8 : 9;
     prop->multiProcessorCount = 132;
     prop->l2CacheSize = 50 << 20;
     return cudaSetDevice(device);
