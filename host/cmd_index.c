@@ -1,16 +1,22 @@
 // cmd_index: jomed index build | search | info | verify.
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "export.h"
 #include "faiss.h"
 #include "file.h"
+#include "npy.h"
 #include "skipped.h"
 #include "system.h"
 #include "verbs.h"
 
-#define SHOWN_TEXT 60 // characters of a caption in a search result
+#define SHOWN_TEXT 60     // characters of a caption in a search result
+#define COMPARED_ROWS 16  // of a given array, made again by the towers
+#define LOW_COSINE 0.99   // below it such a row is probably another tower's
+#define MAX_OFF_UNIT 0.01 // of a given row's length; rounding to f16 moves it by 5e-4 at most
 
 static const char *index_dir(const Config *config) {
     if (!config->index.dir[0]) {
@@ -39,6 +45,91 @@ static void write_faiss(const Index *index, IndexSide side, const Dataset *corpu
     free(path);
 }
 
+// rows (n,E) from an array file, as jomed embed and other programs write them.
+static void read_rows(float *rows, const char *path, int n, int E) {
+    FileBytes bytes;
+    NpyArray array;
+    error_die(path, file_map_new(&bytes, path));
+    error_die(path, npy_parse(&array, bytes.data, bytes.size));
+    if (array.rank != 2 || array.shape[0] != (size_t)n || array.shape[1] != (size_t)E ||
+        (array.type != NPY_F2 && array.type != NPY_F4)) {
+        die(EXIT_BAD_DATA, "%s: rank %d, %zu rows of %zu, %s; the corpus and the towers want <f2 or "
+            "<f4, rank 2, %d rows of %d", path, array.rank, array.shape[0],
+            array.rank > 1 ? array.shape[1] : 1, npy_type_name(array.type), n, E);
+    }
+    for (int i = 0; i < n; i++) {
+        double squares = 0;
+        for (int e = 0; e < E; e++) {
+            const double x = npy_number(&array, (size_t)i * E + e);
+            rows[(size_t)i * E + e] = (float)x;
+            squares += x * x;
+        }
+        if (!(fabs(sqrt(squares) - 1) <= MAX_OFF_UNIT)) {
+            die(EXIT_BAD_DATA, "%s: row %d has length %.3g; an index wants rows of length one",
+                path, i, sqrt(squares));
+        }
+    }
+    npy_free(&array);
+    file_bytes_free(&bytes);
+}
+
+// Rows from a file are only as good as the towers they came from: some of them are made again, and
+// the lowest cosine is told. picks (count): rows; made (count,E): what our towers give for them.
+static void compare_rows(const char *path, const float *rows, const int *picks, const float *made,
+                         int count, int E) {
+    double lowest = 1;
+    for (int i = 0; i < count; i++) {
+        double dot = 0, squares = 0;
+        for (int e = 0; e < E; e++) {
+            const double x = (double)rows[(size_t)picks[i] * E + e];
+            dot += x * (double)made[(size_t)i * E + e];
+            squares += x * x;
+        }
+        lowest = fmin(lowest, dot / sqrt(squares)); // a row in f16 has a length of nearly one
+    }
+    LOG(INFO, "%s: of %d rows that the towers made again, the lowest cosine is %.4f", path, count,
+        lowest);
+    if (!(lowest >= LOW_COSINE)) {
+        LOG(WARN, "%s: are these the rows of this corpus and these towers?", path);
+    }
+}
+
+// The rows of a side, (n,E): from the file that is set, else by the tower.
+static float *make_rows_new(System *system, IndexSide side, int n) {
+    const Config *config = system->config;
+    const Retriever *retriever = system->retriever;
+    const DType t = retriever->tensors.t;
+    const int E = retriever->config.image.E, count = n < COMPARED_ROWS ? n : COMPARED_ROWS;
+    const char *path = side == INDEX_IMAGE ? config->index.images : config->index.texts;
+    const bool is_given = path[0];
+    const char **texts = system_captions_new(system), *picked_texts[COMPARED_ROWS];
+    int picks[COMPARED_ROWS];
+    for (int i = 0; i < count; i++) {
+        picks[i] = (int)((size_t)i * n / count);
+        picked_texts[i] = texts[picks[i]];
+    }
+    float *rows = xmalloc((size_t)n * E, sizeof *rows),
+          *made = is_given ? xmalloc((size_t)count * E, sizeof *made) : rows;
+    if (is_given) {
+        read_rows(rows, path, n, E);
+    } else {
+        LOG(INFO, "index: embedding %d %ss", n, side == INDEX_IMAGE ? "image" : "caption");
+    }
+    if (side == INDEX_IMAGE) {
+        encode_images(made, system->dev, t, &system->retriever->image, &system->tower_processor,
+                      system->corpus, is_given ? picks : NULL, is_given ? count : n);
+    } else {
+        encode_texts(made, system->dev, t, &system->retriever->text, system->tower_tokenizer,
+                     is_given ? picked_texts : texts, is_given ? count : n, system->max_tokens);
+    }
+    if (is_given) {
+        compare_rows(path, rows, picks, made, count, E);
+        free(made);
+    }
+    free(texts);
+    return rows;
+}
+
 int cmd_index_build(const Config *config) {
     const char *dir = index_dir(config);
     error_die(dir, file_check_writable(dir));
@@ -46,30 +137,26 @@ int cmd_index_build(const Config *config) {
     system_open_retriever(&system, TOWERS_FROZEN);
     Retriever *retriever = system.retriever;
     const int all = system.corpus->n, E = retriever->config.image.E;
-    float *rows = xmalloc((size_t)all * E, sizeof *rows);
-    LOG(INFO, "index: embedding %d images", all);
-    encode_images(rows, system.dev, retriever->tensors.t, &retriever->image,
-                  &system.tower_processor, system.corpus, NULL, all);
+    float *rows[INDEX_SIDES];
+    for (int side = 0; side < INDEX_SIDES; side++) {
+        rows[side] = make_rows_new(&system, (IndexSide)side, all);
+    }
     error_die(dir, skipped_save(dir, system.corpus));
     system_drop_bad(&system, rows, E);
     const int n = system.corpus->n;
     Index *index = index_new(system.dev, n, E, (DType)config->index.dtype);
     index->corpus_hash = system.corpus_hash;
     index->encoder_hash = system_encoder_hash(&system);
-    const char **texts = system_captions_new(&system);
-    index_set_rows(index, INDEX_IMAGE, 0, n, rows);
-    LOG(INFO, "index: embedding %d captions", n);
-    encode_texts(rows, system.dev, retriever->tensors.t, &retriever->text, system.tower_tokenizer,
-                 texts, n, system.max_tokens);
-    index_set_rows(index, INDEX_TEXT, 0, n, rows);
+    for (int side = 0; side < INDEX_SIDES; side++) {
+        index_set_rows(index, (IndexSide)side, 0, n, rows[side]);
+        free(rows[side]);
+    }
     error_die(dir, index_save(index, dir, config->index.shard_rows));
     for (int side = 0; config->index.faiss && side < INDEX_SIDES; side++) {
         write_faiss(index, (IndexSide)side, system.corpus, dir);
     }
     LOG(INFO, "index: %s: %d rows of %d, %d skipped, build %016" PRIx64, dir, n, E, all - n,
         index->build_id);
-    free(rows);
-    free(texts);
     index_free(index);
     system_close(&system);
     return EXIT_OK;

@@ -94,7 +94,7 @@ Error hub_open_new(HubFolder *out, const char *dir) {
                                  : first_of_new(dir, files, 2);
         if (!out->weights) {
             error = error_at(EXIT_NO_INPUT, ERROR_NOWHERE, "no model.safetensors in the "
-                             "directory%s", open_clip ? "; tools/convert_biomedclip.py makes it "
+                             "directory%s", open_clip ? "; tools/convert_original.py makes it "
                              "from open_clip_pytorch_model.bin" : "");
         }
     }

@@ -165,6 +165,8 @@ BEGIN(index) \
 X(index., dir, TEXT, "", ANY, "directory of the index shards") \
 X(index., dtype, CHOICE, "f16", ONE_OF(DTYPE_CHOICES), "storage type of the rows") \
 X(index., faiss, BOOL, "false", ANY, "index build also writes image.faiss and text.faiss") \
+X(index., images, TEXT, "", ANY, "index build takes the rows of the pictures from this .npy; empty: the image tower makes them") \
+X(index., texts, TEXT, "", ANY, "index build takes the rows of the captions from this .npy; empty: the text tower makes them") \
 X(index., shard_rows, INT, "1000000", BETWEEN(1, 2147483647), "rows per shard file") \
 END(index) \
 BEGIN(score_store) \

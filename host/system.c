@@ -440,16 +440,18 @@ void system_open_heads(System *system) {
     }
 }
 
-void system_drop_bad(System *system, float *rows, int E) {
+void system_drop_bad(System *system, float *const rows[INDEX_SIDES], int E) {
     Dataset *corpus = system->corpus;
     if (!corpus->policy.drops_bad) {
         return;
     }
     int kept = 0;
     for (int i = 0; i < corpus->n; i++) {
-        if (!corpus->is_bad[i]) {
-            memmove(rows + (size_t)kept++ * E, rows + (size_t)i * E, (size_t)E * sizeof *rows);
+        for (int side = 0; side < INDEX_SIDES && !corpus->is_bad[i]; side++) {
+            memmove(rows[side] + (size_t)kept * E, rows[side] + (size_t)i * E,
+                    (size_t)E * sizeof **rows);
         }
+        kept += !corpus->is_bad[i];
     }
     if (dataset_drop_bad(corpus)) {
         system->corpus_hash = content_hash(corpus);

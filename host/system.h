@@ -43,8 +43,8 @@ typedef struct {
 typedef enum { CORPUS_WHOLE, CORPUS_INDEXED, CORPUS_OPEN, CORPUS_TO_INDEX } CorpusUse;
 System system_open(const Config *config, CorpusUse use);
 // Drops the passages whose pictures were found bad, if its policy is to skip them, from the corpus
-// and its hash. rows (n,E): moved up likewise.
-void system_drop_bad(System *system, float *rows, int E);
+// and its hash. rows of either side, (n,E): moved up likewise.
+void system_drop_bad(System *system, float *const rows[INDEX_SIDES], int E);
 void system_close(System *system);
 // An empty data set with the classes, the root and the policy that the keys say.
 Dataset *system_set_new(const Config *config);

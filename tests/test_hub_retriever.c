@@ -262,7 +262,7 @@ TEST(hub_retriever_folders) {
     EXPECT(error.code == EXIT_NO_INPUT && strstr(error.text, "config.json"), "%s", error.text);
     put(dir, "open_clip_config.json", biomedclip);
     error = hub_retriever_open_new(&hub, dir);
-    EXPECT(error.code == EXIT_NO_INPUT && strstr(error.text, "convert_biomedclip"), "%s",
+    EXPECT(error.code == EXIT_NO_INPUT && strstr(error.text, "convert_original"), "%s",
            error.text);
     put(dir, "config.json", "{\"architecture\": \"vit_base\"}"); // timm's, beside open_clip's
     put(dir, "open_clip_model.safetensors", "");

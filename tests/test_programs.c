@@ -178,6 +178,53 @@ TEST(programs_index_verbs) {
     }
 }
 
+// Rows that another program made: the same index where they are the same rows.
+TEST(programs_index_of_given_rows) {
+#define GIVEN "index build c.yaml " TOWERS " index.dir=given "
+    const struct {
+        const char *arguments;
+        int code;
+        const char *wants[2];
+    } bad[] = {
+        {"index.images=rows/short.npy", EXIT_BAD_DATA, {"short.npy: rank 2, 23 rows of 64, <f4",
+                                                        "24 rows of 64"}},
+        {"index.texts=raw/texts.npy", EXIT_BAD_DATA, {"raw/texts.npy: row 0 has length",
+                                                      "rows of length one"}},
+        {"index.texts=corpus.jsonl", EXIT_BAD_DATA, {"corpus.jsonl", "magic bytes"}},
+        {"index.texts=none.npy", EXIT_NO_INPUT, {"none.npy", ""}},
+    };
+    world_with_index();
+    char *corpus = world_text_new("corpus.jsonl"), *output;
+    const char *second = strchr(corpus, '\n') + 1;
+    world_write("short.jsonl", second, strlen(second));
+    free(corpus);
+    program_must_run("embed c.yaml " TOWERS " embed.images=corpus.jsonl embed.texts=corpus.jsonl "
+                     "embed.dir=rows");
+    program_must_run("embed c.yaml " TOWERS " embed.images=short.jsonl embed.dir=less");
+    program_must_run("embed c.yaml " TOWERS " embed.texts=corpus.jsonl embed.dir=raw "
+                     "embed.unit=false");
+    check_run(NULL, "cd '%s' && mv less/images.npy rows/short.npy", world_dir());
+    int code = program_run(&output, GIVEN "index.images=rows/images.npy index.texts=rows/texts.npy");
+    EXPECT(code == EXIT_OK && strstr(output, "texts.npy: of 16 rows that the towers made again, "
+                                             "the lowest cosine is 1.0000\n"), "%d %s", code, output);
+    free(output);
+    expect_same_file("given/meta.json", "index/meta.json");
+    expect_same_file("given/image.00000.shard", "index/image.00000.shard");
+    // Of other towers: built as told, with a warning.
+    code = program_run(&output, GIVEN "index.images=rows/texts.npy");
+    EXPECT(code == EXIT_OK && strstr(output, "are these the rows of this corpus"), "%d %s", code,
+           output);
+    free(output);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        if (CASE("%s", bad[i].arguments)) {
+            code = program_run(&output, GIVEN "%s", bad[i].arguments);
+            EXPECT(code == bad[i].code, "code %d: %s", code, output);
+            expect_error_line(output, bad[i].wants, 2);
+            free(output);
+        }
+    }
+}
+
 // The whole method: what one verb trains, the next one uses; evaluate and report at the end.
 TEST(programs_chain) {
     world_with_index();

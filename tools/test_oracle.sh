@@ -103,6 +103,9 @@ fi
 "$python" tools/verify_export.py test="$build/bin/test" jomed="$build/bin/jomed" \
     cells="$work/cells" 2>>"$work/originals.log" || code=1
 
+# ---- what the original JOMED leaves, converted ----
+"$python" tools/verify_original.py jomed="$build/bin/jomed" 2>>"$work/originals.log" || code=1
+
 # ---- whole pipelines, pictures and texts to embeddings ----
 if [ -d "$data/medical/vqa-rad" ]; then
     "$python" tools/verify_embed.py jomed="$build/bin/jomed" data="$data" cells="$work/cells" \
