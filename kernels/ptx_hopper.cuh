@@ -3,9 +3,12 @@
 //
 // Shared tiles are rows of 128 bytes in atoms of 8 rows, 1024-byte aligned, with the 128-byte
 // swizzle: the 16-byte piece p of row r lies at piece p ^ (r % 8). TMA writes and wgmma reads so.
-// Left out: clusters, multicast, TMA stores, operands that are not K-major, A from registers.
-// Source: PTX ISA 9.0, sections mbarrier, cp.async.bulk.tensor, wgmma; the bits of descriptors
-// follow its tables. None of it has run on a GPU.
+// A row holds 64 neighbours of one operand's memory: along the reduction k (K-major), or along the
+// kept index (MN-major); wgmma reads either.
+// Left out: clusters, multicast, TMA stores, A from registers.
+// Source: PTX ISA 9.0, sections mbarrier, cp.async.bulk.tensor, wgmma, setmaxnreg; the bits of
+// descriptors follow its tables, the offsets of MN-major tiles also CUTLASS's canonical layouts
+// (mma_traits_sm90_gmma.hpp). None of it has run on a GPU.
 #ifndef JOMED_KERNELS_PTX_HOPPER_CUH
 #define JOMED_KERNELS_PTX_HOPPER_CUH
 
@@ -65,10 +68,19 @@ PTX void tma_load(uint32_t to, const TensorMap *map, int column, int row, uint32
 }
 
 // ---- products of a warpgroup: 128 threads, four warps from a multiple of four on ----
-// A tile's descriptor: K-major rows of 64 elements. The next 16 along K: 32 bytes further.
+// Descriptors of tiles. Bits 0-13: address, 16-29: leading offset, 32-45: stride offset, all in
+// units of 16 bytes; 62-63: 1 is the 128-byte swizzle.
+// K-major: rows of 64 elements of k. The stride offset is from 8 rows to the next 8; the leading
+// offset is not used. The next 16 along k: 32 bytes further; the next 64 rows: 8192.
 PTX uint64_t wgmma_tile(uint32_t at) {
-    const uint64_t ATOM = 1024 >> 4, SWIZZLE_128 = (uint64_t)1 << 62;
-    return (uint64_t)(at >> 4 & 0x3fff) | (uint64_t)1 << 16 | ATOM << 32 | SWIZZLE_128;
+    return (uint64_t)(at >> 4 & 0x3fff) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 |
+           (uint64_t)1 << 62;
+}
+// MN-major: rows of one k, 64 elements of the kept index; the next 64 of those lie chunk_bytes
+// further (leading offset), the next 8 of k 1024 bytes (stride offset). The next 16 along k: 2048.
+PTX uint64_t wgmma_tile_mn(uint32_t at, uint32_t chunk_bytes) {
+    return (uint64_t)(at >> 4 & 0x3fff) | (uint64_t)(chunk_bytes >> 4) << 16 |
+           (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
 }
 // Before the first product, and after other code has touched an accumulator.
 PTX void wgmma_fence() { HOPPER("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -76,18 +88,60 @@ PTX void wgmma_commit() { HOPPER("wgmma.commit_group.sync.aligned;" ::: "memory"
 template <int N> PTX void wgmma_wait() {
     HOPPER("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
-// acc (64x64, f32) += a (64x16) b (64x16)^T, bf16; read from shared memory until wgmma_wait. Warp w
-// holds rows 16 w ..: acc[4j], acc[4j+1]: row g, columns 8j+2i and the next; acc[4j+2], [4j+3]: row
-// g + 8. acc is one local array, untouched between issue and wait.
-PTX void wgmma_m64n64k16_bf16(float (&acc)[32], uint64_t a, uint64_t b) {
+// Keeps the compiler from moving uses of the accumulators across: before wgmma_fence, and after the
+// wgmma_wait behind which their values are used.
+template <int COUNT> PTX void wgmma_hold(float (&acc)[COUNT]) {
+    UNROLL for (int i = 0; i < COUNT; i++) {
+        asm volatile("" : "+f"(acc[i])::"memory");
+    }
+}
+// acc (64xN, f32) += a (64x16) b (Nx16)^T, bf16; read from shared memory until wgmma_wait. N = 64,
+// 128 or 256 is twice the length of acc; A_MN, B_MN: that tile is MN-major. Warp w holds rows
+// 16 w ..: acc[4j], acc[4j+1]: row g, columns 8j+2i and the next; acc[4j+2], [4j+3]: row g + 8.
+// acc is one local array, untouched between issue and wait.
 #define FOUR(i) "+f"(acc[i]), "+f"(acc[i + 1]), "+f"(acc[i + 2]), "+f"(acc[i + 3])
-    HOPPER("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-           "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-           "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-           "%32, %33, 1, 1, 1, 0, 0;"
-           : FOUR(0), FOUR(4), FOUR(8), FOUR(12), FOUR(16), FOUR(20), FOUR(24), FOUR(28)
-           : "l"(a), "l"(b));
+#define SIXTEEN(i) FOUR(i), FOUR(i + 4), FOUR(i + 8), FOUR(i + 12)
+#define TEN(t)                                                                                     \
+    "%" #t "0, %" #t "1, %" #t "2, %" #t "3, %" #t "4, "                                           \
+    "%" #t "5, %" #t "6, %" #t "7, %" #t "8, %" #t "9, "
+#define WGMMA(N, registers, a_at, b_at, a_mn_at, b_mn_at, ...)                                     \
+    HOPPER("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" registers "}, "            \
+           "%" #a_at ", %" #b_at ", 1, 1, 1, %" #a_mn_at ", %" #b_mn_at ";"                        \
+           : __VA_ARGS__                                                                           \
+           : "l"(a), "l"(b), "n"(A_MN), "n"(B_MN))
+template <int A_MN, int B_MN>
+PTX void wgmma_m64k16_bf16(float (&acc)[32], uint64_t a, uint64_t b) {
+    WGMMA(64, TEN() TEN(1) TEN(2) "%30, %31", 32, 33, 34, 35, SIXTEEN(0), SIXTEEN(16));
+}
+template <int A_MN, int B_MN>
+PTX void wgmma_m64k16_bf16(float (&acc)[64], uint64_t a, uint64_t b) {
+    WGMMA(128, TEN() TEN(1) TEN(2) TEN(3) TEN(4) TEN(5) "%60, %61, %62, %63", 64, 65, 66, 67,
+          SIXTEEN(0), SIXTEEN(16), SIXTEEN(32), SIXTEEN(48));
+}
+template <int A_MN, int B_MN>
+PTX void wgmma_m64k16_bf16(float (&acc)[128], uint64_t a, uint64_t b) {
+    WGMMA(256,
+          TEN() TEN(1) TEN(2) TEN(3) TEN(4) TEN(5) TEN(6) TEN(7) TEN(8) TEN(9) TEN(10) TEN(11)
+          "%120, %121, %122, %123, %124, %125, %126, %127",
+          128, 129, 130, 131, SIXTEEN(0), SIXTEEN(16), SIXTEEN(32), SIXTEEN(48), SIXTEEN(64),
+          SIXTEEN(80), SIXTEEN(96), SIXTEEN(112));
+}
+#undef WGMMA
+#undef TEN
+#undef SIXTEEN
 #undef FOUR
+
+// ---- registers ----
+// Registers of each thread of this warpgroup, a multiple of 8 in 24..256: give some back, or ask
+// for more and wait until other warpgroups gave them back. All 128 threads; the kernel has
+// __launch_bounds__(threads, 1), which sets how many they start with.
+template <int N> PTX void registers_release() {
+    static_assert(N % 8 == 0 && N >= 24 && N <= 256, "a multiple of 8 in 24..256");
+    HOPPER("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
+}
+template <int N> PTX void registers_claim() {
+    static_assert(N % 8 == 0 && N >= 24 && N <= 256, "a multiple of 8 in 24..256");
+    HOPPER("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
 }
 #undef HOPPER
 #undef PTX

@@ -11,7 +11,8 @@
 #define EACH(X)                                                                                    \
     X(mma, (Device *, DType, float *, const void *, const void *, int))                            \
     X(cp_async, (Device *, void *, const void *, int))                                             \
-    X(wgmma, (Device *, float *, const void *, const void *, int, int))
+    X(registers, (Device *, float *))                                                              \
+    X(wgmma, (Device *, float *, const void *, const void *, int, int, int, int, int, int))
 #define X(name, arguments)                                                                         \
     void conformance_##name##_emu arguments __attribute__((weak));                                 \
     void conformance_##name##_cuda arguments __attribute__((weak));
@@ -47,17 +48,18 @@ static void one_mma(DType t, bool is_transposed) {
     buf_free(&a), buf_free(&b), buf_free(&out);
 }
 
-static void one_wgmma(int rows, int K) {
+static void one_wgmma(int width, int a_mn, int b_mn, int rows, int columns, int K) {
     Rng rng = check_rng(2);
-    Buf a = integers(DT_BF16, (size_t)(rows * K), &rng), out = buf_fill(DT_F32, 4096, NAN);
-    Buf b = integers(DT_BF16, (size_t)(rows * K), &rng);
-    double *want = xcalloc(4096, sizeof *want);
-    for (int i = 0; i < rows * rows * K; i++) {
-        const int row = i / K / rows, column = i / K % rows, k = i % K;
-        want[row * 64 + column] += a.host[row * K + k] * b.host[column * K + k];
+    Buf a = integers(DT_BF16, (size_t)(rows * K), &rng), out = buf_fill(DT_F32, 64 * width, NAN);
+    Buf b = integers(DT_BF16, (size_t)(columns * K), &rng);
+    double *want = xcalloc((size_t)(64 * width), sizeof *want);
+    for (int i = 0; i < rows * columns * K; i++) {
+        const int row = i / K / columns, column = i / K % columns, k = i % K;
+        want[row * width + column] += a.host[a_mn ? k * rows + row : row * K + k] *
+                                      b.host[b_mn ? k * columns + column : column * K + k];
     }
-    PICK(wgmma)(check_device(), buf_f32(&out), a.dev, b.dev, rows, K);
-    expect_exact("wgmma", buf_read(&out), want, 4096);
+    PICK(wgmma)(check_device(), buf_f32(&out), a.dev, b.dev, width, a_mn, b_mn, rows, columns, K);
+    expect_exact("wgmma", buf_read(&out), want, out.n);
     free(want);
     buf_free(&a), buf_free(&b), buf_free(&out);
 }
@@ -86,10 +88,27 @@ TEST_BODY(conformance, NOT_CPU) { // the CPU has no instructions to test
             buf_free(&inp), buf_free(&out);
         }
     }
-    const int sizes[3][2] = {{64, 64}, {50, 40}, {1, 8}};
-    for (int k = 0; k < 3; k++) {
-        if (CASE("wgmma rows=%d K=%d", sizes[k][0], sizes[k][1])) {
-            one_wgmma(sizes[k][0], sizes[k][1]);
+    if (CASE("registers")) {
+        Buf out = buf_fill(DT_F32, 384, NAN);
+        double want[384];
+        for (int i = 0; i < 384; i++) {
+            want[i] = i;
+        }
+        PICK(registers)(check_device(), buf_f32(&out));
+        expect_exact("registers", buf_read(&out), want, 384);
+        buf_free(&out);
+    }
+    // Whole tiles, and ragged ones: MN-major operands have rows and columns in multiples of 8.
+    for (int width = 64; width <= 256; width *= 2) {
+        for (int k = 0; k < 12; k++) {
+            const int a_mn = k / 2 % 2, b_mn = k % 2;
+            const int rows = k < 4 ? 64 : k < 8 ? 40 : a_mn ? 8 : 1;
+            const int columns = k < 4 ? width : k < 8 ? width - 24 : b_mn ? 8 : 3;
+            const int K = k < 4 ? 64 : k < 8 ? 40 : a_mn && b_mn ? 5 : 8;
+            if (CASE("wgmma %d wide, %s-major x %s-major, rows=%d columns=%d K=%d", width,
+                     a_mn ? "MN" : "K", b_mn ? "MN" : "K", rows, columns, K)) {
+                one_wgmma(width, a_mn, b_mn, rows, columns, K);
+            }
         }
     }
 }

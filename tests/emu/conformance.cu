@@ -45,6 +45,17 @@ static __global__ void cp_async_kernel1(uint4 *out, const uint4 *inp, int bytes)
     out[threadIdx.x] = row[threadIdx.x];
 }
 
+// Warpgroup 0 gives registers back, the others take them; out (384): the thread's number.
+static __global__ void __launch_bounds__(384, 1) registers_kernel1(float *out) {
+    if (threadIdx.x < 128) {
+        registers_release<40>();
+        out[threadIdx.x] = (float)threadIdx.x;
+    } else {
+        registers_claim<232>();
+        out[threadIdx.x] = (float)threadIdx.x;
+    }
+}
+
 // ---- launchers ----
 CUDA_OP(conformance_mma)(Device *dev, DType t, float *out, const void *a, const void *b,
                          int b_is_transposed) {
@@ -61,10 +72,35 @@ CUDA_OP(conformance_cp_async)(Device *dev, void *out, const void *inp, int bytes
     LAUNCH(cp_async_kernel1, 1, 8, 0, device_stream(dev), (uint4 *)out, (const uint4 *)inp, bytes);
 }
 
-CUDA_OP(conformance_wgmma)(Device *dev, float *out, const void *a, const void *b, int rows, int K) {
+CUDA_OP(conformance_registers)(Device *dev, float *out) {
+    LAUNCH(registers_kernel1, 1, 384, 0, device_stream(dev), out);
+}
+
+template <int COLUMNS, int A_MN, int B_MN>
+static void wgmma_tile_launch(Device *dev, float *out, const TensorMap &a, const TensorMap &b) {
+    SMEM_ALLOW((wgmma_tile_kernel1<TILE_RIGHT, COLUMNS, A_MN, B_MN>), wgmma_tile_bytes(COLUMNS));
+    LAUNCH((wgmma_tile_kernel1<TILE_RIGHT, COLUMNS, A_MN, B_MN>), 1, 160, wgmma_tile_bytes(COLUMNS),
+           device_stream(dev), out, a, b);
+}
+template <int COLUMNS>
+static void wgmma_majors_launch(Device *dev, float *out, const TensorMap &a, const TensorMap &b,
+                                int a_mn, int b_mn) {
+    a_mn ? (b_mn ? wgmma_tile_launch<COLUMNS, 1, 1> : wgmma_tile_launch<COLUMNS, 1, 0>)(dev, out, a,
+                                                                                        b)
+         : (b_mn ? wgmma_tile_launch<COLUMNS, 0, 1> : wgmma_tile_launch<COLUMNS, 0, 0>)(dev, out, a,
+                                                                                        b);
+}
+
+// a: (rows,K), or (K,rows) with a_mn; b: (columns,K), or (K,columns); out: (64,width) with
+// width = 64, 128 or 256.
+CUDA_OP(conformance_wgmma)(Device *dev, float *out, const void *a, const void *b, int width,
+                           int a_mn, int b_mn, int rows, int columns, int K) {
     TensorMap a_map, b_map;
-    tensor_map(&a_map, a, (size_t)rows, (size_t)K, (size_t)K, 64);
-    tensor_map(&b_map, b, (size_t)rows, (size_t)K, (size_t)K, 64);
-    LAUNCH(wgmma_tile_kernel1<TILE_RIGHT>, 1, 160, WGMMA_TILE_BYTES, device_stream(dev), out, a_map,
-           b_map);
+    tensor_map(&a_map, a, (size_t)(a_mn ? K : rows), (size_t)(a_mn ? rows : K),
+               (size_t)(a_mn ? rows : K), 64);
+    tensor_map(&b_map, b, (size_t)(b_mn ? K : columns), (size_t)(b_mn ? columns : K),
+               (size_t)(b_mn ? columns : K), b_mn ? 64 : width);
+    (width == 64    ? wgmma_majors_launch<64>
+     : width == 128 ? wgmma_majors_launch<128>
+                    : wgmma_majors_launch<256>)(dev, out, a_map, b_map, a_mn, b_mn);
 }

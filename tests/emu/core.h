@@ -53,6 +53,7 @@ struct Product { // one wgmma, computed when its group is waited for
     float *acc;
     int columns;
     uint64_t a, b;
+    bool a_mn, b_mn; // the tile is MN-major
     uintptr_t pc;
     int group;
     std::vector<float> start; // the accumulator before, known when the one before it is done
@@ -78,6 +79,7 @@ struct Thread {
     std::vector<Product> products;
     int product_groups;
     bool is_fenced;        // wgmma_fence since its accumulators were free
+    int registers;         // it may use, by setmaxnreg
 };
 // Lanes that came to one exchange; done when all of the mask are there.
 struct Meeting {
@@ -101,6 +103,7 @@ struct Block {
     uint3 place; // blockIdx
     int threads, warps, live;
     long spins;  // calls of spin since a thread last got on
+    int registers; // of the multiprocessor that no thread holds
 };
 extern Block block;
 enum class Order { FORWARD, REVERSE, RANDOM };

@@ -19,14 +19,22 @@ void fence_proxy_async();
 void tma_load(uint32_t to, const TensorMap *map, int column, int row, uint32_t bar);
 
 namespace emu {
-void wgmma(float *acc, int columns, uint64_t a, uint64_t b);
+void wgmma(float *acc, int columns, uint64_t a, bool a_mn, uint64_t b, bool b_mn);
 void wgmma_wait(int newest);
+void registers_release(int count, Place place);
+void registers_claim(int count, Place place);
 } // namespace emu
 uint64_t wgmma_tile(uint32_t at);
+uint64_t wgmma_tile_mn(uint32_t at, uint32_t chunk_bytes);
 void wgmma_fence();
 void wgmma_commit();
 template <int N> static inline void wgmma_wait() { emu::wgmma_wait(N); }
-static inline void wgmma_m64n64k16_bf16(float (&acc)[32], uint64_t a, uint64_t b) {
-    emu::wgmma(acc, 64, a, b);
+template <int COUNT> static inline void wgmma_hold(float (&)[COUNT]) {}
+template <int A_MN, int B_MN, int COUNT>
+static inline void wgmma_m64k16_bf16(float (&acc)[COUNT], uint64_t a, uint64_t b) {
+    static_assert(COUNT % 4 == 0 && COUNT <= 128, "8 to 256 columns");
+    emu::wgmma(acc, 2 * COUNT, a, A_MN, b, B_MN);
 }
+template <int N> static inline void registers_release(PLACE) { emu::registers_release(N, place); }
+template <int N> static inline void registers_claim(PLACE) { emu::registers_claim(N, place); }
 #endif

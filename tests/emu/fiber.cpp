@@ -27,6 +27,7 @@ static uint64_t random_state = 1;
 static Thread host; // stands for the launching code in a switch
 
 enum : size_t { STACK = STACK_BYTES, GUARD = 4096 };
+enum { REGISTERS = 65536, MOST_REGISTERS = 256 }; // of a multiprocessor, of a thread
 enum : long { MOST_SPINS = 200000 }; // of one block, without any thread getting on
 
 uint32_t random_word() { // xorshift64*; which thread comes next is all that hangs on it
@@ -210,6 +211,12 @@ static void thread_main() {
     abort(); // nobody switches to a thread that ended
 }
 
+// As __launch_bounds__(threads, 1) divides the 64 K registers of a multiprocessor.
+static int registers_at_start() {
+    const int each = REGISTERS / (block.warps * LANES) / 8 * 8;
+    return each < MOST_REGISTERS ? each : MOST_REGISTERS;
+}
+
 static void thread_start(int index) {
     Thread *const t = &threads[index];
     const dim3 size = block.launch->block;
@@ -233,6 +240,7 @@ static void thread_start(int index) {
     t->products.clear();
     t->groups = t->product_groups = 0;
     t->is_fenced = false;
+    t->registers = registers_at_start();
     t->known = t->fenced = Known();
     // As if emu_switch had been called from thread_main's first line: six registers, the address
     // to return to, and one word more, so that the stack is aligned as after a call.
@@ -246,6 +254,7 @@ static void thread_start(int index) {
 static void run_block() {
     block.live = block.threads;
     block.spins = 0;
+    block.registers = REGISTERS - block.warps * LANES * registers_at_start();
     barriers_start();
     hopper_start();
     shared_start();

@@ -128,54 +128,78 @@ void hopper_start() {
 }
 
 // ---- products ----
-static float element(uint64_t descriptor, int row, int k) {
+// Where a tile's element (row, k) lies, row being the kept index.
+static uint32_t address_of(uint64_t descriptor, bool is_mn, uint32_t row, uint32_t k) {
     const uint32_t start = (uint32_t)(descriptor & 0x3fff) << 4;
-    const uint32_t atom = (uint32_t)(descriptor >> 32 & 0x3fff) << 4;
-    const uint32_t at = start + (uint32_t)row / 8 * atom + (uint32_t)row % 8 * ROW_BYTES;
+    const uint32_t leading = (uint32_t)(descriptor >> 16 & 0x3fff) << 4;
+    const uint32_t stride = (uint32_t)(descriptor >> 32 & 0x3fff) << 4;
+    const uint32_t at = is_mn ? row / 64 * leading + k / 8 * stride + k % 8 * ROW_BYTES + row % 64 * 2
+                              : row / 8 * stride + row % 8 * ROW_BYTES + k * 2;
+    return swizzle(start + at);
+}
+
+static float element(uint64_t descriptor, bool is_mn, int row, int k) {
     bf16 value;
-    memcpy(&value, shared_at(swizzle(at + 2 * (uint32_t)k)), 2);
+    memcpy(&value, shared + address_of(descriptor, is_mn, (uint32_t)row, (uint32_t)k), 2);
     return bf16_to_float(value);
 }
 
-// The 32 bytes of a row that one product reads, for the shadow.
-static void touch(uint64_t descriptor, int row, uintptr_t pc) {
-    const uint32_t start = (uint32_t)(descriptor & 0x3fff) << 4;
-    const uint32_t atom = (uint32_t)(descriptor >> 32 & 0x3fff) << 4;
-    const uint32_t at = start + (uint32_t)row / 8 * atom + (uint32_t)row % 8 * ROW_BYTES;
-    for (uint32_t piece = 0; piece < 32; piece += 16) {
-        shadow_access(shared_at(swizzle(at + piece)), 16, READ | ASYNC, pc);
+// For the shadow: what a warp reads of a tile's rows, in pieces of 16 bytes, shared out to lanes.
+static void touch(uint64_t descriptor, bool is_mn, int first, int rows, uintptr_t pc) {
+    for (int piece = cur->lane; piece < 2 * rows; piece += LANES) {
+        const int row = first + (is_mn ? piece / 16 * 8 : piece / 2);
+        const int k = is_mn ? piece % 16 : piece % 2 * 8;
+        const uint32_t at = address_of(descriptor, is_mn, (uint32_t)row, (uint32_t)k);
+        shadow_access(shared_at(at), 16, READ | ASYNC, pc);
     }
 }
 
 static void compute(const Product &p, float *sum) {
-    const int row = cur->warp->index % 4 * 16 + cur->lane / 4, i = cur->lane % 4;
-    touch(p.a, row, p.pc);
-    touch(p.a, row + 8, p.pc);
-    for (int n = 0; n < p.columns; n += 8) {
-        for (int k = 0; k < 4; k++) {
-            const int column = n + 2 * i + k % 2;
-            if (k < 2) {
-                touch(p.b, column, p.pc);
-            }
-            double total = sum[n / 2 + k];
+    const int first = cur->warp->index % 4 * 16, row = first + cur->lane / 4, i = cur->lane % 4;
+    touch(p.a, p.a_mn, first, 16, p.pc);
+    touch(p.b, p.b_mn, 0, p.columns, p.pc);
+    float a[2][16], b[16];
+    for (int j = 0; j < 16; j++) {
+        a[0][j] = element(p.a, p.a_mn, row, j);
+        a[1][j] = element(p.a, p.a_mn, row + 8, j);
+    }
+    for (int pair = 0; pair < p.columns / 4; pair++) { // columns 2i and 2i + 1 of every 8
+        const int at = pair / 2 * 4 + pair % 2;
+        for (int j = 0; j < 16; j++) {
+            b[j] = element(p.b, p.b_mn, pair / 2 * 8 + 2 * i + pair % 2, j);
+        }
+        for (int half = 0; half < 2; half++) {
+            double total = sum[at + 2 * half];
             for (int j = 0; j < 16; j++) {
-                total += (double)element(p.a, row + 8 * (k / 2), j) * element(p.b, column, j);
+                total += (double)a[half][j] * b[j];
             }
-            sum[n / 2 + k] = (float)total;
+            sum[at + 2 * half] = (float)total;
         }
     }
 }
 
-void wgmma(float *acc, int columns, uint64_t a, uint64_t b) {
+// Descriptors are told apart by their leading offset, which a K-major tile does not use.
+static void check_tile(uint64_t descriptor, bool is_mn, uintptr_t pc) {
+    if (descriptor >> 62 != 1) {
+        fail("wgmma at %s: operands come from wgmma_tile", source_line(pc).c_str());
+    }
+    if ((descriptor >> 16 & 0x3fff) == 1 && is_mn) {
+        fail("wgmma at %s: a K-major tile as an MN-major operand", source_line(pc).c_str());
+    }
+    if ((descriptor >> 16 & 0x3fff) != 1 && !is_mn) {
+        fail("wgmma at %s: an MN-major tile as a K-major operand", source_line(pc).c_str());
+    }
+}
+
+void wgmma(float *acc, int columns, uint64_t a, bool a_mn, uint64_t b, bool b_mn) {
     const uintptr_t pc = HERE_PC;
     if (!cur->is_fenced) {
         fail("wgmma at %s without wgmma_fence since its registers were touched",
              source_line(pc).c_str());
     }
-    if (a >> 62 != 1 || b >> 62 != 1) {
-        fail("wgmma at %s: operands come from wgmma_tile", source_line(pc).c_str());
-    }
-    Product p = {acc, columns, a, b, pc, cur->product_groups, {}};
+    check_tile(a, a_mn, pc);
+    check_tile(b, b_mn, pc);
+    Product p = {acc, columns, a, b, a_mn, b_mn, pc, cur->product_groups, {}};
     bool is_first = true; // of those under way on these registers: their values still stand in acc
     for (const Product &other : cur->products) {
         is_first = is_first && other.acc != acc;
@@ -211,6 +235,29 @@ void wgmma_wait(int newest) {
     }
     self->products = kept;
     self->is_fenced = !kept.empty();
+}
+
+// ---- registers ----
+static void registers_check(const char *what, int count, bool is_less, Place place) {
+    if (is_less ? count > cur->registers : count < cur->registers) {
+        fail("%s at %s:%d: %d registers, but the thread has %d", what, place.file, place.line, count,
+             cur->registers);
+    }
+}
+
+void registers_release(int count, Place place) {
+    registers_check("registers_release", count, true, place);
+    block.registers += cur->registers - count;
+    cur->registers = count;
+}
+
+void registers_claim(int count, Place place) {
+    registers_check("registers_claim", count, false, place);
+    while (block.registers < count - cur->registers) {
+        emu::spin(place);
+    }
+    block.registers -= count - cur->registers;
+    cur->registers = count;
 }
 } // namespace emu
 
@@ -269,9 +316,11 @@ void tensor_map(TensorMap *map, const void *base, size_t rows, size_t columns, s
     *map = {(const char *)base, rows, columns, stride, box_rows};
 }
 
-uint64_t wgmma_tile(uint32_t at) {
-    return (uint64_t)(at >> 4 & 0x3fff) | (uint64_t)1 << 16 | (uint64_t)(ATOM_BYTES >> 4) << 32 |
-           (uint64_t)1 << 62;
+static uint64_t descriptor_of(uint32_t at, uint32_t leading) {
+    return (uint64_t)(at >> 4 & 0x3fff) | (uint64_t)(leading >> 4) << 16 |
+           (uint64_t)(ATOM_BYTES >> 4) << 32 | (uint64_t)1 << 62;
 }
+uint64_t wgmma_tile(uint32_t at) { return descriptor_of(at, 16); }
+uint64_t wgmma_tile_mn(uint32_t at, uint32_t chunk_bytes) { return descriptor_of(at, chunk_bytes); }
 void wgmma_fence() { cur->is_fenced = true; }
 void wgmma_commit() { cur->product_groups++; }

@@ -1,8 +1,9 @@
 // wgmma_tile: copies by TMA, an mbarrier, warpgroup products: the smallest whole use of the three.
 //
-//   out (64,64) = a (rows,K) b (rows,K)^T, zeros beyond rows and K; K <= 64 a multiple of 8
-// Warp 4 issues the copies, warps 0 to 3 multiply. conformance.cu runs it as it should be; kernels
-// of bad/ leave one step out or take it wrongly.
+//   out (64,COLUMNS) = a (64,K) b (COLUMNS,K)^T, zeros beyond the tensors' edges; K <= 64
+// Each operand lies in memory as written, or transposed (A_MN, B_MN); its rows begin at multiples of
+// 16 bytes. Warp 4 issues the copies, warps 0 to 3 multiply. conformance.cu runs it as it should
+// be; kernels of bad/ leave one step out or take it wrongly.
 #ifndef JOMED_TESTS_EMU_WGMMA_TILE_CUH
 #define JOMED_TESTS_EMU_WGMMA_TILE_CUH
 
@@ -18,14 +19,16 @@ enum TileMistake {
     TILE_PRODUCT_NOT_AWAITED,
 };
 
-// Launch: one block of 160 threads, WGMMA_TILE_BYTES of shared memory.
-constexpr int WGMMA_TILE_BYTES = 2 * 64 * 64 * 2 + 8; // two tiles and an mbarrier
-template <TileMistake mistake>
+// Launch: one block of 160 threads, wgmma_tile_bytes(COLUMNS) of shared memory. The maps' boxes: 64
+// rows, and COLUMNS for a K-major b.
+constexpr int wgmma_tile_bytes(int columns) { return (64 + columns) * 128 + 8; }
+template <TileMistake mistake, int COLUMNS = 64, int A_MN = 0, int B_MN = 0>
 static __global__ void wgmma_tile_kernel1(float *out, const __grid_constant__ TensorMap a_map,
                                           const __grid_constant__ TensorMap b_map) {
+    const int BYTES = (64 + COLUMNS) * 128; // of both tiles
     SMEM_CARVER(carver);
     SMEM_TAKE(carver, a, bf16, 64 * 64, 1024);
-    SMEM_TAKE(carver, b, bf16, 64 * 64, 1024);
+    SMEM_TAKE(carver, b, bf16, COLUMNS * 64, 1024);
     SMEM_TAKE(carver, full, uint64_t, 1, 8);
     const uint32_t bar = smem_u32(full);
     if (threadIdx.x == 0) {
@@ -38,13 +41,15 @@ static __global__ void wgmma_tile_kernel1(float *out, const __grid_constant__ Te
         __threadfence_block();
     }
     if (threadIdx.x == 128) {
-        mbar_arrive_expect(bar, (mistake == TILE_BYTES_WRONG ? 3 : 2) * 8192);
+        mbar_arrive_expect(bar, mistake == TILE_BYTES_WRONG ? BYTES + 8192 : BYTES);
         tma_load(smem_u32(a), &a_map, 0, 0, bar);
-        tma_load(smem_u32(b), &b_map, 0, 0, bar);
+        for (int column = 0; column < (B_MN ? COLUMNS : 64); column += 64) {
+            tma_load(smem_u32(b) + column * 128, &b_map, column, 0, bar);
+        }
     }
     if (threadIdx.x < 128) {
-        float acc[32];
-        for (int n = 0; n < 32; n++) {
+        float acc[COLUMNS / 2];
+        UNROLL for (int n = 0; n < COLUMNS / 2; n++) {
             acc[n] = 0;
         }
         if constexpr (mistake != TILE_COPY_NOT_AWAITED) {
@@ -53,17 +58,20 @@ static __global__ void wgmma_tile_kernel1(float *out, const __grid_constant__ Te
         if constexpr (mistake != TILE_NO_FENCE) {
             wgmma_fence();
         }
-        for (int k = 0; k < 4; k++) { // 16 elements, 32 bytes, 2 units of a descriptor
-            wgmma_m64n64k16_bf16(acc, wgmma_tile(smem_u32(a)) + 2 * k,
-                                 wgmma_tile(smem_u32(b)) + 2 * k);
+        const uint64_t a_tile = A_MN ? wgmma_tile_mn(smem_u32(a), 8192) : wgmma_tile(smem_u32(a));
+        const uint64_t b_tile = B_MN ? wgmma_tile_mn(smem_u32(b), 8192) : wgmma_tile(smem_u32(b));
+        UNROLL for (int k = 0; k < 4; k++) { // 16 of k: 32 or 2048 bytes, 2 or 128 units
+            wgmma_m64k16_bf16<A_MN, B_MN>(acc, a_tile + k * (A_MN ? 128 : 2),
+                                          b_tile + k * (B_MN ? 128 : 2));
         }
         wgmma_commit();
         if constexpr (mistake != TILE_PRODUCT_NOT_AWAITED) {
             wgmma_wait<0>();
         }
+        wgmma_hold(acc);
         const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
-        for (int n = 0; n < 32; n++) {
-            out[(row + n / 2 % 2 * 8) * 64 + n / 4 * 8 + threadIdx.x % 4 * 2 + n % 2] = acc[n];
+        UNROLL for (int n = 0; n < COLUMNS / 2; n++) {
+            out[(row + n / 2 % 2 * 8) * COLUMNS + n / 4 * 8 + threadIdx.x % 4 * 2 + n % 2] = acc[n];
         }
     }
 }

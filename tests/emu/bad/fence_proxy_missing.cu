@@ -11,7 +11,7 @@ static __global__ void kernel(float *out) {
     __syncthreads(); // fence_proxy_async() belongs before it
     float acc[32] = {0};
     wgmma_fence();
-    wgmma_m64n64k16_bf16(acc, wgmma_tile(smem_u32(a)), wgmma_tile(smem_u32(a)));
+    wgmma_m64k16_bf16<0, 0>(acc, wgmma_tile(smem_u32(a)), wgmma_tile(smem_u32(a)));
     wgmma_commit();
     wgmma_wait<0>();
     out[threadIdx.x] = acc[0];

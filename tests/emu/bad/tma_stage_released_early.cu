@@ -24,7 +24,7 @@ static __global__ void kernel(float *out, const __grid_constant__ TensorMap map)
         for (int turn = 0; turn < 2; turn++) {
             mbar_wait(full, turn);
             wgmma_fence();
-            wgmma_m64n64k16_bf16(acc, wgmma_tile(smem_u32(a)), wgmma_tile(smem_u32(a)));
+            wgmma_m64k16_bf16<0, 0>(acc, wgmma_tile(smem_u32(a)), wgmma_tile(smem_u32(a)));
             wgmma_commit();
             mbar_arrive(empty); // belongs after the wait
             wgmma_wait<0>();

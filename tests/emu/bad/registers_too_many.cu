@@ -1,0 +1,16 @@
+// expects: spin at
+// Mistake: two warpgroups ask for more registers than the third gives back.
+#include "tests/emu/bad.h"
+
+static __global__ void __launch_bounds__(384, 1) kernel(float *out) {
+    if (threadIdx.x < 128) {
+        registers_release<104>(); // 64 of each thread; the others want 2 x 64 and there are 8
+    } else {
+        registers_claim<232>();
+    }
+    out[threadIdx.x] = 1;
+}
+
+BAD(registers_too_many) {
+    LAUNCH(kernel, 1, 384, 0, nullptr, floats_new(384));
+}
