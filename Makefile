@@ -204,7 +204,7 @@ help:
 	@echo "make demo       the embedded benchmark, three seeds"
 	@echo "make bench      kernels and models beside their peers, rows also in $(BUILD)/bench.json"
 	@echo "make fuzz       SECONDS=600: libFuzzer on every parser in turn (clang)"
-	@echo "make test-oracle  live against PyTorch's models; ORACLE='mosaic-bert=DIR data=DIR'"
+	@echo "make test-oracle  live against PyTorch's models; ORACLE='jina-text=DIR data=DIR'"
 	@echo "make check      layout, sizes, includes, stale numbers"
 	@echo "make record     run tests, bench and demo, keep their summaries (record-test, -bench, -demo)"
 	@echo "make readme     rewrite the numbers of README.md and tests/README.md from recorded runs"

@@ -1,5 +1,5 @@
 // test_retriever_reference: retrievers from checkpoint folders against timm, transformers,
-// open_clip and MosaicBERT (tools/dump_reference_retriever.py): the folder is written as the
+// open_clip and JinaBERT (tools/dump_reference_retriever.py): the folder is written as the
 // original names and shapes its tensors, with the original's configuration file, and opened; then
 // embeddings and the gradient of every parameter must agree in f32, and embeddings in bf16. The f32
 // bound is twice the error of the original plus 1e-7 of the largest value. The original's error is

@@ -1,6 +1,6 @@
-// test_tower_reference: image and text towers against timm, transformers, and MosaicBERT, whose
-// network is JinaBERT's: embeddings and the gradient of every parameter. The configurations repeat
-// those of tools/dump_reference_*.py.
+// test_tower_reference: image and text towers against timm, transformers, and JinaBERT's own code:
+// embeddings and the gradient of every parameter. The configurations repeat those of
+// tools/dump_reference_*.py.
 #include <stdio.h>
 #include <stdlib.h>
 

@@ -1,7 +1,7 @@
 # Reference tensors of whole retrievers, as their checkpoint folders describe them: six tiny random
 # configurations of each family. Both towers run in f32 and f64, with the gradient of every
-# parameter, and in bf16. The originals: timm's Eva and MosaicBERT for jina-clip-v1 (see
-# dump_reference_text_tower.py for why, and for --mosaic-bert), transformers for CLIP and for BERT
+# parameter, and in bf16. The originals: timm's Eva and JinaBERT for jina-clip-v1 (see jina_text.py
+# for --jina-text, without which this family is left out), transformers for CLIP and for BERT
 # with mean or first-token pooling, open_clip for its own towers and for BiomedCLIP's (timm's ViT
 # and a BERT behind its head). Weights, pixels and loss weights are made by a formula (reference.py,
 # tests/model_check.h), so that a fixture holds what cannot be made again: tests/data/
@@ -16,12 +16,11 @@
 #   K/error                   largest |f32 - f64| over the runs of reference.measure_f32: of images,
 #                             of texts, then of each of those tensors
 #   K/bf16_error              |bf16 - f64| of images, of texts
-# Made with torch 2.15.0, transformers 5.23.0, timm 1.0.31, open_clip 3.3.0, MosaicBERT
-# daddaeff7a53.
+# Made with torch 2.15.0, transformers 5.23.0, timm 1.0.31, open_clip 3.3.0; jina with
+# transformers 4.48.3.
 import argparse
 import json
 import os
-import sys
 
 import numpy
 import torch
@@ -33,6 +32,7 @@ from safetensors.numpy import save_file
 from transformers.models.bert import modeling_bert
 from transformers.models.clip import modeling_clip
 
+import jina_text
 import reference
 
 VIT = (timm.models.eva, timm.layers.pos_embed_sincos, timm.models.vision_transformer)
@@ -97,16 +97,10 @@ class Jina(Family):
     PAIRS = (("mlp.fc1_g", "mlp.w1"), ("mlp.fc1_x", "mlp.w2"), ("mlp.norm", "mlp.ffn_ln"),
              ("mlp.fc2", "mlp.w3"), ("attn.norm", "attn.inner_attn_ln"),
              ("q_proj.bias", "q_bias"), ("v_proj.bias", "v_bias"))
-    TEXT_PAIRS = (("embeddings.LayerNorm", "emb_ln"), ("encoder.layer.", "encoder.layers."),
-                  ("attention.self.Wqkv", "mixer.Wqkv"),
-                  ("attention.output.dense", "mixer.out_proj"),
-                  ("attention.output.LayerNorm", "norm1"), ("mlp.layernorm", "norm2"))
 
     def __init__(self, S, P, C, H, L, ratio, V, textH, textF, textL):
-        import bert_layers
-        import configuration_bert
-        bert_layers.flash_attn_qkvpacked_func = None  # its Triton kernel computes in f16
-        self.modules = VIT + (bert_layers,)
+        code, text_of = jina_text.original(options.jina_text)
+        self.modules = VIT + (code,)
         self.S, self.V = S, V
         self.config = {
             "model_type": "jina_clip", "add_projections": False, "logit_scale_init_value": 2.6592,
@@ -125,31 +119,27 @@ class Jina(Family):
                 "model_type": "jina_clip_vision", "naive_swiglu": True, "patch_dropout": 0.1,
                 "patch_size": P, "post_norm": False, "pt_hw_seq_len": S // P, "qkv_bias": True,
                 "rope_embeddings": True, "subln": True, "width": C, "x_attention": True}}
-        bert = configuration_bert.BertConfig(
-            vocab_size=V, hidden_size=C, num_hidden_layers=textL, num_attention_heads=textH,
-            intermediate_size=textF, max_position_embeddings=16, alibi_starting_size=16,
-            layer_norm_eps=1e-12, pad_token_id=0)
         self.build = lambda: Both(
             vision_model=timm.models.eva.Eva(
                 img_size=S, patch_size=P, num_classes=0, global_pool="token", embed_dim=C, depth=L,
                 num_heads=H, qkv_fused=False, mlp_ratio=ratio, swiglu_mlp=True, scale_mlp=True,
                 scale_attn_inner=True, use_rot_pos_emb=True, rope_type="cat",
                 norm_layer=lambda d, **k: torch.nn.LayerNorm(d, eps=1e-6)),
-            text_model=bert_layers.BertModel(bert, add_pooling_layer=False))
+            text_model=text_of(V, C, textL, textH, textF, 16))
 
     def image(self, model, pixels):
         return model.vision_model(pixels)
 
     def text(self, model, dtype, texts):
         ids, mask = padded(texts, 0)
-        hidden, _ = model.text_model(ids, attention_mask=mask)
-        return mean_of(hidden, mask)
+        return mean_of(model.text_model(ids, attention_mask=mask)[0], mask)
 
     def name(self, name):
-        is_text = name.startswith("text_model.")
-        for theirs, ours in self.TEXT_PAIRS if is_text else self.PAIRS:
+        if name.startswith("text_model."):
+            return jina_text.checkpoint_name(name).replace("text_model.", "text_model.transformer.")
+        for theirs, ours in self.PAIRS:
             name = name.replace(theirs, ours)
-        return name.replace("text_model.", "text_model.transformer.")
+        return name
 
 
 class Clip(Family):
@@ -357,7 +347,7 @@ def dump(file, cases):
 
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--mosaic-bert", metavar="DIR")
+parser.add_argument("--jina-text", metavar="DIR")
 parser.add_argument("families", nargs="*")
 options = parser.parse_args()
 CASES = {
@@ -405,7 +395,5 @@ CASES = {
         (Jina(14, 7, 16, 2, 1, 0.6667, 24, 8, 10, 1), 2, [10, 5, 7]),
     ],
 }
-if options.mosaic_bert:
-    sys.path.insert(0, options.mosaic_bert)
-for family in options.families or (n for n in CASES if n != "jina" or options.mosaic_bert):
+for family in options.families or (n for n in CASES if n != "jina" or options.jina_text):
     dump(family, CASES[family]())

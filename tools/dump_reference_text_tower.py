@@ -1,16 +1,10 @@
 # Reference tensors for the text tower in its forms: BERT with mean pooling (MiniLM) and with an MLP
 # head on the first token (BiomedCLIP), OpenAI CLIP's causal text tower, all three from
-# transformers, and JinaBERT. No package carries JinaBERT, and its own code is not on a package
-# index; the network it took its blocks from is public: MosaicBERT, the same equations throughout
-# (fused Wqkv, symmetric ALiBi with the same slopes, post-norm, bias-free GLU with the gate first,
-# token type added, no position table). With --mosaic-bert DIR, the folder
-# examples/benchmarks/bert/src of a checkout of github.com/mosaicml/examples (daddaeff7a53), that
-# code runs here unchanged, on its PyTorch path; it needs einops. Only the mean over the tokens is
-# added, which JinaBERT's callers do. Without the option the JinaBERT fixture stays as it is.
+# transformers, and JinaBERT (--jina-text DIR, see jina_text.py; without it its fixture stays as it
+# is), to which the mean over the tokens is added that JinaBERT's callers take.
 # Writes tests/data/text_tower_*.safetensors; the numbers are repeated in
 # tests/test_tower_reference.c.
 import argparse
-import sys
 
 import numpy
 import torch
@@ -18,6 +12,7 @@ import transformers
 from transformers.models.bert import modeling_bert
 from transformers.models.clip import modeling_clip
 
+import jina_text
 import reference
 
 V, C, H, F, L, E = 13, 12, 3, 20, 2, 5
@@ -27,38 +22,19 @@ INPUTS = {"ids": numpy.array(sum(TEXTS, []), numpy.int32),
           "cu_seqlens": numpy.array([0, 4, 5, 11], numpy.int32)}
 
 
-# MosaicBERT's names to those of jina-clip-v1's text tower, which keeps them where it can.
-JINA_NAMES = (("embeddings.LayerNorm", "emb_ln"), ("encoder.layer.", "encoder.layers."),
-              ("attention.self.Wqkv", "mixer.Wqkv"), ("attention.output.dense", "mixer.out_proj"),
-              ("attention.output.LayerNorm", "norm1"), ("mlp.layernorm", "norm2"))
-
-
-def jina_name(name):
-    for theirs, ours in JINA_NAMES:
-        name = name.replace(theirs, ours)
-    return "text_model.transformer." + name
-
-
-def dump_jina(source):
-    sys.path.insert(0, source)
-    import bert_layers
-    import configuration_bert
-    bert_layers.flash_attn_qkvpacked_func = None  # its Triton kernel computes in f16
-    config = configuration_bert.BertConfig(
-        vocab_size=V, hidden_size=C, num_hidden_layers=L, num_attention_heads=H,
-        intermediate_size=F, max_position_embeddings=8, alibi_starting_size=8,
-        layer_norm_eps=1e-12, pad_token_id=0)
+def dump_jina(folder):
+    code, tower_of = jina_text.original(folder)
 
     def run(model, dtype):
         longest = max(map(len, TEXTS))
         ids = torch.tensor([t + [0] * (longest - len(t)) for t in TEXTS])
         mask = torch.tensor([[1] * len(t) + [0] * (longest - len(t)) for t in TEXTS])
-        hidden, _ = model(ids, attention_mask=mask)
+        hidden = model(ids, attention_mask=mask)[0]
         return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
-    reference.dump("text_tower_jina.safetensors",
-                   lambda: bert_layers.BertModel(config, add_pooling_layer=False), run,
-                   dict(INPUTS), (bert_layers,), jina_name)
+    reference.dump("text_tower_jina.safetensors", lambda: tower_of(V, C, L, H, F, 8), run,
+                   dict(INPUTS), (code,),
+                   lambda name: "text_model.transformer." + jina_text.checkpoint_name(name))
 
 
 def bert(head):
@@ -95,10 +71,10 @@ def one_by_one(texts, call):
 
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--mosaic-bert", metavar="DIR")
+parser.add_argument("--jina-text", metavar="DIR")
 options = parser.parse_args()
-if options.mosaic_bert:
-    dump_jina(options.mosaic_bert)
+if options.jina_text:
+    dump_jina(options.jina_text)
 reference.dump("text_tower_minilm.safetensors", lambda: bert(False),
                one_by_one(TEXTS, lambda m, ids: m(ids)), dict(INPUTS), (modeling_bert,),
                lambda n: n.replace("transformer.", ""))

@@ -1,25 +1,25 @@
 #!/bin/sh
 # test_oracle: live comparisons with the original implementations, and their record.
 #
-#   tools/test_oracle.sh [mosaic-bert=DIR] [data=DIR]      make test-oracle; after a build
+#   tools/test_oracle.sh [jina-text=DIR] [data=DIR]      make test-oracle; after a build
 #
 # Makes a Python environment in BUILD/oracle with the packages that the originals live in, runs them
 # on the tiny configurations of tools/dump_reference_*.py (which writes fixtures anew, there), and
 # holds ours against what came out: one line per case. Writes tests/results/oracle.txt, one line
 # "family|column|result" per cell of the table in tests/README.md; make readme rewrites that table.
-# mosaic-bert: folder examples/benchmarks/bert/src of a checkout of github.com/mosaicml/examples;
+# jina-text: a folder with the code of JinaBERT (tools/jina_text.py says which);
 # without it the text tower of jina-clip-v1 is held against the committed fixture. data: the test
 # data with tokenizer files, default ../shared/data. Needs Python 3.11, a package index, 2 GB.
 set -eu
 cd "$(dirname "$0")/.."
 build=${BUILD:-build}
 work=$build/oracle
-mosaic='' data=../shared/data
+jina='' data=../shared/data
 for argument in "$@"; do
     case $argument in
-    mosaic-bert=*) mosaic=${argument#*=} ;;
+    jina-text=*) jina=${argument#*=} ;;
     data=*) data=${argument#*=} ;;
-    *) echo "usage: tools/test_oracle.sh [mosaic-bert=DIR] [data=DIR]" >&2 && exit 64 ;;
+    *) echo "usage: tools/test_oracle.sh [jina-text=DIR] [data=DIR]" >&2 && exit 64 ;;
     esac
 done
 
@@ -28,19 +28,24 @@ done
 python=$work/venv/bin/python
 "$python" -m pip install -q torch torchvision numpy safetensors transformers timm open_clip_torch \
     accelerate peft einops tokenizers tiktoken pillow faiss-cpu
+# Code from before transformers 5, and processors that call Pillow, in a place of its own.
+[ -x "$work/venv-slow/bin/python" ] || python3 -m venv --system-site-packages "$work/venv-slow"
+slow=$work/venv-slow/bin/python
+"$slow" -m pip install -q transformers==4.48.3 'pillow<12' torch torchvision timm open_clip_torch numpy
 mkdir -p "$work/data"
 cp tests/data/*.safetensors "$work/data"
 export OMP_NUM_THREADS=1
-dump() { # dump SCRIPT [ARGUMENT ...]
-    script=$1
-    shift
+dump() { # dump PYTHON SCRIPT [ARGUMENT ...]
+    with=$1 script=$2
+    shift 2
     echo "originals: $script"
-    "$python" "tools/$script" "$@" --out "$work/data" >>"$work/originals.log" 2>&1
+    "$with" "tools/$script" "$@" --out "$work/data" >>"$work/originals.log" 2>&1
 }
 : >"$work/originals.log"
-dump dump_reference_retriever.py ${mosaic:+--mosaic-bert "$mosaic"}
-dump dump_reference_readers.py
-dump dump_reference_lora_steps.py
+dump "$python" dump_reference_retriever.py
+[ -z "$jina" ] || dump "$slow" dump_reference_retriever.py --jina-text "$jina" jina
+dump "$python" dump_reference_readers.py
+dump "$python" dump_reference_lora_steps.py
 
 # ---- ours ----
 code=0
@@ -112,12 +117,9 @@ if [ -d "$data/medical/vqa-rad" ]; then
         2>>"$work/originals.log" || code=1
 fi
 
-# ---- image processors: those that call Pillow want an older transformers, in a place of its own ----
+# ---- image processors ----
 if [ -d "$data/images" ]; then
-    [ -x "$work/venv-slow/bin/python" ] || python3 -m venv --system-site-packages "$work/venv-slow"
-    "$work/venv-slow/bin/python" -m pip install -q transformers==4.48.3 'pillow<12' torch torchvision \
-        open_clip_torch numpy
-    "$work/venv-slow/bin/python" tools/dump_reference_processors.py "$data" slow --out "$work/data" \
+    "$slow" tools/dump_reference_processors.py "$data" slow --out "$work/data" \
         >>"$work/originals.log" 2>&1
     "$python" tools/dump_reference_processors.py "$data" fast --out "$work/data" \
         >>"$work/originals.log" 2>&1
@@ -143,7 +145,7 @@ fi
 import open_clip, timm, torch, transformers
 print(f"torch {torch.__version__}, transformers {transformers.__version__}, "
       f"timm {timm.__version__}, open_clip {open_clip.__version__}")' 2>/dev/null)" \
-        "$([ -n "$mosaic" ] || echo "; jina-clip-v1 against the committed fixture")"
+        "$([ -n "$jina" ] || echo "; jina-clip-v1 against the committed fixture")"
     cat "$work/cells"
 } >tests/results/oracle.txt
 tail -n 3 "$work/cases"
