@@ -27,15 +27,8 @@
 #include "matmul.h"
 
 #include "cuda_common.cuh"
-
-// One product. Strides count elements; one of each operand's two is 1.
-typedef struct {
-    const void *a, *b, *bias; // bias: (columns) or NULL
-    void *c;                  // (rows, columns)
-    size_t a_row, a_inner, b_inner, b_column;
-    int rows, columns, depth;
-    bool is_accumulated;
-} Product;
+#include "matmul_parts.cuh"
+#include "matmul_sm90.cuh"
 
 // ---- kernel 1 ----
 static const int TILE = 64;  // rows and columns of a tile
@@ -302,6 +295,10 @@ static void launch(Device *dev, const Product &p) {
     if constexpr (sizeof(T) == 2) {
         if (is_aligned(p.a, A_INNER ? p.a_row : p.a_inner) &&
             is_aligned(p.b, B_INNER ? p.b_column : p.b_inner)) {
+            if (std::is_same<T, bf16>::value && device_arch(dev) == 90) {
+                matmul_sm90(dev, p, !A_INNER, !B_INNER);
+                return;
+            }
             const dim3 grid(ceil_div(p.columns, COLUMNS2), ceil_div(p.rows, ROWS2));
             SMEM_ALLOW((matmul_kernel2<T, Out, A_INNER, B_INNER>), SMEM2);
             LAUNCH((matmul_kernel2<T, Out, A_INNER, B_INNER>), grid, BLOCK2, SMEM2,

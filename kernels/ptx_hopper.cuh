@@ -155,11 +155,13 @@ static inline void tensor_map(TensorMap *map, const void *base, size_t rows, siz
                             const cuuint64_t *, const cuuint64_t *, const cuuint32_t *,
                             const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
                             CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-    void *encode = nullptr; // of the driver, which is not linked
-    cudaDriverEntryPointQueryResult found;
-    CUDA_CHECK(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000,
-                                                cudaEnableDefault, &found));
-    CHECK(encode, "cuTensorMapEncodeTiled: %d", (int)found);
+    static void *encode; // of the driver, which is not linked
+    if (!encode) {
+        cudaDriverEntryPointQueryResult found;
+        CUDA_CHECK(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000,
+                                                    cudaEnableDefault, &found));
+        CHECK(encode, "cuTensorMapEncodeTiled: %d", (int)found);
+    }
     const cuuint64_t sizes[2] = {columns, rows}, strides[1] = {2 * stride};
     const cuuint32_t box[2] = {64, (cuuint32_t)box_rows}, steps[2] = {1, 1};
     const CUresult result = ((Encode *)encode)(

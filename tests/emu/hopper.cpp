@@ -26,6 +26,7 @@ struct Mbar {
     std::vector<Waiter> waiters;
 };
 static std::map<uint32_t, Mbar> mbars;
+static std::vector<Thread *> claimants; // of registers, that found too few
 
 static Mbar &mbar_at(uint32_t bar, uintptr_t pc) {
     const auto found = mbars.find(bar);
@@ -78,25 +79,29 @@ static std::vector<Tile> tiles; // under way
 
 static uint32_t swizzle(uint32_t address) { return address ^ (address >> 7 & 7) << 4; }
 
-// Calls visit(shared address, source or null) for each element of the box.
-template <typename F> static void each_element(const Tile &tile, F visit) {
+// Calls visit(shared address of the box's row, first column of the row that is inside, how many
+// are, where the first of them lies). Rows outside have none.
+template <typename F> static void each_row(const Tile &tile, F visit) {
+    const long width = ROW_BYTES / 2, columns = (long)tile.map.columns;
+    const long first = tile.column < 0 ? -(long)tile.column : 0;
+    const long last = columns - tile.column < width ? columns - tile.column : width;
     for (int r = 0; r < tile.map.box_rows; r++) {
-        for (int c = 0; c < (int)ROW_BYTES / 2; c++) {
-            const long row = (long)tile.row + r, column = (long)tile.column + c;
-            const bool is_inside = row >= 0 && row < (long)tile.map.rows && column >= 0 &&
-                                   column < (long)tile.map.columns;
-            const size_t at = 2 * ((size_t)row * tile.map.stride + (size_t)column);
-            visit(swizzle(tile.to + (uint32_t)r * ROW_BYTES + 2 * (uint32_t)c),
-                  is_inside ? tile.map.base + at : nullptr);
-        }
+        const long row = (long)tile.row + r;
+        const bool is_inside = row >= 0 && row < (long)tile.map.rows && first < last;
+        const long at = row * (long)tile.map.stride + tile.column + first;
+        visit(tile.to + (uint32_t)r * ROW_BYTES, first, is_inside ? last - first : 0,
+              tile.map.base + 2 * at);
     }
 }
 
 static void deliver(const Tile &tile) {
-    each_element(tile, [](uint32_t to, const char *from) {
-        memset(shared_at(to), 0, 2);
-        if (from) {
-            memcpy(shared_at(to), from, 2);
+    each_row(tile, [](uint32_t to, long first, long count, const char *from) {
+        char row[ROW_BYTES] = {};
+        if (count > 0) {
+            memcpy(row + 2 * first, from, 2 * (size_t)count);
+        }
+        for (uint32_t piece = 0; piece < ROW_BYTES; piece += 16) {
+            memcpy(shared_at(swizzle(to + piece)), row + piece, 16);
         }
     });
     const size_t bytes = (size_t)tile.map.box_rows * ROW_BYTES;
@@ -125,6 +130,7 @@ void hopper_start() {
         fail("the last block ended with %zu tensor copies under way", tiles.size());
     }
     mbars.clear();
+    claimants.clear();
 }
 
 // ---- products ----
@@ -249,12 +255,17 @@ void registers_release(int count, Place place) {
     registers_check("registers_release", count, true, place);
     block.registers += cur->registers - count;
     cur->registers = count;
+    for (Thread *thread : claimants) {
+        wake(thread);
+    }
+    claimants.clear();
 }
 
 void registers_claim(int count, Place place) {
     registers_check("registers_claim", count, false, place);
     while (block.registers < count - cur->registers) {
-        emu::spin(place);
+        claimants.push_back(cur);
+        wait("registers_claim", place, 0);
     }
     block.registers -= count - cur->registers;
     cur->registers = count;
@@ -290,9 +301,9 @@ void tma_load(uint32_t to, const TensorMap *map, int column, int row, uint32_t b
     }
     mbar_at(bar, pc);
     Tile tile = {to, bar, *map, column, row, {}};
-    each_element(tile, [pc](uint32_t, const char *from) {
-        if (from) {
-            shadow_access(from, 2, READ, pc);
+    each_row(tile, [pc](uint32_t, long, long count, const char *from) {
+        if (count > 0) {
+            shadow_access(from, 2 * (size_t)count, READ, pc);
         }
     });
     const size_t bytes = (size_t)map->box_rows * ROW_BYTES;

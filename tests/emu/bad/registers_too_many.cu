@@ -1,4 +1,4 @@
-// expects: spin at
+// expects: registers_claim
 // Mistake: two warpgroups ask for more registers than the third gives back.
 #include "tests/emu/bad.h"
 
