@@ -33,7 +33,8 @@ cudaError_t cudaGetDevice(int *device) {
     *device = 0;
     return cudaSuccess;
 }
-// As an H100, for the limits that launchers ask for; with EMU_ARCH=sm80 of that architecture.
+// As an H100, for the limits that launchers ask for, but with so few processors that the blocks of a
+// persistent grid take several tiles of a small case; with EMU_ARCH=sm80 of that architecture.
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *prop, int device) {
     *prop = {};
     snprintf(prop->name, sizeof prop->name, "emulator");
@@ -41,7 +42,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *prop, int device) {
     prop->sharedMemPerBlockOptin = 227 * 1024;
     const char *const arch = getenv("EMU_ARCH"); // sm80 or sm90a
     prop->major = arch && strcmp(arch, "sm80") == 0 ? 8 : 9;
-    prop->multiProcessorCount = 132;
+    prop->multiProcessorCount = 2;
     prop->l2CacheSize = 50 << 20;
     return cudaSetDevice(device);
 }
