@@ -144,7 +144,7 @@ static Error write_directory(const char *dir, const CheckpointState *state) {
                                      state->stage, "step", (json_int_t)state->step, "seed",
                                      json_sprintf("%" PRIu64, state->seed), "context",
                                      json_sprintf("%016" PRIx64, state->context), "updates",
-                                     state->optim->step));
+                                     optim_read(state->optim).count.step));
     }
     if (!error.code) {
         error = write_manifest(dir);
@@ -370,7 +370,7 @@ Error checkpoint_load(int64_t *step, const char *run_dir, const CheckpointState 
     }
     if (!error.code) {
         *step = json_integer_value(json_object_get(root, "step"));
-        optim->step = (int)json_integer_value(json_object_get(root, "updates"));
+        optim_set_step(optim, (int)json_integer_value(json_object_get(root, "updates")));
     }
     safestore_free(&store);
     json_decref(root);

@@ -62,8 +62,7 @@ int cmd_pretrain(const Config *config) {
         const double lr = schedule_rate(SCHEDULE_COSINE, config->pretrain.lr,
                                         config->pretrain.warmup, config->pretrain.steps, (int)step);
         const double loss = one_step(&system, &trainer, sampler, step, B, pixels, texts, lr);
-        const RunValue extra = {"grad_norm", optim_norm(&trainer.optim)};
-        stage_step(&stage, step, loss, lr, (double)((step + 1) * B) / n, &extra, 1);
+        stage_step(&stage, step, loss, lr, (double)((step + 1) * B) / n, NULL, 0);
     }
     if (stage_is_done(&stage)) {
         char *path = runlog_path_new(run, "retriever.safetensors");

@@ -184,9 +184,8 @@ int cmd_train_reader(const Config *config) {
         const double lr = schedule_rate((Schedule)config->reader.schedule, config->reader.lr,
                                         config->reader.warmup, config->reader.steps, (int)step);
         const double loss = reader_task_step(&trainer, &task, step, B, lr);
-        const RunValue extra[] = {{"grad_norm", optim_norm(&trainer.optim)},
-                                  {"cut_captions", system->prompts.cut_captions}};
-        stage_step(&stage, step, loss, lr, (double)((step + 1) * B) / items, extra, 2);
+        const RunValue extra = {"cut_captions", system->prompts.cut_captions};
+        stage_step(&stage, step, loss, lr, (double)((step + 1) * B) / items, &extra, 1);
     }
     if (stage_is_done(&stage)) {
         save_reader(system, run);

@@ -96,12 +96,11 @@ static void train(RetrieverTrainer *trainer, Stage *stage, const Config *config)
         const RetrieverStep report = retriever_trainer_step(trainer, lr);
         const double done = (double)((step + 1) * config->retriever.batch);
         const RunValue extra[] = {{"nll", report.nll},
-                                  {"grad_norm", report.norm},
                                   {"store_hit_rate", report.hit_rate},
                                   {"distinct_per_query", retriever_trainer_distinct(trainer)}};
         // What the store knew depends on earlier runs: it is not part of the comparable losses.
         stage_step(stage, step, report.loss, lr, done / trainer->queries->n, extra,
-                   config->run.deterministic ? 2 : 4);
+                   config->run.deterministic ? 1 : 3);
     }
 }
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "encode.h"
 #include "file.h"
 #include "kernels/ops.h"
 
@@ -25,6 +26,7 @@ Index *index_new(Device *dev, int count, int dim, DType dtype) {
     CHECK(count >= 0 && dim >= 1, "count=%d dim=%d", count, dim);
     Index *index = xcalloc(1, sizeof *index);
     *index = (Index){.dev = dev, .count = count, .dim = dim, .dtype = dtype};
+    index->gathered = xcalloc(1, sizeof *index->gathered);
     for (int side = 0; side < INDEX_SIDES; side++) {
         const size_t bytes = (size_t)count * row_bytes(index);
         index->rows[side] = device_alloc(dev, bytes, "index");
@@ -47,6 +49,8 @@ void index_free(Index *index) {
             device_release(index->dev, index->rows[side]);
         }
         device_release(index->dev, index->group);
+        arena_free(index->gathered);
+        free(index->gathered);
         free(index);
     }
 }
@@ -63,15 +67,28 @@ void index_set_rows(Index *index, IndexSide side, int first, int n, const float 
 }
 
 void index_get_rows(const Index *index, IndexSide side, const int32_t *ids, int n, float *out) {
-    void *row = xmalloc(row_bytes(index), 1);
     for (int i = 0; i < n; i++) {
         CHECK(ids[i] >= 0 && ids[i] < index->count, "row %d of %d", ids[i], index->count);
-        device_copy_out(index->dev, row,
-                        (const char *)index->rows[side] + (size_t)ids[i] * row_bytes(index),
-                        row_bytes(index));
-        dtype_widen(out + (size_t)i * index->dim, index->dtype, row, (size_t)index->dim);
     }
-    free(row);
+    const size_t values = (size_t)n * index->dim, bytes = values * dtype_size(index->dtype);
+    void *rows = NULL;
+    int32_t *rows_ids = NULL;
+    Arena plan = arena_plan();
+    for (int pass = 0; pass < 2; pass++) {
+        Arena *arena = pass ? index->gathered : &plan;
+        if (pass) {
+            arena_reserve(arena, index->dev, "rows of the index", plan.peak);
+        }
+        rows = arena_take(arena, bytes, 1);
+        rows_ids = arena_take(arena, (size_t)n, sizeof *ids);
+    }
+    device_copy_in(index->dev, rows_ids, ids, (size_t)n * sizeof *ids);
+    device_ops(index->dev)->rows_gather(index->dev, index->dtype, rows, index->rows[side],
+                                        rows_ids, n, index->dim, index->count);
+    void *narrow = xmalloc(bytes, 1);
+    device_copy_out(index->dev, narrow, rows, bytes);
+    dtype_widen(out, index->dtype, narrow, values);
+    free(narrow);
 }
 
 void index_search(const Index *index, IndexSide side, float *scores, int32_t *ids,

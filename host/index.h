@@ -13,6 +13,7 @@
 #ifndef JOMED_HOST_INDEX_H
 #define JOMED_HOST_INDEX_H
 
+#include "kernels/arena.h"
 #include "kernels/base.h"
 #include "kernels/device.h"
 #include "kernels/dtype.h"
@@ -29,6 +30,7 @@ typedef struct {
     uint64_t corpus_hash;  // of the corpus the rows were made from
     uint64_t encoder_hash; // of the towers that made them
     uint64_t build_id;     // of this build: both hashes and all rows
+    Arena *gathered;       // rows on their way to the host
 } Index;
 
 // Empty rows (zeros) on the device.
@@ -40,6 +42,7 @@ void index_set_groups(Index *index, const int32_t *group);
 // Rows first .. first+n-1 of a side from f32 on the host, rounded once to the index's type.
 void index_set_rows(Index *index, IndexSide side, int first, int n, const float *rows);
 // out (n, dim) f32 on the host: the stored rows ids[0..n-1] (0 <= id < count), widened exactly.
+// Waits for the device, once for all rows.
 void index_get_rows(const Index *index, IndexSide side, const int32_t *ids, int n, float *out);
 
 // The K best rows of a side for each of Q queries (host f32, (Q,dim)), by op topk: score

@@ -14,22 +14,27 @@ typedef struct {
 } OptimConfig;
 OptimConfig optim_default(void); // 0.9, 0.999, 1e-8, 0.01, no clipping
 
+// What a step leaves behind.
+typedef struct {
+    float norm, clip_factor; // of the gradient before clipping; as global_norm gives them
+    AdamWCount count;        // updates done, and steps in a row that ended without one
+} OptimState;
+
 typedef struct {
     OptimConfig config;
     TensorList *list;
     Arena arena;
-    float *m, *v;  // (list->trainable_count) f32 on the device
-    float *norm;   // (2) on the device: length of the gradient before clipping, clip factor
-    int step;      // updates done
-    int skipped;   // steps in a row that ended without an update
+    float *m, *v;        // (list->trainable_count) f32 on the device
+    uint8_t *decays;     // of the spans of all tensors, as adamw takes them
+    OptimState *state;   // on the device
 } Optim;
 Optim optim_new(TensorList *list, const OptimConfig *config);
 void optim_free(Optim *optim);
 // One update of every trainable tensor from its gradient, then zeroes the gradients. A gradient
-// that is not finite only counts in `skipped`: weights and moments stay as they were. Waits for the
-// device.
+// that is not finite only counts as skipped: weights and moments stay as they were. Does not wait
+// for the device.
 void optim_step(Optim *optim, double lr);
-// Length of the gradient before clipping, of the last step.
-float optim_norm(const Optim *optim);
+OptimState optim_read(const Optim *optim); // of the last step; waits for the device
+void optim_set_step(Optim *optim, int step); // updates done, of a checkpoint
 
 #endif

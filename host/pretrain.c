@@ -18,9 +18,10 @@ void pretrainer_free(Pretrainer *trainer) {
     arena_free(&trainer->arena);
 }
 
-// The pass itself, over an arena with or without memory.
-static double pass(Pretrainer *trainer, Run *run, const float *pixels, const TextBatch *texts,
-                   int B) {
+// The pass itself, over an arena with or without memory. Returns the two losses on the device, or
+// NULL.
+static const float *pass(Pretrainer *trainer, Run *run, const float *pixels,
+                         const TextBatch *texts, int B) {
     Retriever *retriever = trainer->retriever;
     Device *dev = trainer->dev;
     const int S = retriever->config.image.image_size, E = retriever->config.image.E;
@@ -43,11 +44,7 @@ static double pass(Pretrainer *trainer, Run *run, const float *pixels, const Tex
         b, scale->master, B, E);
     embed_texts_bwd(run, &retriever->text, &text_state, db);
     embed_images_bwd(run, &retriever->image, &image_state, da);
-    float both[2] = {0};
-    if (!run->is_planning) {
-        device_copy_out(dev, both, loss, sizeof both);
-    }
-    return 0.5 * ((double)both[0] + both[1]);
+    return loss;
 }
 
 double pretrainer_step(Pretrainer *trainer, const float *pixels, const char *const *texts, int B,
@@ -59,8 +56,10 @@ double pretrainer_step(Pretrainer *trainer, const float *pixels, const char *con
     Run planning = run_planning(&run, &plan);
     pass(trainer, &planning, NULL, &batch, B);
     arena_reserve(&trainer->arena, trainer->dev, "pretraining", plan.peak);
-    const double loss = pass(trainer, &run, pixels, &batch, B);
+    const float *loss = pass(trainer, &run, pixels, &batch, B);
     optim_step(&trainer->optim, lr);
     packed_texts_free(&packed);
-    return loss;
+    float both[2];
+    device_copy_out(trainer->dev, both, loss, sizeof both);
+    return 0.5 * ((double)both[0] + both[1]);
 }

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #define MOST_BAD_STEPS 3
+#define MOST_EXTRA 7 // values of a verb beside the gradient's length
 
 Stage stage_begin(const Config *config, RunLog *run, const char *name, uint64_t context,
                   Optim *optim, TensorList *const *lists, int list_count, int64_t steps) {
@@ -51,8 +52,14 @@ static void save(Stage *stage, int64_t done) {
 void stage_step(Stage *stage, int64_t step, double loss, double lr, double epoch,
                 const RunValue *extra, int extra_count) {
     const int64_t done = step + 1;
-    runlog_step(stage->run, done, loss, lr, epoch, extra, extra_count);
-    stage->bad_steps = isfinite(loss) && !stage->state.optim->skipped ? 0 : stage->bad_steps + 1;
+    const OptimState optim = optim_read(stage->state.optim);
+    RunValue all[1 + MOST_EXTRA] = {{"grad_norm", optim.norm}};
+    CHECK(extra_count <= MOST_EXTRA, "%d extra values", extra_count);
+    for (int i = 0; i < extra_count; i++) {
+        all[1 + i] = extra[i];
+    }
+    runlog_step(stage->run, done, loss, lr, epoch, all, 1 + extra_count);
+    stage->bad_steps = isfinite(loss) && !optim.count.skipped ? 0 : stage->bad_steps + 1;
     if (stage->bad_steps >= MOST_BAD_STEPS) {
         die(EXIT_DIVERGED,
             "%s: loss or gradient was not finite %d steps in a row, at step %lld; the last "

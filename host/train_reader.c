@@ -17,18 +17,18 @@ void reader_trainer_free(ReaderTrainer *trainer) {
     picture_feed_free(trainer->feed);
     optim_free(&trainer->optim);
     arena_free(&trainer->arena);
+    arena_free(&trainer->losses);
     reader_batch_free(&trainer->batch);
 }
 
 // The pass itself, over an arena with or without memory. targets: (R) ids on the host; each counts
-// 1 / count. Returns the sum of their losses.
-static double pass(ReaderTrainer *trainer, Run *run, const int32_t *targets, int count) {
+// 1 / count. loss: (R) on the device.
+static void pass(ReaderTrainer *trainer, Run *run, float *loss, const int32_t *targets, int count) {
     Reader *reader = trainer->reader;
     const int R = trainer->batch.R, V = reader->config.V;
     ReaderState state;
     void *logits = run_take(run, (size_t)R, (size_t)V);
-    float *loss = run_take_f32(run, (size_t)R), *lse = run_take_f32(run, (size_t)R);
-    float *dloss = run_take_f32(run, (size_t)R);
+    float *lse = run_take_f32(run, (size_t)R), *dloss = run_take_f32(run, (size_t)R);
     int32_t *target = run_take_ids(run, targets, (size_t)R);
     float *host = xmalloc((size_t)R, sizeof *host);
     for (int r = 0; r < R; r++) {
@@ -41,15 +41,7 @@ static double pass(ReaderTrainer *trainer, Run *run, const int32_t *targets, int
     RUN(run, cross_entropy_fwd, loss, lse, logits, target, R, V);
     RUN(run, cross_entropy_bwd, logits, dloss, logits, lse, target, R, V);
     reader_bwd(run, reader, &state, logits);
-    double sum = 0;
-    if (!run->is_planning) {
-        device_copy_out(trainer->dev, host, loss, (size_t)R * sizeof *host);
-        for (int r = 0; r < R; r++) {
-            sum += host[r];
-        }
-    }
     free(host);
-    return sum;
 }
 
 // Tokens that example asks for: its answer's, and the one that ends an answer.
@@ -77,30 +69,59 @@ static int fill_batch(ReaderTrainer *trainer, const ReaderExample *examples, int
     return count;
 }
 
+// What each of the R targets of a pass is divided by.
+static int share_of(const ReaderTrainer *trainer, int passes, int R, int all) {
+    return trainer->config.is_micro_mean ? passes * R : all;
+}
+
+// The step's loss, from those of its passes, R[p] rows each, which now come back all at once.
+static double sum_losses(ReaderTrainer *trainer, const float *losses, const int *R, int passes,
+                         int all) {
+    float *host = xmalloc((size_t)all, sizeof *host);
+    device_copy_out(trainer->dev, host, losses, (size_t)all * sizeof *host);
+    double loss = 0;
+    for (int p = 0, row = 0; p < passes; p++) {
+        double sum = 0;
+        for (const int end = row + R[p]; row < end; row++) {
+            sum += host[row];
+        }
+        loss += sum / share_of(trainer, passes, R[p], all);
+    }
+    free(host);
+    return loss;
+}
+
 double reader_trainer_step(ReaderTrainer *trainer, const ReaderExample *examples, int B,
                            double lr) {
     const int each = trainer->config.micro_batch ? trainer->config.micro_batch : B;
     const int passes = (B + each - 1) / each;
-    int all = 0;
+    int all = 0, done = 0;
     for (int b = 0; b < B; b++) {
         all += target_count(trainer, &examples[b]);
     }
     int32_t *targets = xmalloc((size_t)all, sizeof *targets);
-    double loss = 0;
-    for (int first = 0; first < B; first += each) {
-        const int n = B - first < each ? B - first : each;
-        const int R = fill_batch(trainer, examples + first, n, targets);
-        const int count = trainer->config.is_micro_mean ? passes * R : all;
+    int *R = xmalloc((size_t)passes, sizeof *R);
+    Arena losses_plan = arena_plan();
+    arena_take(&losses_plan, (size_t)all, sizeof(float));
+    arena_reserve(&trainer->losses, trainer->dev, "losses", losses_plan.peak);
+    float *losses = arena_take(&trainer->losses, (size_t)all, sizeof *losses);
+    for (int p = 0; p < passes; p++) {
+        const int first = p * each, n = B - first < each ? B - first : each;
+        R[p] = fill_batch(trainer, examples + first, n, targets);
+        const int share = share_of(trainer, passes, R[p], all);
         Run run = run_new(trainer->dev, trainer->reader->tensors.t, &trainer->arena, true);
         run.recomputes = trainer->config.recomputes;
         Arena plan = arena_plan();
         Run planning = run_planning(&run, &plan);
-        pass(trainer, &planning, targets, count);
+        pass(trainer, &planning, NULL, targets, share);
         arena_reserve(&trainer->arena, trainer->dev, "reader training", plan.peak);
-        loss += pass(trainer, &run, targets, count) / count;
+        pass(trainer, &run, losses + done, targets, share);
+        done += R[p];
     }
     optim_step(&trainer->optim, lr);
+    const double loss = sum_losses(trainer, losses, R, passes, all);
     free(targets);
+    free(R);
     return loss;
 }
 

@@ -31,7 +31,7 @@ typedef struct {
     Reader *reader;
     PromptMaker *prompts;
     Optim optim;
-    Arena arena;
+    Arena arena, losses; // losses: (rows) f32 of all passes of a step
     ReaderBatch batch;
     ReaderTrainConfig config;
     PictureFeed *feed; // of reader_task_step, or NULL

@@ -17,15 +17,15 @@ static RetrieverWork work_new(const RetrieverTrainConfig *config, const Head *li
     const size_t B = (size_t)config->batch, pairs = B * config->K,
                  S = live->tower.config.image_size;
     RetrieverWork work = {.rows = xmalloc(pairs * E, sizeof(float)),
-                          .g = xmalloc(3 * pairs, sizeof(float)),
-                          .loss = xmalloc(2 * B, sizeof(float)),
+                          .g = xmalloc(2 * pairs, sizeof(float)),
+                          .loss = xmalloc(2 * B + pairs, sizeof(float)),
                           .predicted = xmalloc(pairs, sizeof(int32_t)),
                           .h = xmalloc(2 * B * E, sizeof(float)),
                           .q = xmalloc((size_t)E, sizeof(float)),
                           .pixels = xmalloc(B * 3 * S * S, sizeof(float)),
                           .narrow = xmalloc(B * E, dtype_size(live->tensors.t))};
     work.s = work.g + pairs;
-    work.ds = work.s + pairs;
+    work.ds = work.loss + 2 * B;
     work.dh = work.h + B * E;
     return work;
 }
@@ -214,11 +214,10 @@ static void load_rows(const RetrieverTrainer *trainer, float *rows, const int32_
     }
 }
 
-// s (B,K) from h.
+// s (B,K) from h and the rows.
 static void score_candidates(const RetrieverTrainer *trainer, RetrieverWork *work) {
     const RetrieverTrainConfig *config = &trainer->config;
     const int B = config->batch, K = config->K, E = trainer->index->dim;
-    load_rows(trainer, work->rows, work->candidates, B * K);
     for (int b = 0; b < B; b++) {
         mix_queries(work->q, work->h + (size_t)b * E, trainer->fixed + (size_t)work->queries[b] * E,
                     config->share, 1, E);
@@ -246,17 +245,17 @@ static void marginal_pass(RetrieverTrainer *trainer, Run *run, RetrieverWork *wo
     const int B = trainer->config.batch, K = trainer->config.K;
     const size_t pairs = (size_t)B * K, bytes = pairs * sizeof(float);
     float *s = run_take_f32(run, pairs), *g = run_take_f32(run, pairs);
-    float *ds = run_take_f32(run, pairs), *posterior = run_take_f32(run, pairs);
-    float *loss = run_take_f32(run, 2 * (size_t)B);
+    float *posterior = run_take_f32(run, pairs);
+    float *loss = run_take_f32(run, 2 * (size_t)B + pairs); // and ds behind it: one copy back
     int32_t *predicted = run_take_ids(run, work->predicted, pairs);
     if (!run->is_planning) {
         Device *dev = trainer->dev;
         device_copy_in(dev, s, work->s, bytes);
         device_copy_in(dev, g, work->g, bytes);
+        float *ds = loss + 2 * (size_t)B;
         run->op->marginal(dev, loss, posterior, ds, s, g, NULL, NULL, predicted, B, K, 1,
                           &trainer->config.marginal);
-        device_copy_out(dev, work->ds, ds, bytes);
-        device_copy_out(dev, work->loss, loss, 2 * (size_t)B * sizeof(float));
+        device_copy_out(dev, work->loss, loss, (2 * (size_t)B + pairs) * sizeof(float));
     }
 }
 
@@ -273,6 +272,7 @@ static void head_pass(RetrieverTrainer *trainer, Run *run) {
     float *pixels = run_take_f32(run, pixel_count);
     void *h = run_take(run, (size_t)B, (size_t)E), *dh = run_take(run, (size_t)B, (size_t)E);
     if (!run->is_planning) {
+        load_rows(trainer, work->rows, work->candidates, B * trainer->config.K); // nobody waits yet
         device_copy_in(dev, pixels, work->pixels, pixel_count * sizeof *pixels);
     }
     embed_images_fwd(run, &live->tower, &state, h, pixels, B);
@@ -313,7 +313,7 @@ RetrieverStep retriever_trainer_step(RetrieverTrainer *trainer, double lr) {
     head_pass(trainer, &run);
     optim_step(&trainer->optim, lr);
     trainer->step++;
-    RetrieverStep out = {.norm = optim_norm(&trainer->optim)};
+    RetrieverStep out = {0};
     for (int b = 0; b < B; b++) {
         out.loss += work->loss[2 * b] / B;
         out.nll += work->loss[2 * b + 1] / B;

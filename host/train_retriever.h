@@ -41,7 +41,7 @@ typedef struct {
     float *pixels;             // (B,3,S,S) of the queries
     float *rows;               // (B,K,E) of the candidates
     float *g, *s, *ds;         // (B,K) gold scores, scores, dL/ds
-    float *loss;               // (B,2) as op marginal says
+    float *loss;               // (B,2) as op marginal says, and ds behind it
     int32_t *predicted;        // (B,K)
     float *h, *dh, *q;         // (B,E), (B,E), (E)
     void *narrow;              // (B,E) of the head's type
@@ -75,7 +75,6 @@ typedef struct {
     double loss;        // minimised: mean over the batch, before any constant factor
     double nll;         // -log sum_d p_d exp(g_d)
     double hit_rate;    // of the score store, in this step
-    double norm;        // of the gradient
 } RetrieverStep;
 
 // fixed: (queries,E) embeddings by the frozen tower. live starts as it is given; search likewise.

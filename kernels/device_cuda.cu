@@ -133,19 +133,17 @@ extern "C" void *device_scratch(Device *dev, size_t bytes) {
 // ---- copies ----
 // The stage being filled, with room for at least one byte.
 static Stage *stage_ready(Lane *lane) {
+    for (int i = 0; i < STAGES && !lane->stage[i].memory; i++) { // all at once, at the first copy
+        CUDA_CHECK(cudaMallocHost((void **)&lane->stage[i].memory, STAGE_BYTES));
+        CUDA_CHECK(cudaEventCreateWithFlags(&lane->stage[i].done, cudaEventDisableTiming));
+    }
     Stage *stage = &lane->stage[lane->current];
     if (stage->used == STAGE_BYTES) {
         CUDA_CHECK(cudaEventRecord(stage->done, lane->stream));
         lane->current = (lane->current + 1) % STAGES;
         stage = &lane->stage[lane->current];
-        if (stage->memory) {
-            CUDA_CHECK(cudaEventSynchronize(stage->done)); // its copies of the last round
-        }
+        CUDA_CHECK(cudaEventSynchronize(stage->done)); // its copies of the last round
         stage->used = 0;
-    }
-    if (!stage->memory) {
-        CUDA_CHECK(cudaMallocHost((void **)&stage->memory, STAGE_BYTES));
-        CUDA_CHECK(cudaEventCreateWithFlags(&stage->done, cudaEventDisableTiming));
     }
     return stage;
 }

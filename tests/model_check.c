@@ -5,6 +5,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+void expect_steady(const EmuCalls *before, int copies_out) {
+    const EmuCalls *now = emu_calls();
+    EXPECT(now->allocations == before->allocations && now->releases == before->releases,
+           "%d allocations, %d releases", now->allocations - before->allocations,
+           now->releases - before->releases);
+    EXPECT(now->copies_out - before->copies_out == copies_out &&
+               now->waits - before->waits == copies_out,
+           "%d copies to the host instead of %d, %d waits", now->copies_out - before->copies_out,
+           copies_out, now->waits - before->waits);
+    EXPECT(now->launches > before->launches, "no kernel ran");
+}
+
 void tensors_disturb(TensorList *list, double sd) {
     Rng rng = check_rng(79);
     for (int i = 0; i < list->count; i++) {

@@ -227,13 +227,13 @@ TEST(method_wd1) {
     numbers(lrs, 3, v, "lrs");
     numbers(want, 15, v, "w");
     Buf w = buf_from(DT_F32, w0, 5), m = buf_fill(DT_F32, 5, 0), v2 = buf_fill(DT_F32, 5, 0);
-    AdamWConfig config = {0, 0.9f, 0.999f, 1e-8f, (float)number(v, "wd"), 0};
+    AdamWConfig config = {0, 0.9f, 0.999f, 1e-8f, (float)number(v, "wd")};
+    IntBuf count = ibuf_fill(2, 0);
     for (int step = 0; step < 3; step++) {
         Buf grad = buf_from(DT_F32, grads + 5 * step, 5);
-        config.step = step + 1;
         config.lr = (float)lrs[step];
         check_ops()->adamw(check_device(), DT_F32, w.dev, buf_f32(&w), buf_f32(&m), buf_f32(&v2),
-                           buf_f32(&grad), NULL, 5, &config);
+                           (AdamWCount *)count.dev, buf_f32(&grad), NULL, NULL, 5, &config);
         // Numbers below 2, a few roundings of the weight per step.
         expect_within("w", buf_read(&w), want + 5 * step, 5, 3 * (step + 1) * ldexp(1, -23));
         buf_free(&grad);
@@ -242,6 +242,7 @@ TEST(method_wd1) {
     buf_free(&w);
     buf_free(&m);
     buf_free(&v2);
+    ibuf_free(&count);
 }
 
 TEST(method_clip) {

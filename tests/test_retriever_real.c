@@ -130,8 +130,9 @@ TEST(retriever_real_jina) {
     const double step_seconds = seconds_now() - start;
     EXPECT(memcmp(rows, live, (size_t)PICTURES * E * sizeof *rows) == 0,
            "a copy gives %g instead of %g", live[0], rows[0]);
-    EXPECT(optim.step == 1 && optim_norm(&optim) > 0, "%d steps, gradient of length %g", optim.step,
-           (double)optim_norm(&optim));
+    const OptimState state = optim_read(&optim);
+    EXPECT(state.count.step == 1 && state.norm > 0, "%d steps, gradient of length %g",
+           state.count.step, (double)state.norm);
     const double used = (double)(memory_anonymous() - before),
                  planned = (double)memory_plan_total(&plan);
     LOG(INFO, "%d pictures and %d texts: %.1f s; a training step of the head: %.1f s; %.0f MiB of "

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "calls.h"
 #include "cuda_emu.h"
 
 namespace emu {
@@ -152,6 +153,9 @@ extern bool is_linting; // EMU_LINT=1
 void lint_access(const void *at, size_t bytes, uintptr_t pc);
 void lint_block();
 void lint_launch();
+
+// ---- what was asked of the runtime: runtime.cpp ----
+extern EmuCalls calls;
 
 // ---- reports ----
 // Prints kernel, block, thread and the text to stderr and ends the process.

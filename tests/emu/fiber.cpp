@@ -289,6 +289,7 @@ static void read_settings() {
 }
 
 void launch(const Launch &launch) {
+    calls.launches++;
     read_settings();
     block = {};
     block.launch = &launch;

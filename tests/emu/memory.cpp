@@ -224,6 +224,7 @@ void shared_check_static() {
 using namespace emu;
 
 cudaError_t cudaMalloc(void **memory, size_t bytes) {
+    calls.allocations++;
     const Opened opened;
     const size_t room = (bytes + GAP - 1) / GAP * GAP + GAP;
     char *at = heap + GAP; // first fit
@@ -249,6 +250,7 @@ cudaError_t cudaFree(void *memory) {
     if (!memory) {
         return cudaSuccess;
     }
+    calls.releases++;
     if (found == blocks.end()) {
         fail("cudaFree of %p, which cudaMalloc did not return", memory);
     }
@@ -277,6 +279,8 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind 
     check_range("cudaMemcpy to", to, bytes);
     check_range("cudaMemcpy from", from, bytes);
     const Opened opened;
+    calls.copies_in += is_device(to) && !is_device(from);
+    calls.copies_out += is_device(from) && !is_device(to);
     memmove(to, from, bytes);
     if (is_device(to) && is_device(from)) {
         shadow_copy_set(to, from, bytes);

@@ -14,6 +14,9 @@ struct EmuEvent {
     double seconds;
 };
 
+EmuCalls emu::calls;
+extern "C" const EmuCalls *emu_calls(void) { return &emu::calls; }
+
 const char *cudaGetErrorString(cudaError_t error) {
     return error == cudaSuccess                 ? "no error"
            : error == cudaErrorInvalidValue     ? "invalid argument"
@@ -51,15 +54,22 @@ cudaError_t cudaDriverGetVersion(int *version) {
     return cudaSuccess;
 }
 cudaError_t cudaRuntimeGetVersion(int *version) { return cudaDriverGetVersion(version); }
-cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+// Nothing to wait for, but the host asked.
+static cudaError_t wait() {
+    emu::calls.waits++;
+    return cudaSuccess;
+}
+cudaError_t cudaDeviceSynchronize() { return wait(); }
 cudaError_t cudaDeviceReset() { return cudaSuccess; }
 
 cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned) {
+    emu::calls.allocations++;
     *memory = malloc(bytes ? bytes : 1);
     return *memory ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 cudaError_t cudaMallocHost(void **memory, size_t bytes) { return cudaHostAlloc(memory, bytes, 0); }
 cudaError_t cudaFreeHost(void *memory) {
+    emu::calls.releases++;
     free(memory);
     return cudaSuccess;
 }
@@ -73,7 +83,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     delete stream;
     return cudaSuccess;
 }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return wait(); }
 cudaError_t cudaStreamQuery(cudaStream_t) { return cudaSuccess; }
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
 
@@ -92,7 +102,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
     event->seconds = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
     return cudaSuccess;
 }
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventSynchronize(cudaEvent_t) { return wait(); }
 cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start, cudaEvent_t end) {
     *milliseconds = (float)(1e3 * (end->seconds - start->seconds));
