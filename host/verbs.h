@@ -9,7 +9,7 @@
 #include "config.h"
 
 #define VERBS(V) \
-    V(demo, "demo", "demo run threads retriever reader pretrain index score_store evaluate exact", "the embedded benchmark: every stage of the method on a small world") \
+    V(demo, "demo", "demo run threads device retriever reader pretrain index score_store evaluate exact", "the embedded benchmark: every stage of the method on a small world") \
     V(prepare, "prepare", "prepare classes data.on_bad_image log limits", "a public data set becomes a corpus and a task: corpus.jsonl, task.jsonl") \
     V(pretrain, "pretrain", "run log seed threads device data image classes question retriever pretrain checkpoint", "contrastive training of the towers on the corpus's pairs") \
     V(index_build, "index build", "seed threads device data image classes question retriever index", "embed the corpus into a sharded index") \
@@ -30,5 +30,8 @@
 #define VERB_FUNCTION(function, words, sections, help) int cmd_##function(const Config *config);
 VERBS(VERB_FUNCTION)
 #undef VERB_FUNCTION
+
+// The program itself: finds the verb, reads the settings, runs it. Returns the exit code.
+int command_line_run(int argc, char **argv);
 
 #endif

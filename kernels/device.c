@@ -12,10 +12,17 @@
 #define LARGEST 4 // purposes named when memory is out
 
 // ---- opening ----
+static bool is_cuda_emulated;
+
+void device_emulate_cuda(void) {
+    CHECK(&device_backend_emu, "this program has no emulated device");
+    is_cuda_emulated = true;
+}
+
 static const DeviceBackend *backend_of(DeviceKind kind) {
     switch (kind) {
     case DEVICE_CPU: return &device_backend_cpu;
-    case DEVICE_CUDA: return &device_backend_cuda;
+    case DEVICE_CUDA: return is_cuda_emulated ? &device_backend_emu : &device_backend_cuda;
     case DEVICE_EMU: return &device_backend_emu;
     }
     CHECK(false, "kind=%d", (int)kind);

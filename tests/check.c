@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "host/verbs.h"
 #include "host/version.h"
 
 #define MAX_TESTS 1024
@@ -357,6 +358,17 @@ const char *check_program(void) {
     return path;
 }
 
+const char *check_device_program(void) {
+    static char command[4200];
+    if (backend != DEVICE_EMU) {
+        return check_program();
+    }
+    const ssize_t n = readlink("/proc/self/exe", command, sizeof command - 8);
+    CHECK(n > 0, "readlink: %zd", n);
+    strcpy(command + n, "' 'jomed"); // both between the caller's quotes
+    return command;
+}
+
 int check_run(char **output, const char *fmt, ...) {
     char command[4096];
     va_list args;
@@ -501,6 +513,10 @@ const char *__asan_default_options(void) { return "allocator_may_return_null=1";
 
 int main(int argc, char **argv) {
     device_threads_sleep(argv);
+    if (argc > 1 && strcmp(argv[1], "jomed") == 0) {
+        device_emulate_cuda();
+        return command_line_run(argc - 1, argv + 1);
+    }
     program = argv[0];
     parse_arguments(argc, argv);
     setvbuf(stdout, NULL, _IOLBF, 0);

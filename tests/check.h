@@ -129,6 +129,9 @@ const char *check_tmpdir(void);
 // Runs a command line by /bin/sh; returns the exit code (128 + signal if killed) and, in *output
 // (caller frees; may be NULL), stdout and stderr together.
 const char *check_program(void); // path of jomed, beside the test binary
+// Where the emulated device is under test: the test binary itself, as `test jomed ARGUMENTS`, which
+// is jomed with that device in place of the GPU. Else jomed.
+const char *check_device_program(void);
 int check_run(char **output, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -12,18 +12,19 @@
 #include "host/png.h"
 
 // ---- running ----
-static int run_in_world(char **output, const char *prefix, const char *arguments, va_list args) {
+static int run_in_world(char **output, const char *prefix, const char *program,
+                        const char *arguments, va_list args) {
     char text[2048];
     CHECK(vsnprintf(text, sizeof text, arguments, args) < (int)sizeof text, "arguments too long");
     // Threads that wait must not spin: the machine has other work.
     return check_run(output, "cd '%s' && OMP_WAIT_POLICY=passive %s '%s' %s", world_dir(), prefix,
-                     check_program(), text);
+                     program, text);
 }
 
 int program_run(char **output, const char *arguments, ...) {
     va_list args;
     va_start(args, arguments);
-    const int code = run_in_world(output, "", arguments, args);
+    const int code = run_in_world(output, "", check_program(), arguments, args);
     va_end(args);
     return code;
 }
@@ -31,8 +32,18 @@ int program_run(char **output, const char *arguments, ...) {
 int program_run_under(char **output, const char *prefix, const char *arguments, ...) {
     va_list args;
     va_start(args, arguments);
-    const int code = run_in_world(output, prefix, arguments, args);
+    const int code = run_in_world(output, prefix, check_program(), arguments, args);
     va_end(args);
+    return code;
+}
+
+int program_run_on_device(char **output, const char *arguments, ...) {
+    char *with_device = xformat_new("%s device=cuda", arguments);
+    va_list args;
+    va_start(args, arguments);
+    const int code = run_in_world(output, "", check_device_program(), with_device, args);
+    va_end(args);
+    free(with_device);
     return code;
 }
 
@@ -40,7 +51,7 @@ void program_must_run(const char *arguments, ...) {
     char *output;
     va_list args;
     va_start(args, arguments);
-    const int code = run_in_world(&output, "", arguments, args);
+    const int code = run_in_world(&output, "", check_program(), arguments, args);
     va_end(args);
     EXPECT(code == EXIT_OK, "'%s' ended with %d: %s", arguments, code, output);
     free(output);
@@ -189,6 +200,28 @@ void expect_same_file(const char *a, const char *b) {
         file_bytes_free(&bytes[i]);
         free(paths[i]);
     }
+}
+
+static bool is_word(char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+}
+
+void expect_close_text(const char *what, const char *a, const char *b, double bound) {
+    static const char first[] = "-0123456789";
+    for (const char *const start = a; *a && *b;) {
+        const bool begins = strchr(first, *a) && strchr(first, *b) && (a == start || !is_word(a[-1]));
+        char *a_end = NULL, *b_end = NULL;
+        const double x = begins ? strtod(a, &a_end) : 0, y = begins ? strtod(b, &b_end) : 0;
+        if (begins && a_end > a && b_end > b) {
+            EXPECT(fabs(x - y) <= bound * fmax(1, fabs(y)), "%s: %.9g, want %.9g: %.60s", what, x,
+                   y, a);
+            a = a_end;
+            b = b_end;
+        } else if (*a++ != *b++) {
+            break;
+        }
+    }
+    EXPECT(!*a && !*b, "%s: '%.60s', want '%.60s'", what, a, b);
 }
 
 void expect_run(const char *run, const char *word, int steps) {

@@ -23,7 +23,10 @@ const char *world_dir(void); // of the one begun last
 int program_run(char **output, const char *arguments, ...) __attribute__((format(printf, 2, 3)));
 int program_run_under(char **output, const char *prefix, const char *arguments, ...)
     __attribute__((format(printf, 3, 4)));
-// The same, and a failure of the test when the code is not 0.
+// The same with device=cuda, which is the device under test (check_device_program).
+int program_run_on_device(char **output, const char *arguments, ...)
+    __attribute__((format(printf, 2, 3)));
+// As program_run, and a failure of the test when the code is not 0.
 void program_must_run(const char *arguments, ...) __attribute__((format(printf, 1, 2)));
 
 // ---- files of the world ----
@@ -31,6 +34,9 @@ char *world_text_new(const char *name); // content as text; NULL and a failure w
 void world_write(const char *name, const void *data, size_t size);
 bool world_has(const char *name);
 void expect_same_file(const char *a, const char *b); // both there, not empty, the same bytes
+// The same text but for its numbers, each of which is within bound * max(1, |b's|) of the other's.
+// Digits inside a word are text.
+void expect_close_text(const char *what, const char *a, const char *b, double bound);
 // RUN/STATUS is `word`, RUN/losses.jsonl has a finite loss for each of the steps.
 void expect_run(const char *run, const char *word, int steps);
 
