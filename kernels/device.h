@@ -32,7 +32,8 @@ void device_threads_sleep(char **argv);
 // Opens device `index` of a kind; threads is for the CPU (0: as many as OpenMP says). Dies with
 // EXIT_NO_DEPENDENCY when this build or this machine lacks the kind: a GPU run never falls back.
 Device *device_new(DeviceKind kind, int index, int threads);
-// For tests: from now on the emulated device stands in for the GPU. CHECK-fails where it is not linked.
+// For tests: from now on the emulated device stands in for the GPU. CHECK-fails where it is not
+// linked.
 void device_emulate_cuda(void);
 // Whether device_new would succeed; if not, why (size bytes) says what is missing.
 bool device_is_there(DeviceKind kind, int index, char *why, size_t size);
