@@ -20,6 +20,15 @@
 #define SCORE_BOUND 1e-3 // f16 rows: half a unit in the last place of a score of one
 #define SMALL "pretrain.batch=2 reader.batch=1 retriever.batch=1 retriever.k=2 retriever.refresh=1 "
 
+// The CPU is what the others are compared with.
+static bool skips_cpu(void) {
+    if (device_kind(check_device()) == DEVICE_CPU) {
+        check_skip("on the device: run with backend=emu or backend=cuda");
+        return true;
+    }
+    return false;
+}
+
 // ---- running twice ----
 // The same command on the device and on the CPU; what was printed on the device.
 static char *run_both_new(const char *arguments, const char *gpu, const char *cpu) {
@@ -63,6 +72,9 @@ static void train(const char *verb, int steps, double first_bound) {
 }
 
 TEST_BODY(programs_device_training, NOT_CPU) {
+    if (skips_cpu()) {
+        return;
+    }
     const struct {
         const char *name, *verb;
         int steps;
@@ -217,6 +229,9 @@ static void generate(void) {
 }
 
 TEST_BODY(programs_device_verbs, NOT_CPU) {
+    if (skips_cpu()) {
+        return;
+    }
     const struct {
         const char *name;
         void (*body)(void);
@@ -235,6 +250,9 @@ TEST_BODY(programs_device_verbs, NOT_CPU) {
 // ---- the demo ----
 // All stages, as few of everything as they take; twice, with the same bits.
 TEST_BODY(programs_device_demo, NOT_CPU) {
+    if (skips_cpu()) {
+        return;
+    }
     if (!check_affords(1e9) || !CASE("twice")) {
         return;
     }
@@ -256,6 +274,9 @@ TEST_BODY(programs_device_demo, NOT_CPU) {
 
 // ---- which device ----
 TEST_BODY(programs_device_choice, NOT_CPU) {
+    if (skips_cpu()) {
+        return;
+    }
     world_with_index();
     char *output;
     if (CASE("doctor names it")) {
