@@ -4,14 +4,16 @@
 //   adapter     reader.adapter as PEFT's folder, held against reader.model
 //   retriever   retriever.model with the values of retriever.weights
 //   text-head, image-head   the same with the trained query head in place of the image tower
+//                           export.layout: these three in another family's layout
 //   index       index.dir as image.faiss and text.faiss, rows in f32, ids the row numbers
 #include <stdlib.h>
 
 #include "adapter.h"
 #include "export.h"
 #include "hub_reader.h"
-#include "hub_retriever.h"
 #include "kernels/device.h"
+#include "processor_file.h"
+#include "system.h"
 #include "verbs.h"
 
 // Fails as a user's mistake where a key is not set.
@@ -107,40 +109,111 @@ static void put_head(const Config *config, Retriever *retriever, const char *pat
     head_free(head);
 }
 
-// head: a file, or NULL.
-static void export_retriever(const Config *config, const char *head) {
-    const char *dir = needed(config->retriever.model, "retriever.model", "the towers' folder");
-    if (!head) {
-        needed(config->retriever.weights, "retriever.weights", "the trained towers");
-    }
-    HubRetriever hub;
-    WeightNames names;
+// The towers of retriever.model, or without it those of retriever.preset.
+typedef struct {
+    Device *dev;
+    HubRetriever hub; // family HUB_FAMILY_COUNT for a preset
     SafeStore store;
     Retriever retriever;
-    Device *dev = device_of(config);
-    error_die(dir, hub_retriever_open_new(&hub, dir));
-    if (head && !hub.config.has_images) {
+} Towers;
+
+static void open_towers(Towers *out, const Config *config, const char *head) {
+    const char *dir = config->retriever.model, *weights = config->retriever.weights;
+    *out = (Towers){.dev = device_of(config)};
+    error_die(dir, hub_retriever_open_new(&out->hub, dir));
+    if (head && !out->hub.config.has_images) {
         die(EXIT_CONFIG, "%s: holds no image tower that a query head could replace", dir);
     }
-    error_die(dir, hub_retriever_names(&names, &hub));
-    HubRetriever values = hub;
-    values.weights = xstrdup(config->retriever.weights[0] ? config->retriever.weights
-                                                          : hub.weights);
-    retriever_build(&retriever, &hub.config);
-    tensors_mark(&retriever.tensors, "", true); // no value stays in a mapped file: a head writes
-    error_die(values.weights, hub_retriever_load(&retriever, dev, DT_F32, &store, &values));
-    if (head) {
-        put_head(config, &retriever, head);
-    }
-    const ExportFolder what = {
-        .source = dir, .weights = hub.weights, .names = &names, .list = &retriever.tensors,
-        .name = hub.family == HUB_OPEN_CLIP ? "open_clip_model.safetensors" : NULL};
-    error_die(config->export.dir, export_folder(config->export.dir, &what));
-    retriever_unbuild(&retriever);
-    safestore_free(&store);
+    HubRetriever values = out->hub;
+    values.weights = xstrdup(weights[0] ? weights : out->hub.weights);
+    retriever_build(&out->retriever, &out->hub.config);
+    tensors_mark(&out->retriever.tensors, "", true); // no value stays in a mapped file: a head writes
+    error_die(values.weights, hub_retriever_load(&out->retriever, out->dev, DT_F32, &out->store,
+                                                 &values));
     free(values.weights);
-    hub_retriever_free(&hub);
-    device_free(dev);
+}
+
+static void open_preset(Towers *out, const Config *config, const System *system) {
+    const char *preset = config->retriever.preset, *weights = config->retriever.weights;
+    RetrieverConfig form;
+    *out = (Towers){.dev = device_of(config), .hub.family = HUB_FAMILY_COUNT};
+    if (!retriever_preset(&form, preset)) {
+        die(EXIT_CONFIG, "retriever.preset: no preset '%s'; try tiny or jina-clip-v1", preset);
+    }
+    form.text.V = form.text.V ? form.text.V : system->tower_tokenizer->vocab;
+    retriever_build(&out->retriever, &form);
+    tensors_allocate(&out->retriever.tensors, out->dev, DT_F32);
+    error_die(weights, weights_load(&out->retriever.tensors, weights, NULL, false));
+}
+
+static void close_towers(Towers *towers) {
+    retriever_unbuild(&towers->retriever);
+    safestore_free(&towers->store);
+    hub_retriever_free(&towers->hub);
+    device_free(towers->dev);
+}
+
+static Error export_to_source(const Config *config, const Towers *towers) {
+    WeightNames names;
+    error_die(config->retriever.model, hub_retriever_names(&names, &towers->hub));
+    const ExportFolder what = {
+        .source = config->retriever.model, .weights = towers->hub.weights, .names = &names,
+        .list = &towers->retriever.tensors,
+        .name = towers->hub.family == HUB_OPEN_CLIP ? "open_clip_model.safetensors" : NULL};
+    return export_folder(config->export.dir, &what);
+}
+
+static Error export_to_family(const Config *config, const Towers *towers, HubFamily family,
+                              const ProcessorConfig *processor) {
+    const char *dir = config->retriever.model, *weights = config->retriever.weights;
+    DType t;
+    weights = weights[0] ? weights : towers->hub.weights;
+    error_die(weights, export_type(&t, weights));
+    return export_towers(config->export.dir, family, &towers->retriever, t, processor,
+                         dir[0] ? dir : NULL);
+}
+
+// head: a file, or NULL.
+static void export_retriever(const Config *config, const char *head) {
+    static const HubFamily families[] = {
+        [KEY_LAYOUT_SOURCE] = HUB_FAMILY_COUNT, [KEY_LAYOUT_CLIP] = HUB_CLIP,
+        [KEY_LAYOUT_OPEN_CLIP] = HUB_OPEN_CLIP, [KEY_LAYOUT_JINA] = HUB_JINA_CLIP};
+    const HubFamily family = families[config->export.layout];
+    const char *dir = config->retriever.model;
+    const bool has_source = dir[0], is_source = family == HUB_FAMILY_COUNT;
+    if (is_source) {
+        needed(dir, "retriever.model", "the towers' folder, or the layout in export.layout");
+    }
+    if (!head && (is_source || !has_source)) {
+        needed(config->retriever.weights, "retriever.weights", "the trained towers");
+    }
+    Towers towers;
+    System system = {0};
+    ProcessorConfig processor;
+    if (has_source) {
+        open_towers(&towers, config, head);
+    } else {
+        system = system_open_models(config);
+        open_preset(&towers, config, &system);
+        processor = system.tower_processor;
+    }
+    if (head) {
+        put_head(config, &towers.retriever, head);
+    }
+    Error error;
+    if (is_source || towers.hub.family == family) {
+        error = export_to_source(config, &towers);
+    } else {
+        if (has_source) {
+            error_die(dir, processor_open(&processor, dir));
+        }
+        error = export_to_family(config, &towers, family, &processor);
+    }
+    error_die(config->export.dir, error);
+    close_towers(&towers);
+    if (!has_source) {
+        system_close(&system);
+    }
 }
 
 // ---- index ----

@@ -75,8 +75,8 @@ static bool ends_with(const char *text, const char *end) {
 
 // What a model needs beside its weights, in any format that weights are not in.
 static bool is_copied(const char *name) {
-    static const char *const ends[] = {".json", ".txt", ".model", ".py", ".jinja", ".tiktoken",
-                                       ".md"};
+    static const char *const ends[] = {".json", ".txt", ".txt.gz", ".model", ".py", ".jinja",
+                                       ".tiktoken", ".md"};
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
         if (ends_with(name, ends[i])) {
             return !ends_with(name, ".index.json");
@@ -95,8 +95,19 @@ static Error copy_file(const char *from, const char *to) {
     return error;
 }
 
+// Of one family alone: not to be copied into a folder of another.
+static bool is_of_family(const char *name) {
+    static const char *const names[] = {"config.json", "open_clip_config.json",
+                                        "preprocessor_config.json", "processor_config.json"};
+    bool is_one = ends_with(name, ".py");
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        is_one = is_one || strcmp(name, names[i]) == 0;
+    }
+    return is_one;
+}
+
 // Folders in it are left: the copy itself may be one.
-static Error copy_files(const char *from, const char *to) {
+static Error copy_files(const char *from, const char *to, bool is_same_family) {
     char **names;
     int count;
     Error error = file_list_new(&names, &count, from);
@@ -106,7 +117,8 @@ static Error copy_files(const char *from, const char *to) {
     error = file_make_directories(to);
     for (int i = 0; i < count && !error.code; i++) {
         char *source = file_join_new(from, names[i]), *target = file_join_new(to, names[i]);
-        if (is_copied(names[i]) && !file_is_directory(source)) {
+        if (is_copied(names[i]) && (is_same_family || !is_of_family(names[i])) &&
+            !file_is_directory(source)) {
             error = copy_file(source, target);
         }
         free(source);
@@ -120,9 +132,9 @@ static Error copy_files(const char *from, const char *to) {
 static Error copy_all_files(const char *from, const char *to) {
     static const char pooling[] = "1_Pooling"; // sentence-transformers
     char *source = file_join_new(from, pooling), *target = file_join_new(to, pooling);
-    Error error = copy_files(from, to);
+    Error error = copy_files(from, to, true);
     if (!error.code && file_is_directory(source)) {
-        error = copy_files(source, target);
+        error = copy_files(source, target, true);
     }
     free(source);
     free(target);
@@ -287,6 +299,48 @@ Error export_folder(const char *dir, const ExportFolder *what) {
     safestore_free(&writing.store);
     free(writing.found);
     free(writing.linear);
+    return export_end(partial, dir, error);
+}
+
+// ---- another family's layout ----
+// The values of one form in the other: both lists come from the same code, so that the tensors
+// stand in the same order, whatever their names.
+static void copy_towers(Retriever *to, const Retriever *from) {
+    const TensorList *list = &from->tensors;
+    CHECK(to->tensors.count == list->count, "%d tensors for %d", to->tensors.count, list->count);
+    for (int i = 0; i < list->count; i++) {
+        const Tensor *tensor = list->tensor[i];
+        CHECK(to->tensors.tensor[i]->count == tensor->count, "%s for %s",
+              to->tensors.tensor[i]->name, tensor->name);
+        float *values = xmalloc(tensor->count, sizeof *values);
+        tensor_read(list, tensor, values);
+        tensor_write(&to->tensors, to->tensors.tensor[i], DT_F32, values);
+        free(values);
+    }
+}
+
+Error export_towers(const char *dir, HubFamily family, const Retriever *from, DType t,
+                    const ProcessorConfig *processor, const char *source) {
+    char *partial;
+    HubRetriever as;
+    const char *name;
+    Error error = export_begin(&partial, dir);
+    if (error.code) {
+        return error;
+    }
+    error = source ? copy_files(source, partial, false) : error_none();
+    error = error.code ? error
+                       : hub_write(&as, &name, partial, family, &from->config, processor);
+    if (!error.code) {
+        Retriever to;
+        retriever_build(&to, &as.config);
+        tensors_allocate(&to.tensors, from->tensors.dev, t);
+        copy_towers(&to, from);
+        char *path = file_join_new(partial, name);
+        error = weights_save(&to.tensors, path, "", false, false);
+        free(path);
+        retriever_unbuild(&to);
+    }
     return export_end(partial, dir, error);
 }
 

@@ -4,14 +4,14 @@
 // shards stay, so that whatever opens it opens the copy. Values are put together in f32 and rounded
 // once, to the type of the file. Configuration, tokenizer, processor and code are copied, other
 // weights are not.
+// Towers can also go into the layout of another family that has a place for them (hub_write.h).
 // A folder is made beside its place under the name DIR.partial and moved there whole.
-// Left out: turning one family's layout into another's.
 #ifndef JOMED_HOST_EXPORT_H
 #define JOMED_HOST_EXPORT_H
 
+#include "hub_write.h"
 #include "index.h"
 #include "models/reader.h"
-#include "weights.h"
 
 typedef struct {
     const char *source;  // the folder that is the pattern
@@ -24,6 +24,10 @@ typedef struct {
 } ExportFolder;
 // dir must not exist or be empty (EXIT_NO_OUTPUT). EXIT_BAD_DATA: the list does not fit the folder.
 Error export_folder(const char *dir, const ExportFolder *what);
+// Towers in the layout of the family, values in type t. source: the folder whose other files
+// (tokenizer, licence) come along, or NULL. dir as above; EXIT_BAD_DATA: no place for these towers.
+Error export_towers(const char *dir, HubFamily family, const Retriever *from, DType t,
+                    const ProcessorConfig *processor, const char *source);
 // The type in which a list holds the values of the file, index or folder unrounded: the one type of
 // its tensors, else f32.
 Error export_type(DType *out, const char *weights);

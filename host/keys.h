@@ -40,6 +40,9 @@
     C(KEY_EXPORT_READER, "reader") C(KEY_EXPORT_ADAPTER, "adapter")                                \
     C(KEY_EXPORT_RETRIEVER, "retriever") C(KEY_EXPORT_TEXT_HEAD, "text-head")                      \
     C(KEY_EXPORT_IMAGE_HEAD, "image-head") C(KEY_EXPORT_INDEX, "index")
+#define LAYOUT_CHOICES(C)                                                                          \
+    C(KEY_LAYOUT_SOURCE, "source") C(KEY_LAYOUT_CLIP, "clip")                                      \
+    C(KEY_LAYOUT_OPEN_CLIP, "open_clip") C(KEY_LAYOUT_JINA, "jina_clip")
 #define DTYPE_CHOICES(C) C(KEY_F32, "f32") C(KEY_BF16, "bf16") C(KEY_F16, "f16")
 #define DEVICE_CHOICES(C) C(KEY_CPU, "cpu") C(KEY_CUDA, "cuda") C(KEY_AUTO, "auto")
 
@@ -201,6 +204,7 @@ X(generate., repetition_penalty, FLOAT, "1", BETWEEN(1e-6, 1e6), "tokens of prom
 END(generate) \
 BEGIN(export) \
 X(export., what, CHOICE, "reader", ONE_OF(EXPORT_CHOICES), "reader: reader.adapter merged into reader.model; a head takes the place of the image tower in retriever.model") \
+X(export., layout, CHOICE, "source", ONE_OF(LAYOUT_CHOICES), "of towers: that of retriever.model; clip (transformers), open_clip: one CLIP as the other; jina_clip: the tiny towers") \
 X(export., dir, TEXT, "", ANY, "folder to make; it must not exist, or be empty") \
 END(export) \
 BEGIN(demo) \

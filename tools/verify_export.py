@@ -10,7 +10,9 @@ transformers 4.45.0 with peft 0.12.0 as well as under recent ones, whichever is 
 follows runs under recent ones alone.
 Towers and query heads: tiny random models of transformers and of open_clip, other random weights
 exported into their folders; the library that wrote the folder opens the result, whose tensors must
-be those weights, to the bit. Index: faiss opens what the test export_index wrote.
+be those weights, to the bit. Layouts: the CLIP of either library exported as the other's, which
+opens it and must make the same of pictures and texts; exported back, its tensors are the first
+ones to the bit. Index: faiss opens what the test export_index wrote.
 cells: lines for the table of tests/README.md are appended there. Exit code 1 where one differs.
 """
 import json
@@ -160,6 +162,60 @@ def verify_towers(title, make, write, is_image, where, jomed):
     return fits
 
 
+# ---- layouts ----
+def outputs(model):
+    """What the towers of either library make of two pictures and two texts, which end in id 98."""
+    torch.manual_seed(3)
+    pixels = torch.randn(2, 3, 16, 16)
+    ids = torch.tensor([[5, 7, 98, 0, 0, 0, 0], [6, 9, 3, 2, 11, 4, 98]])
+    model.eval()
+    with torch.no_grad():
+        if isinstance(model, open_clip.model.CLIP):
+            rows = model.encode_image(pixels), model.encode_text(ids)
+        else:
+            rows = (model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output),
+                    model.text_projection(model.text_model(input_ids=ids).pooler_output))
+    return torch.cat(rows).numpy()
+
+
+def clip_to_open_clip(act):
+    """transformers' CLIP of the sizes that OPEN_CLIP has, but for the MLPs'."""
+    tower = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+                 hidden_act=act)
+    return transformers.CLIPModel(transformers.CLIPConfig(
+        projection_dim=8, vision_config=dict(tower, image_size=16, patch_size=8),
+        text_config=dict(tower, vocab_size=99, max_position_embeddings=7, eos_token_id=2)))
+
+
+def draw(model):
+    """Values of every tensor, norms and biases too, which are 1 and 0 otherwise."""
+    torch.manual_seed(4)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+    return model
+
+
+def verify_layouts(title, model, write, make, make_other, layouts, where, jomed):
+    """True when the other library says what the first one said, and the way back changes nothing."""
+    folder, there, back = (os.path.join(where, name) for name in ("base", *layouts))
+    os.makedirs(where, exist_ok=True)
+    write(model, folder)
+    if layouts[0] == "open_clip":
+        transformers.CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={
+            "height": 16, "width": 16}).save_pretrained(folder)
+    export(jomed, there, "export.what=retriever", f"export.layout={layouts[0]}",
+           f"retriever.model={folder}")
+    export(jomed, back, "export.what=retriever", f"export.layout={layouts[1]}",
+           f"retriever.model={there}")
+    fits = compare(f"{title} as {layouts[0]}", outputs(make_other(there)), outputs(model))
+    first, last = model.state_dict(), make(back).state_dict()
+    wrong = [name for name in first if not torch.equal(first[name], last[name])]
+    print(f"{title} as {layouts[0]} and back: {len(first)} tensors, {len(wrong)} wrong"
+          + (" DIFFERS" if wrong else ""))
+    return fits and not wrong
+
+
 # ---- index ----
 def verify_index(world):
     """True when faiss finds the rows of the shards, which are f16 behind 64 bytes of header."""
@@ -196,6 +252,14 @@ def main():
             good["open_clip"] = verify_towers(
                 f"CLIP, open_clip {open_clip.__version__}", open_clip_of, write_open_clip,
                 lambda name: name.startswith("visual."), os.path.join(where, "open_clip"), jomed)
+            for act in ("quick_gelu", "gelu"):
+                good["clip as open_clip, " + act] = verify_layouts(
+                    "CLIP of transformers, " + act, draw(clip_to_open_clip(act)), write_clip,
+                    clip_of, open_clip_of, ("open_clip", "clip"),
+                    os.path.join(where, "clip_" + act), jomed)
+            good["open_clip as clip"] = verify_layouts(
+                "CLIP of open_clip", draw(open_clip_of(None)), write_open_clip, open_clip_of,
+                clip_of, ("clip", "open_clip"), os.path.join(where, "open_clip_layout"), jomed)
             good["index"] = verify_index(os.path.join(where, "export_index", "world"))
     if "cells" in options:
         cell = dict(qwen2vl="Qwen2-VL|export|adapter in PEFT " + peft.__version__,
