@@ -64,7 +64,7 @@ static void run_pack(void *ctx) {
 static void run_fwd(void *ctx) {
     Linear *l = ctx;
     bench_ops()->matmul_fwd(bench_device(), l->t, l->out, l->inp, l->weight, l->packed, NULL, l->M,
-                            l->N, l->K, false);
+                            l->N, l->K, false, NULL);
 }
 
 static void openblas_fwd(void *ctx) {
@@ -75,7 +75,7 @@ static void openblas_fwd(void *ctx) {
 static void run_bwd_input(void *ctx) {
     Linear *l = ctx;
     bench_ops()->matmul_bwd_input(bench_device(), l->t, l->inp, l->out, l->weight, l->packed, l->M,
-                                  l->N, l->K, false);
+                                  l->N, l->K, false, NULL);
 }
 
 static void openblas_bwd_input(void *ctx) {

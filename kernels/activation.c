@@ -7,9 +7,9 @@
 #include "chunk.h"
 
 // ---- one chunk ----
-// value[i] = act(x[i]), slope[i] = act'(x[i]); value may be x. The forward throws the slopes away:
-// they cost it a few percent, a second set of loops would cost the reader more.
-static void act_chunk(float *value, float *slope, const float *x, int n, Activation act) {
+// The forward throws the slopes away: they cost it a few percent, a second set of loops would cost
+// the reader more.
+void act_chunk(float *value, float *slope, const float *x, int n, Activation act) {
 #define EACH(function)                                                                             \
     _Pragma("omp simd") for (int i = 0; i < n; i++) {                                              \
         const Act both = function(x[i]);                                                           \

@@ -11,17 +11,8 @@
 #include "activation_parts.h"
 #include "each.cuh"
 
-// The function is the same for all threads, so the branch costs nothing beside the polynomial.
-static __device__ Act act_of(float x, Activation act) {
-    switch (act) {
-    case ACT_GELU: return act_gelu(x);
-    case ACT_GELU_TANH: return act_gelu_tanh(x);
-    case ACT_QUICK_GELU: return act_quick_gelu(x);
-    default: return act_silu(x);
-    }
-}
-
-// The element-wise functions, as each.cuh takes them.
+// The element-wise functions, as each.cuh takes them. act is the same for all threads, so the branch
+// of act_of costs nothing beside the polynomial.
 struct ActValue { // inp
     enum { INPUTS = 1 };
     Activation act;

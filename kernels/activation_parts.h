@@ -1,5 +1,5 @@
 // activation_parts: the activations of one element, one text for the CPU and for CUDA kernels.
-// Private to activation.*.
+// Private to activation.* and to the epilogues of matmul.*.
 //
 // Every activation is x G(x) with a gate G between 0 and 1: the normal distribution function for
 // gelu, the logistic function of some v(x) for the others. The slope is G + x G', and one
@@ -10,6 +10,7 @@
 #ifndef JOMED_KERNELS_ACTIVATION_PARTS_H
 #define JOMED_KERNELS_ACTIVATION_PARTS_H
 
+#include "activation.h"
 #include "lanes.h"
 
 typedef struct {
@@ -86,4 +87,17 @@ static inline HOST_DEVICE Act act_gelu(float x) {
     return act;
 }
 
+static inline HOST_DEVICE Act act_of(float x, Activation act) {
+    switch (act) {
+    case ACT_GELU: return act_gelu(x);
+    case ACT_GELU_TANH: return act_gelu_tanh(x);
+    case ACT_QUICK_GELU: return act_quick_gelu(x);
+    default: return act_silu(x);
+    }
+}
+
+#ifndef __cplusplus
+// value[i] = act(x[i]), slope[i] = act'(x[i]), i < n; value may be x. In activation.c, as vectors.
+void act_chunk(float *value, float *slope, const float *x, int n, Activation act);
+#endif
 #endif

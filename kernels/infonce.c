@@ -59,7 +59,7 @@ void infonce_fwd_cpu(Device *dev, DType t, float *loss, float *scores, float *ls
     const size_t n = (size_t)B * E;
     float *wide = scratch_floats(2 * n);
     const float *fa = widened(wide, t, a, n), *fb = widened(wide + n, t, b, n);
-    matmul_fwd_cpu(dev, DT_F32, scores, fa, fb, NULL, NULL, B, B, E, false);
+    matmul_fwd_cpu(dev, DT_F32, scores, fa, fb, NULL, NULL, B, B, E, false, NULL);
     scale_fwd_cpu(dev, DT_F32, scores, scores, exp_f32(*log_scale), (size_t)B * B);
 #pragma omp parallel num_threads(device_threads(dev)) if (B > 64)
     {
@@ -130,7 +130,7 @@ void infonce_bwd_cpu(Device *dev, DType t, void *da, void *db, float *dlog_scale
     float *wide = scratch_floats(4 * n);
     const float *fa = widened(wide, t, a, n), *fb = widened(wide + n, t, b, n);
     float *fda = t == DT_F32 ? da : wide + 2 * n, *fdb = t == DT_F32 ? db : wide + 3 * n;
-    matmul_bwd_input_cpu(dev, DT_F32, fda, scores, fb, NULL, B, B, E, false);
+    matmul_bwd_input_cpu(dev, DT_F32, fda, scores, fb, NULL, B, B, E, false, NULL);
     device_zero(dev, fdb, n * sizeof *fdb); // this product adds
     matmul_bwd_weight_cpu(dev, DT_F32, fdb, NULL, scores, fa, B, B, E);
     const float scale = exp_f32(*log_scale);

@@ -89,7 +89,7 @@ CUDA_OP(infonce_fwd)(Device *dev, DType t, float *loss, float *scores, float *ls
     const size_t n = (size_t)B * E, pairs = (size_t)B * B;
     float *wide = (float *)device_scratch(dev, 2 * n * sizeof(float));
     const float *fa = widened(dev, wide, t, a, n), *fb = widened(dev, wide + n, t, b, n);
-    CUDA_NAME(matmul_fwd)(dev, DT_F32, scores, fa, fb, NULL, NULL, B, B, E, false);
+    CUDA_NAME(matmul_fwd)(dev, DT_F32, scores, fa, fb, NULL, NULL, B, B, E, false, NULL);
     cudaStream_t stream = device_stream(dev);
     LAUNCH(infonce_scale1, grid_for(pairs, BLOCK), BLOCK, 0, stream, scores, log_scale, pairs);
     LAUNCH(infonce_lse1, 2 * B, row_block(B), 0, stream, lse, scores, B);
@@ -111,7 +111,7 @@ CUDA_OP(infonce_bwd)(Device *dev, DType t, void *da, void *db, float *dlog_scale
     const float *fa = widened(dev, wide, t, a, n), *fb = widened(dev, wide + n, t, b, n);
     float *fda = t == DT_F32 ? (float *)da : wide + 2 * n;
     float *fdb = t == DT_F32 ? (float *)db : wide + 3 * n;
-    CUDA_NAME(matmul_bwd_input)(dev, DT_F32, fda, scores, fb, NULL, B, B, E, false);
+    CUDA_NAME(matmul_bwd_input)(dev, DT_F32, fda, scores, fb, NULL, B, B, E, false, NULL);
     device_zero(dev, fdb, n * sizeof *fdb); // this product adds
     CUDA_NAME(matmul_bwd_weight)(dev, DT_F32, fdb, NULL, scores, fa, B, B, E);
     LAUNCH(infonce_scale1, grid_for(n, BLOCK), BLOCK, 0, stream, fda, log_scale, n);

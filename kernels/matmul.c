@@ -13,6 +13,8 @@
 // over l is never divided, only interrupted (a tile's f32 partial sums are stored and taken up
 // again), so that every element is the chain of the contract; and each thread packs the panels it
 // needs for itself, in its own scratch, so that threads never wait for each other inside a product.
+// An adapter's terms are a second pair of factors, over which the same chains go on; what follows
+// the sum (matmul_epilogue.h) is done to a block of C as soon as it is complete.
 //
 // Left out: B packed once for all threads, and any use of tensor units of the CPU.
 #include "matmul.h"
@@ -20,6 +22,7 @@
 #include <math.h>
 
 #include "base.h"
+#include "matmul_epilogue.h"
 #include "matmul_kernel.h"
 #include "scratch.h"
 
@@ -30,11 +33,12 @@ static void check_sizes(int M, int N, int K) {
 // ---- the definition ----
 void matmul_fwd_naive(Device *dev, DType t, void *out, const void *inp, const void *weight,
                       const void *packed, const void *bias, int M, int N, int K,
-                      bool is_accumulated) {
+                      bool is_accumulated, const MatmulEpilogue *epilogue) {
     (void)dev;
     (void)packed;
     check_sizes(M, N, K);
     CHECK(!(is_accumulated && bias), "bias with is_accumulated");
+    const MatmulEpilogue e = matmul_epilogue(epilogue, true);
     for (int m = 0; m < M; m++) {
         for (int n = 0; n < N; n++) {
             const size_t at = (size_t)m * N + n;
@@ -43,16 +47,22 @@ void matmul_fwd_naive(Device *dev, DType t, void *out, const void *inp, const vo
                 sum = fmaf(dtype_load(t, inp, (size_t)m * K + k),
                            dtype_load(t, weight, (size_t)n * K + k), sum);
             }
-            dtype_store(t, out, at, sum);
+            for (int r = 0; r < e.rank; r++) {
+                sum = fmaf(dtype_load(t, e.low, (size_t)m * e.rank + r),
+                           dtype_load(t, e.up, (size_t)n * e.rank + r), sum);
+            }
+            matmul_finish_one(&e, t, out, at, sum);
         }
     }
 }
 
 void matmul_bwd_input_naive(Device *dev, DType t, void *dinp, const void *dout, const void *weight,
-                            const void *packed, int M, int N, int K, bool is_accumulated) {
+                            const void *packed, int M, int N, int K, bool is_accumulated,
+                            const MatmulEpilogue *epilogue) {
     (void)dev;
     (void)packed;
     check_sizes(M, N, K);
+    const MatmulEpilogue e = matmul_epilogue(epilogue, false);
     for (int m = 0; m < M; m++) {
         for (int k = 0; k < K; k++) {
             const size_t at = (size_t)m * K + k;
@@ -61,7 +71,11 @@ void matmul_bwd_input_naive(Device *dev, DType t, void *dinp, const void *dout, 
                 sum = fmaf(dtype_load(t, dout, (size_t)m * N + n),
                            dtype_load(t, weight, (size_t)n * K + k), sum);
             }
-            dtype_store(t, dinp, at, sum);
+            for (int r = 0; r < e.rank; r++) {
+                sum = fmaf(dtype_load(t, e.low, (size_t)m * e.rank + r),
+                           dtype_load(t, e.up, (size_t)r * K + k), sum);
+            }
+            matmul_finish_one(&e, t, dinp, at, sum);
         }
     }
 }
@@ -100,16 +114,24 @@ enum {
     PANEL_COST = 8,            // packing one step of a panel costs as much as this many rows
 };
 
-// One matrix product. Strides count elements; one of each operand's two is 1.
+// Two factors of a sum over l. Strides count elements; one of each one's two is 1.
 typedef struct {
-    const MatmulKernel *kernel;
-    DType t, c_type; // of a, b, bias; of c
-    const void *a, *b, *bias;
+    const void *a, *b;
     size_t a_row, a_inner, b_inner, b_column; // inner: step of l
     const float *packed;                      // all panels of B one after the other, or NULL
-    void *c;                                  // (rows, columns)
-    int rows, columns, depth;
+    int depth;                                // 0: no sum
+} Factors;
+
+// One matrix product.
+typedef struct {
+    const MatmulKernel *kernel;
+    DType t, c_type;       // of a, b, bias; of c
+    Factors main, adapter; // whose sums follow each other
+    const void *bias;
+    void *c; // (rows, columns)
+    int rows, columns;
     bool is_accumulated;
+    MatmulEpilogue epilogue;
 } Product;
 
 // What one thread needs besides the operands, kept as scratch.h says; 1.6 MB a thread, of which c
@@ -131,10 +153,11 @@ static int even_piece(int n, int most, int unit) {
 // ---- packing ----
 // Panels of B from (l0, j0) on, one after the other: out[l*width + j] = B[l0+l, j0+j] for l <
 // depth, j < width, in each; columns past the last are zero.
-static void pack_rows(const Product *p, float *out, int l0, int depth, int j0, int panels) {
+static void pack_rows(const Product *p, const Factors *f, float *out, int l0, int depth, int j0,
+                      int panels) {
     const int width = p->kernel->columns;
     for (int l = 0; l < depth; l++) { // along the rows: the next panel's part is adjacent
-        const void *b = dtype_at_const(p->t, p->b, (l0 + l) * p->b_inner + j0);
+        const void *b = dtype_at_const(p->t, f->b, (l0 + l) * f->b_inner + j0);
         for (int panel = 0; panel < panels; panel++) {
             const int j = panel * width, columns = min_int(width, p->columns - j0 - j);
             float *to = out + ((size_t)panel * depth + l) * width;
@@ -150,24 +173,25 @@ static void pack_rows(const Product *p, float *out, int l0, int depth, int j0, i
     }
 }
 
-static void pack_panels(const Product *p, float *out, int l0, int depth, int j0, int panels) {
+static void pack_panels(const Product *p, const Factors *f, float *out, int l0, int depth, int j0,
+                        int panels) {
     const int width = p->kernel->columns;
-    if (p->b_column == 1) {
-        pack_rows(p, out, l0, depth, j0, panels);
+    if (f->b_column == 1) {
+        pack_rows(p, f, out, l0, depth, j0, panels);
         return;
     }
     for (int panel = 0; panel < panels; panel++, j0 += width, out += (size_t)depth * width) {
-        const void *b = dtype_at_const(p->t, p->b, j0 * p->b_column + l0);
+        const void *b = dtype_at_const(p->t, f->b, j0 * f->b_column + l0);
         const int columns = min_int(width, p->columns - j0);
         if (p->t == DT_F32 && columns == width) {
-            p->kernel->panel(out, b, p->b_column, depth);
+            p->kernel->panel(out, b, f->b_column, depth);
             continue;
         }
         float wide[MATMUL_MAX_COLUMNS * CHUNK] = {0}; // zeros remain in columns past the last
         for (int l = 0; l < depth; l += CHUNK) {
             const int n = min_int(CHUNK, depth - l);
             for (int j = 0; j < columns; j++) {
-                dtype_widen(wide + j * CHUNK, p->t, dtype_at_const(p->t, b, j * p->b_column + l),
+                dtype_widen(wide + j * CHUNK, p->t, dtype_at_const(p->t, b, j * f->b_column + l),
                             n);
             }
             p->kernel->panel(out + (size_t)l * width, wide, CHUNK, n);
@@ -183,12 +207,13 @@ typedef struct {
 
 // Where rows are contiguous along l they stay so, widened and closer together. Where l runs down
 // the rows they are cut into slabs one tile high, each contiguous.
-static Rows stage_a(const Product *p, float *out, int i0, int rows, int l0, int depth) {
-    const void *a = dtype_at_const(p->t, p->a, i0 * p->a_row + l0 * p->a_inner);
+static Rows stage_a(const Product *p, const Factors *f, float *out, int i0, int rows, int l0,
+                    int depth) {
+    const void *a = dtype_at_const(p->t, f->a, i0 * f->a_row + l0 * f->a_inner);
     const int height = p->kernel->rows;
-    if (p->a_inner == 1) {
+    if (f->a_inner == 1) {
         for (int i = 0; i < rows; i++) {
-            dtype_widen(out + (size_t)i * depth, p->t, dtype_at_const(p->t, a, i * p->a_row),
+            dtype_widen(out + (size_t)i * depth, p->t, dtype_at_const(p->t, a, i * f->a_row),
                         depth);
         }
         return (Rows){out, (size_t)height * depth, depth, 1};
@@ -200,11 +225,11 @@ static Rows stage_a(const Product *p, float *out, int i0, int rows, int l0, int 
         const int n = min_int(STAGE_LINES, depth - l);
         for (int i = 0; i < whole; i += height) {
             p->kernel->slab(out + (size_t)i * depth + l * height,
-                            (const float *)a + l * p->a_inner + i, p->a_inner, n);
+                            (const float *)a + l * f->a_inner + i, f->a_inner, n);
         }
         for (int k = 0; k < n && whole < rows; k++) {
             dtype_widen(wide + k * BLOCK_ROWS + whole, p->t,
-                        dtype_at_const(p->t, a, (l + k) * p->a_inner + whole), rows - whole);
+                        dtype_at_const(p->t, a, (l + k) * f->a_inner + whole), rows - whole);
         }
         for (int i = whole; i < rows; i += height) { // rows past the last: never used
             p->kernel->slab(out + (size_t)i * depth + l * height, wide + i, BLOCK_ROWS, n);
@@ -253,20 +278,20 @@ static void multiply_strip(const MatmulKernel *kernel, const Strip *s) {
 
 // The panel of B at (l, j0 + j), of the block whose columns start at j0, and its stride of l.
 // Panels are asked for from left to right; a group of them is packed when its first is asked for.
-static const float *panel_of_b(const Product *p, float *packed, int l, int depth, int j0, int j,
-                               int columns, bool is_direct, size_t *inner) {
+static const float *panel_of_b(const Product *p, const Factors *f, float *packed, int l, int depth,
+                               int j0, int j, int columns, bool is_direct, size_t *inner) {
     const int width = p->kernel->columns;
     *inner = width;
-    if (p->packed) {
-        return p->packed + (size_t)(j0 + j) * p->depth + (size_t)l * width;
+    if (f->packed) {
+        return f->packed + (size_t)(j0 + j) * f->depth + (size_t)l * width;
     }
     if (is_direct && columns - j >= width) {
-        *inner = p->b_inner;
-        return (const float *)p->b + l * p->b_inner + j0 + j;
+        *inner = f->b_inner;
+        return (const float *)f->b + l * f->b_inner + j0 + j;
     }
     const int group = is_direct ? 1 : GROUP, done = j / width % group;
     if (done == 0) {
-        pack_panels(p, packed, l, depth, j0 + j, min_int(group, ceil_div(columns - j, width)));
+        pack_panels(p, f, packed, l, depth, j0 + j, min_int(group, ceil_div(columns - j, width)));
     }
     return packed + (size_t)done * depth * width;
 }
@@ -279,43 +304,66 @@ static void start_of_panel(const Product *p, float *first, int j, int columns) {
     }
 }
 
-// One block of C, for all of l. rows <= BLOCK_ROWS, columns <= BLOCK_COLUMNS; j0 starts a panel.
-static void multiply_block(const Product *p, int i0, int rows, int j0, int columns) {
-    Scratch *scratch = scratch_bytes(SCRATCH_MATMUL, sizeof *scratch);
+// A block of C and where its partial sums wait.
+typedef struct {
+    int i0, rows, j0, columns; // rows <= BLOCK_ROWS, columns <= BLOCK_COLUMNS; j0 starts a panel
+    float *sum;
+    size_t sum_row;
+} Block;
+
+// The sums over all of l of one pair of factors, for one block; is_start: no sums are there yet.
+static void multiply_factors(const Product *p, const Factors *f, const Block *at, bool is_start,
+                             Scratch *scratch) {
     const MatmulKernel *kernel = p->kernel;
-    const int width = kernel->columns, step = even_piece(p->depth, DEPTH, 8);
-    const size_t at = (size_t)i0 * p->columns + j0;
-    // Partial sums of an f32 result lie in C itself; others wait in scratch for their one rounding.
-    const bool is_f32 = p->c_type == DT_F32;
-    const bool is_staged = p->t != DT_F32 || columns > STAGE_PANELS * width;
-    const bool is_direct = p->t == DT_F32 && p->b_column == 1 && rows <= DIRECT_ROWS;
+    const int width = kernel->columns, step = even_piece(f->depth, DEPTH, 8);
+    const bool is_staged = p->t != DT_F32 || at->columns > STAGE_PANELS * width;
+    const bool is_direct = p->t == DT_F32 && f->b_column == 1 && at->rows <= DIRECT_ROWS;
     float first[MATMUL_MAX_COLUMNS];
-    Strip s = {.c_row = is_f32 ? (size_t)p->columns : BLOCK_COLUMNS, .rows = rows};
-    float *c = is_f32 ? (float *)p->c + at : scratch->c;
-    for (int i = 0; i < rows && !is_f32 && p->is_accumulated; i++) {
-        dtype_widen(c + i * s.c_row, p->c_type,
-                    dtype_at_const(p->c_type, p->c, at + (size_t)i * p->columns), columns);
-    }
-    for (int l = 0; l < p->depth; l += step) {
-        const bool is_start = l == 0 && !p->is_accumulated;
-        s.depth = min_int(step, p->depth - l);
-        s.first = is_start ? first : NULL;
-        s.a = is_staged ? stage_a(p, scratch->a, i0, rows, l, s.depth)
-                        : (Rows){(const float *)p->a + i0 * p->a_row + l * p->a_inner,
-                                 kernel->rows * p->a_row, p->a_row, p->a_inner};
-        for (int j = 0; j < columns; j += width) {
-            s.columns = min_int(width, columns - j);
-            s.c = c + j;
-            s.b = panel_of_b(p, scratch->panels, l, s.depth, j0, j, columns, is_direct, &s.b_inner);
-            if (is_start) {
-                start_of_panel(p, first, j0 + j, s.columns);
+    Strip s = {.c_row = at->sum_row, .rows = at->rows};
+    for (int l = 0; l < f->depth; l += step) {
+        const bool is_first = is_start && l == 0;
+        s.depth = min_int(step, f->depth - l);
+        s.first = is_first ? first : NULL;
+        s.a = is_staged ? stage_a(p, f, scratch->a, at->i0, at->rows, l, s.depth)
+                        : (Rows){(const float *)f->a + at->i0 * f->a_row + l * f->a_inner,
+                                 kernel->rows * f->a_row, f->a_row, f->a_inner};
+        for (int j = 0; j < at->columns; j += width) {
+            s.columns = min_int(width, at->columns - j);
+            s.c = at->sum + j;
+            s.b = panel_of_b(p, f, scratch->panels, l, s.depth, at->j0, j, at->columns, is_direct,
+                             &s.b_inner);
+            if (is_first) {
+                start_of_panel(p, first, at->j0 + j, s.columns);
             }
             multiply_strip(kernel, &s);
         }
     }
-    for (int i = 0; i < rows && !is_f32; i++) {
-        dtype_narrow(p->c_type, dtype_at(p->c_type, p->c, at + (size_t)i * p->columns),
-                     c + i * s.c_row, columns);
+}
+
+// One block of C, from the first term to the store.
+static void multiply_block(const Product *p, int i0, int rows, int j0, int columns) {
+    Scratch *scratch = scratch_bytes(SCRATCH_MATMUL, sizeof *scratch);
+    const MatmulEpilogue *e = &p->epilogue;
+    const size_t at = (size_t)i0 * p->columns + j0;
+    // Partial sums of an f32 result lie in C itself; others wait in scratch for their one rounding.
+    const bool is_in_place = p->c_type == DT_F32 && !matmul_epilogue_reads(e, p->c);
+    const Block block = {.i0 = i0,
+                         .rows = rows,
+                         .j0 = j0,
+                         .columns = columns,
+                         .sum = is_in_place ? (float *)p->c + at : scratch->c,
+                         .sum_row = is_in_place ? (size_t)p->columns : BLOCK_COLUMNS};
+    for (int i = 0; i < rows && !is_in_place && p->is_accumulated; i++) {
+        dtype_widen(block.sum + i * block.sum_row, p->c_type,
+                    dtype_at_const(p->c_type, p->c, at + (size_t)i * p->columns), columns);
+    }
+    multiply_factors(p, &p->main, &block, !p->is_accumulated, scratch);
+    if (p->adapter.depth > 0) {
+        multiply_factors(p, &p->adapter, &block, false, scratch);
+    }
+    for (int i = 0; i < rows && !(is_in_place && e->kind == EPILOGUE_NONE); i++) {
+        matmul_finish(e, p->c_type, p->c, at + (size_t)i * p->columns,
+                      block.sum + i * block.sum_row, columns);
     }
 }
 
@@ -347,11 +395,11 @@ static void multiply(const Device *dev, Product p) {
     p.kernel = matmul_kernels()[0];
     const int height = p.kernel->rows, width = p.kernel->columns;
     const int tiles = ceil_div(p.rows, height), panels = ceil_div(p.columns, width);
-    const int threads = threads_for(dev, (double)p.rows * p.columns * p.depth);
+    const int threads = threads_for(dev, (double)p.rows * p.columns * p.main.depth);
     int down = 1; // rectangles one below the other; threads / down beside each other
     double least = HUGE_VAL;
     for (int d = 1; d <= threads; d++) {
-        const double rows = (double)ceil_div(tiles, d) * height + (p.packed ? 0 : PANEL_COST);
+        const double rows = (double)ceil_div(tiles, d) * height + (p.main.packed ? 0 : PANEL_COST);
         const double cost = rows * ceil_div(panels, threads / d);
         if (cost < least) {
             least = cost;
@@ -386,51 +434,70 @@ size_t matmul_pack_bytes(const Device *dev, DType t, MatmulPack which, int N, in
     return bytes;
 }
 
-// The part of a product that its weight decides.
-static Product of_weight(DType t, const void *weight, MatmulPack which, int N, int K) {
+// The factors of inp (rows of depth elements) and weight (N,K), in the forward or the backward.
+static Factors factors_of(const void *inp, const void *weight, const void *packed, MatmulPack which,
+                          int N, int K) {
     const bool is_fwd = which == MATMUL_PACK_FWD;
-    return (Product){.t = t,
+    return (Factors){.a = inp,
+                     .a_row = is_fwd ? K : N,
+                     .a_inner = 1,
                      .b = weight,
                      .b_inner = is_fwd ? 1 : K,
                      .b_column = is_fwd ? K : 1,
-                     .columns = is_fwd ? N : K,
+                     .packed = packed,
                      .depth = is_fwd ? K : N};
 }
 
 void matmul_pack_cpu(Device *dev, DType t, void *packed, const void *weight, MatmulPack which,
                      int N, int K) {
     check_sizes(1, N, K);
-    Product p = of_weight(t, weight, which, N, K);
-    p.kernel = matmul_kernels()[0];
-    const int width = p.kernel->columns, panels = ceil_div(p.columns, width);
+    const Product p = {.kernel = matmul_kernels()[0],
+                       .t = t,
+                       .main = factors_of(NULL, weight, NULL, which, N, K),
+                       .columns = which == MATMUL_PACK_FWD ? N : K};
+    const int width = p.kernel->columns, panels = ceil_div(p.columns, width), depth = p.main.depth;
     const int threads = threads_for(dev, (double)N * K * COPY_COST);
     float *out = packed;
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int i = 0; i < panels; i++) {
-        pack_panels(&p, out + (size_t)i * width * p.depth, 0, p.depth, i * width, 1);
+        pack_panels(&p, &p.main, out + (size_t)i * width * depth, 0, depth, i * width, 1);
     }
 }
 
 void matmul_fwd_cpu(Device *dev, DType t, void *out, const void *inp, const void *weight,
-                    const void *packed, const void *bias, int M, int N, int K,
-                    bool is_accumulated) {
+                    const void *packed, const void *bias, int M, int N, int K, bool is_accumulated,
+                    const MatmulEpilogue *epilogue) {
     check_sizes(M, N, K);
     CHECK(!(is_accumulated && bias), "bias with is_accumulated");
-    Product p = of_weight(t, weight, MATMUL_PACK_FWD, N, K);
-    p.a = inp, p.a_row = K, p.a_inner = 1;
-    p.packed = packed, p.bias = bias;
-    p.c = out, p.c_type = t, p.rows = M, p.is_accumulated = is_accumulated;
-    multiply(dev, p);
+    const MatmulEpilogue e = matmul_epilogue(epilogue, true);
+    const MatmulPack fwd = MATMUL_PACK_FWD;
+    multiply(dev, (Product){.t = t,
+                            .main = factors_of(inp, weight, packed, fwd, N, K),
+                            .adapter = factors_of(e.low, e.up, e.packed_up, fwd, N, e.rank),
+                            .bias = bias,
+                            .c = out,
+                            .c_type = t,
+                            .rows = M,
+                            .columns = N,
+                            .is_accumulated = is_accumulated,
+                            .epilogue = e});
 }
 
 void matmul_bwd_input_cpu(Device *dev, DType t, void *dinp, const void *dout, const void *weight,
-                          const void *packed, int M, int N, int K, bool is_accumulated) {
+                          const void *packed, int M, int N, int K, bool is_accumulated,
+                          const MatmulEpilogue *epilogue) {
     check_sizes(M, N, K);
-    Product p = of_weight(t, weight, MATMUL_PACK_BWD, N, K);
-    p.a = dout, p.a_row = N, p.a_inner = 1;
-    p.packed = packed;
-    p.c = dinp, p.c_type = t, p.rows = M, p.is_accumulated = is_accumulated;
-    multiply(dev, p);
+    const MatmulEpilogue e = matmul_epilogue(epilogue, false);
+    const MatmulPack bwd = MATMUL_PACK_BWD;
+    multiply(dev, (Product){.t = t,
+                            .main = factors_of(dout, weight, packed, bwd, N, K),
+                            .adapter = factors_of(e.low, e.up, e.packed_up, bwd, e.rank, K),
+                            .c = dinp,
+                            .c_type = t,
+                            .rows = M,
+                            .columns = K,
+                            .is_accumulated = is_accumulated,
+                            .epilogue = e});
 }
 
 // dbias: vectors lie across columns here too, so each column is one chain of additions over m.
@@ -453,18 +520,19 @@ void matmul_bwd_weight_cpu(Device *dev, DType t, float *dweight, float *dbias, c
                            const void *inp, int M, int N, int K) {
     check_sizes(M, N, K);
     if (dweight) {
+        const Factors factors = {.a = dout,
+                                 .a_row = 1,
+                                 .a_inner = N,
+                                 .b = inp,
+                                 .b_inner = K,
+                                 .b_column = 1,
+                                 .depth = M};
         multiply(dev, (Product){.t = t,
-                                .a = dout,
-                                .a_row = 1,
-                                .a_inner = N,
-                                .b = inp,
-                                .b_inner = K,
-                                .b_column = 1,
+                                .main = factors,
                                 .c = dweight,
                                 .c_type = DT_F32,
                                 .rows = N,
                                 .columns = K,
-                                .depth = M,
                                 .is_accumulated = true});
     }
     if (dbias) {

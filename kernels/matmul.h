@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 
+#include "activation.h"
 #include "device.h"
 #include "dtype.h"
 
@@ -26,25 +27,63 @@ size_t matmul_pack_bytes(const Device *dev, DType t, MatmulPack which, int N, in
 typedef void matmul_pack_fn(Device *dev, DType t, void *packed, const void *weight,
                             MatmulPack which, int N, int K);
 
-// out[m,n] = (is_accumulated ? out[m,n] : bias ? bias[n] : 0) + sum_k inp[m,k] weight[n,k]
+// ---- the end of a product ----
+// What becomes of a sum z before it is stored, so that nobody reads the output again only to finish
+// it. z is the f32 chain; z' is z rounded to t, as an op in between would have stored it: ACT and
+// GATED give the bits of a plain product and activation_fwd or gated_fwd. The others round once.
+typedef enum {
+    EPILOGUE_NONE,      // out = z
+    EPILOGUE_SCALE,     // out = scale z
+    EPILOGUE_RESIDUAL,  // out = residual + z
+    EPILOGUE_ACT,       // pre = z'   out = act(z')                          forward only
+    EPILOGUE_GATED,     // pre = z'   out = act(gate) z'                     forward only
+    EPILOGUE_ACT_BWD,   // out = z act'(pre)                                 bwd_input only
+    EPILOGUE_GATED_BWD, // dgate = z pre act'(gate)   out = z act(gate)      bwd_input only
+    EPILOGUE_COUNT
+} EpilogueKind;
+
+// Tensors are of the output's shape and type, but for low and up.
+// A LoRA adapter is the product itself going on: the chain takes rank more terms (0: none),
+//   fwd        sum_r low[m,r] up[n,r]     up: (N,rank)  with low = scale inp A^T, up = B
+//   bwd_input  sum_r low[m,r] up[r,k]     up: (rank,K)  with low = scale dout B,  up = A
+// low: (M,rank) t   packed_up: up by matmul_pack(FWD or BWD), or NULL; then up may be NULL
+// out may alias residual, gate, and the pre of ACT_BWD and GATED_BWD; nothing else aliases.
+// Left out: both products of a gated layer at once. The gate's product comes first and is read back
+// here: 3 passes over (M,N) instead of the 5 of three ops, where 1 is possible; that would take a
+// second weight, bias and adapter through every product, for GPU kernels alone.
+typedef struct {
+    EpilogueKind kind;
+    Activation act;
+    float scale;
+    const void *residual;
+    const void *gate; // the gate's z'
+    void *pre;        // ACT, GATED: written, or NULL; ACT_BWD, GATED_BWD: what they wrote
+    void *dgate;
+    const void *low, *up, *packed_up;
+    int rank;
+} MatmulEpilogue;
+
+// z[m,n] = (is_accumulated ? out[m,n] : bias ? bias[n] : 0) + sum_k inp[m,k] weight[n,k]
 //   the chain starts from the first term. is_accumulated with a bias is a CHECK failure.
-// out: (M,N) t   inp: (M,K) t   weight: (N,K) t, row-major as in the files   bias: (N) t or NULL
+// out: (M,N) t, z or what the epilogue makes of it; epilogue: or NULL
+// inp: (M,K) t   weight: (N,K) t, row-major as in the files   bias: (N) t or NULL
 // packed: the weight by matmul_pack(MATMUL_PACK_FWD), or NULL; with packed the weight is not read
 //   and may be NULL, so that the files' form of a frozen weight need not be kept.
 typedef void matmul_fwd_fn(Device *dev, DType t, void *out, const void *inp, const void *weight,
                            const void *packed, const void *bias, int M, int N, int K,
-                           bool is_accumulated);
+                           bool is_accumulated, const MatmulEpilogue *epilogue);
 
-// dinp[m,k] = (is_accumulated ? dinp[m,k] : 0) + sum_n dout[m,n] weight[n,k]
-// dinp: (M,K) t   dout: (M,N) t   weight: (N,K) t
+// z[m,k] = (is_accumulated ? dinp[m,k] : 0) + sum_n dout[m,n] weight[n,k]
+// dinp: (M,K) t, z or what the epilogue makes of it   dout: (M,N) t   weight: (N,K) t
 // packed: by matmul_pack(MATMUL_PACK_BWD), or NULL; with packed weight may be NULL.
 typedef void matmul_bwd_input_fn(Device *dev, DType t, void *dinp, const void *dout,
                                  const void *weight, const void *packed, int M, int N, int K,
-                                 bool is_accumulated);
+                                 bool is_accumulated, const MatmulEpilogue *epilogue);
 
 // dweight[n,k] += sum_m dout[m,n] inp[m,k]      dbias[n] += sum_m dout[m,n]
 //   chains over m ascending that START FROM the stored value, so that two micro-batches one after
-//   the other give the bits of one batch.
+//   the other give the bits of one batch. (Tensor cores add in an order of their own, which the
+//   sizes decide.)
 // dweight: (N,K) f32 or NULL   dbias: (N) f32 or NULL   dout: (M,N) t   inp: (M,K) t
 typedef void matmul_bwd_weight_fn(Device *dev, DType t, float *dweight, float *dbias,
                                   const void *dout, const void *inp, int M, int N, int K);

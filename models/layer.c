@@ -57,7 +57,7 @@ void linears_fwd(Run *run, const Linear *const *linear, int count, void *const *
         const Linear *l = linear[i];
         const Tensor *a = l->lora_a, *b = l->lora_b;
         RUN(run, matmul_fwd, out[i], inp, l->weight->data, l->weight->packed_fwd,
-            l->bias ? l->bias->data : NULL, N, l->out, l->in, false);
+            l->bias ? l->bias->data : NULL, N, l->out, l->in, false, NULL);
         lora[i] = NULL;
         if (!a) {
             continue;
@@ -67,11 +67,11 @@ void linears_fwd(Run *run, const Linear *const *linear, int count, void *const *
         } else {
             lora[i] = run_take(run, (size_t)N, (size_t)l->rank);
             RUN(run, matmul_fwd, lora[i], inp, a->data, a->packed_fwd, NULL, N, l->rank, l->in,
-                false);
+                false, NULL);
             RUN(run, scale_fwd, lora[i], lora[i], l->scale, (size_t)N * l->rank);
         }
         RUN(run, matmul_fwd, out[i], lora[i], b->data, b->packed_fwd, NULL, N, l->out, l->rank,
-            true);
+            true, NULL);
     }
 }
 
@@ -90,7 +90,7 @@ static void adapters_bwd(Run *run, const Linear *const *linear, int first, int l
             RUN(run, matmul_bwd_weight, b->grad, NULL, dout[i], lora[i], N, l->out, l->rank);
         }
         RUN(run, matmul_bwd_input, du, dout[i], b->data, b->packed_bwd, N, l->out, l->rank,
-            i > first);
+            i > first, NULL);
     }
     RUN(run, scale_fwd, du, du, shared->scale, (size_t)N * shared->rank);
     if (a->grad) {
@@ -98,7 +98,7 @@ static void adapters_bwd(Run *run, const Linear *const *linear, int first, int l
     }
     if (dinp) {
         RUN(run, matmul_bwd_input, dinp, du, a->data, a->packed_bwd, N, shared->rank, shared->in,
-            true);
+            true, NULL);
     }
     arena_release(run->arena, mark);
 }
@@ -114,7 +114,7 @@ void linears_bwd(Run *run, const Linear *const *linear, int count, void *dinp,
         }
         if (dinp) {
             RUN(run, matmul_bwd_input, dinp, dout[i], l->weight->data, l->weight->packed_bwd, N,
-                l->out, l->in, i > 0);
+                l->out, l->in, i > 0, NULL);
         }
     }
     for (int first = 0, last; first < count; first = last) {

@@ -108,7 +108,7 @@ static void plain_fwd(Buf *out, const Buf *inp, const Buf *weight, const Buf *bi
                       bool is_accumulated) {
     void *x = host_new(inp), *w = host_new(weight), *b = bias ? host_new(bias) : NULL;
     void *y = host_new(out);
-    matmul_fwd_naive(check_device(), out->t, y, x, w, NULL, b, s.M, s.N, s.K, is_accumulated);
+    matmul_fwd_naive(check_device(), out->t, y, x, w, NULL, b, s.M, s.N, s.K, is_accumulated, NULL);
     device_copy_in(check_device(), out->dev, y, out->n * dtype_size(out->t));
     free(x), free(w), free(b), free(y);
 }
@@ -129,7 +129,7 @@ static void one_fwd(Shape s, DType t, Start start, Buf *inp, Buf *weight, Buf *b
     for (int run = 0; run < (is_accumulated ? 2 : 1); run++) {
         double *f64 = product_new(run ? plain.host : first, x, w, s.M, s.N, s.K);
         check_ops()->matmul_fwd(check_device(), t, got.dev, inp->dev, weight->dev, packed->dev, b,
-                                s.M, s.N, s.K, is_accumulated);
+                                s.M, s.N, s.K, is_accumulated, NULL);
         plain_fwd(&plain, inp, weight, b ? bias : NULL, s, is_accumulated);
         char what[64];
         snprintf(what, sizeof what, "%s%s, run %d", start_names[start],
@@ -156,7 +156,7 @@ static void expect_abort(const char *what, void (*run)(void)) {
 
 static void accumulate_with_bias(void) {
     float out[1] = {0}, one[1] = {1};
-    check_ops()->matmul_fwd(check_device(), DT_F32, out, one, one, NULL, one, 1, 1, 1, true);
+    check_ops()->matmul_fwd(check_device(), DT_F32, out, one, one, NULL, one, 1, 1, 1, true, NULL);
 }
 
 TEST_OP(matmul_fwd) {
@@ -189,9 +189,9 @@ static void one_bwd_input(Shape s, DType t, bool is_accumulated, Buf *dout, Buf 
     for (int run = 0; run < (is_accumulated ? 2 : 1); run++) {
         double *f64 = product_new(is_accumulated ? plain.host : NULL, dy, w, s.M, s.K, s.N);
         check_ops()->matmul_bwd_input(check_device(), t, got.dev, dout->dev, weight->dev,
-                                      packed->dev, s.M, s.N, s.K, is_accumulated);
+                                      packed->dev, s.M, s.N, s.K, is_accumulated, NULL);
         void *hy = host_new(dout), *hw = host_new(weight), *hx = host_new(&plain);
-        matmul_bwd_input_naive(check_device(), t, hx, hy, hw, NULL, s.M, s.N, s.K, is_accumulated);
+        matmul_bwd_input_naive(check_device(), t, hx, hy, hw, NULL, s.M, s.N, s.K, is_accumulated, NULL);
         device_copy_in(check_device(), plain.dev, hx, n * dtype_size(t));
         char what[64];
         snprintf(what, sizeof what, "dinp%s%s, run %d", is_accumulated ? ", accumulated" : "",
@@ -323,10 +323,10 @@ TEST_OP(matmul_pack) {
             Buf inp = buf_from(t, unit, (size_t)side * side), out = buf_fill(t, n, NAN);
             if (is_fwd) {
                 check_ops()->matmul_fwd(check_device(), t, out.dev, inp.dev, NULL, packed.dev, NULL,
-                                        s.K, s.N, s.K, false);
+                                        s.K, s.N, s.K, false, NULL);
             } else {
                 check_ops()->matmul_bwd_input(check_device(), t, out.dev, inp.dev, NULL, packed.dev,
-                                              s.N, s.N, s.K, false);
+                                              s.N, s.N, s.K, false, NULL);
             }
             expect_exact(is_fwd ? "fwd" : "bwd", buf_read(&out), want, n);
             free(unit), free(want);
@@ -409,7 +409,7 @@ TEST(matmul_rows_do_not_matter) {
     Buf weight = buf_normal(DT_F32, (size_t)N * K, 1, &rng);
     Buf whole = buf_fill(DT_F32, (size_t)most * N, NAN);
     check_ops()->matmul_fwd(check_device(), DT_F32, whole.dev, inp.dev, weight.dev, NULL, NULL,
-                            most, N, K, false);
+                            most, N, K, false, NULL);
     buf_read(&whole);
     for (size_t i = 0; i < sizeof batches / sizeof *batches; i++) {
         const int M = batches[i], turn = M / 3 + 1;
@@ -426,7 +426,7 @@ TEST(matmul_rows_do_not_matter) {
         Buf turned = buf_from(DT_F32, rows, (size_t)M * K),
             out = buf_fill(DT_F32, (size_t)M * N, NAN);
         check_ops()->matmul_fwd(check_device(), DT_F32, out.dev, turned.dev, weight.dev, NULL, NULL,
-                                M, N, K, false);
+                                M, N, K, false, NULL);
         expect_exact("rows", buf_read(&out), want, out.n);
         free(rows), free(want), buf_free(&turned), buf_free(&out);
     }
@@ -505,8 +505,8 @@ static void layer_run(Layer *l, Device *dev, matmul_fwd_fn *fwd, matmul_bwd_inpu
     }
     device_zero(dev, l->dweight.dev, l->dweight.n * sizeof(float));
     device_zero(dev, l->dbias.dev, l->dbias.n * sizeof(float));
-    fwd(dev, l->t, l->out.dev, l->inp.dev, l->weight.dev, ahead.dev, NULL, s.M, s.N, s.K, false);
-    bwd_input(dev, l->t, l->dinp.dev, l->out.dev, l->weight.dev, back.dev, s.M, s.N, s.K, false);
+    fwd(dev, l->t, l->out.dev, l->inp.dev, l->weight.dev, ahead.dev, NULL, s.M, s.N, s.K, false, NULL);
+    bwd_input(dev, l->t, l->dinp.dev, l->out.dev, l->weight.dev, back.dev, s.M, s.N, s.K, false, NULL);
     bwd_weight(dev, l->t, buf_f32(&l->dweight), buf_f32(&l->dbias), l->out.dev, l->inp.dev, s.M,
                s.N, s.K);
     packed_free(&ahead), packed_free(&back);

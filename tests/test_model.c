@@ -123,7 +123,7 @@ TEST(model_pack) {
     Buf inp = buf_fill(DT_F32, 2 * 100, 0.5), plain = buf_fill(DT_F32, 2 * 30, NAN),
         packed = buf_fill(DT_F32, 2 * 30, NAN);
     check_ops()->matmul_fwd(check_device(), DT_F32, plain.dev, inp.dev, weight->data, NULL, NULL, 2,
-                            30, 100, false);
+                            30, 100, false, NULL);
     tensors_pack(&list, 100);
     EXPECT(!weight->packed_fwd, "%s is packed into 100 bytes", weight->name);
     tensors_pack(&list, SIZE_MAX);
@@ -132,7 +132,7 @@ TEST(model_pack) {
            "%s: forms %p and %p; no backward can come", weight->name, weight->packed_fwd,
            weight->packed_bwd);
     check_ops()->matmul_fwd(check_device(), DT_F32, packed.dev, inp.dev, weight->data,
-                            weight->packed_fwd, NULL, 2, 30, 100, false);
+                            weight->packed_fwd, NULL, 2, 30, 100, false, NULL);
     expect_exact("packed", buf_read(&packed), buf_read(&plain), 60);
     EXPECT(!tensors_find(&list, "a.bias")->packed_fwd, "%s is packed", "a.bias");
     float *values = xcalloc(3000, sizeof *values);

@@ -1,0 +1,142 @@
+// matmul_epilogue: what becomes of finished sums on the CPU; see matmul_epilogue.h.
+//
+// Written twice: element by element as the contract states it, for the plain loops, and by pieces of
+// a row, whose loops become vector code. A piece comes straight from the block of C that was just
+// computed and is still in the second cache.
+#include "matmul_epilogue.h"
+
+#include "activation_parts.h"
+#include "base.h"
+#include "chunk.h"
+
+MatmulEpilogue matmul_epilogue(const MatmulEpilogue *epilogue, bool is_fwd) {
+    if (!epilogue) {
+        return (MatmulEpilogue){0};
+    }
+    const MatmulEpilogue *e = epilogue;
+    const EpilogueKind kind = e->kind;
+    const bool is_gated = kind == EPILOGUE_GATED || kind == EPILOGUE_GATED_BWD;
+    const bool is_bwd = kind == EPILOGUE_ACT_BWD || kind == EPILOGUE_GATED_BWD;
+    const bool acts = is_gated || is_bwd || kind == EPILOGUE_ACT;
+    CHECK(kind < EPILOGUE_COUNT && (!acts || is_bwd == !is_fwd), "kind=%d is_fwd=%d", (int)kind,
+          is_fwd);
+    CHECK(!acts || e->act < ACT_COUNT, "act=%d", (int)e->act);
+    CHECK((kind != EPILOGUE_RESIDUAL || e->residual) && (!is_gated || e->gate) &&
+              (!is_bwd || e->pre) && (kind != EPILOGUE_GATED_BWD || e->dgate),
+          "kind=%d lacks a tensor", (int)kind);
+    CHECK(e->rank >= 0 && (e->rank == 0 || (e->low && (e->up || e->packed_up))), "rank=%d",
+          e->rank);
+    return *e;
+}
+
+bool matmul_epilogue_reads(const MatmulEpilogue *e, const void *out) {
+    switch (e->kind) {
+    case EPILOGUE_RESIDUAL: return e->residual == out;
+    case EPILOGUE_GATED: return e->gate == out;
+    case EPILOGUE_ACT_BWD: return e->pre == out;
+    case EPILOGUE_GATED_BWD: return e->gate == out || e->pre == out;
+    default: return false;
+    }
+}
+
+// ---- one element: the definition ----
+void matmul_finish_one(const MatmulEpilogue *e, DType t, void *out, size_t at, float z) {
+    float value = z;
+    if (e->kind == EPILOGUE_SCALE) {
+        value = e->scale * z;
+    } else if (e->kind == EPILOGUE_RESIDUAL) {
+        value = dtype_load(t, e->residual, at) + z;
+    } else if (e->kind == EPILOGUE_ACT || e->kind == EPILOGUE_GATED) {
+        const bool is_gated = e->kind == EPILOGUE_GATED;
+        const float gate = is_gated ? dtype_load(t, e->gate, at) : 0;
+        dtype_store(t, out, at, z);
+        const float rounded = dtype_load(t, out, at);
+        value = is_gated ? act_of(gate, e->act).value * rounded : act_of(rounded, e->act).value;
+        if (e->pre) {
+            dtype_store(t, e->pre, at, rounded);
+        }
+    } else if (e->kind == EPILOGUE_ACT_BWD) {
+        value = z * act_of(dtype_load(t, e->pre, at), e->act).slope;
+    } else if (e->kind == EPILOGUE_GATED_BWD) {
+        const Act act = act_of(dtype_load(t, e->gate, at), e->act);
+        dtype_store(t, e->dgate, at, z * dtype_load(t, e->pre, at) * act.slope);
+        value = z * act.value;
+    }
+    dtype_store(t, out, at, value);
+}
+
+// ---- a piece of a row ----
+// z rounded to t, which also goes to pre (or NULL).
+static void round_and_keep(DType t, void *pre, size_t at, float *z, int n) {
+    bf16 buffer[CHUNK]; // or f16
+    if (t == DT_F32) {
+        if (pre) {
+            memcpy((float *)pre + at, z, (size_t)n * sizeof *z);
+        }
+        return;
+    }
+    void *to = pre ? dtype_at(t, pre, at) : buffer;
+    dtype_narrow(t, to, z, (size_t)n);
+    dtype_widen(z, t, to, (size_t)n);
+}
+
+static void gated_bwd_piece(const MatmulEpilogue *e, DType t, size_t at, float *z, int n) {
+    float g_buffer[CHUNK], u_buffer[CHUNK], d_buffer[CHUNK], value[CHUNK], slope[CHUNK];
+    const float *gate = chunk_in(g_buffer, t, e->gate, at, n);
+    const float *up = chunk_in(u_buffer, t, e->pre, at, n);
+    float *dgate = chunk_out(d_buffer, t, e->dgate, at);
+    act_chunk(value, slope, gate, n, e->act);
+#pragma omp simd
+    for (int i = 0; i < n; i++) {
+        dgate[i] = z[i] * up[i] * slope[i];
+        z[i] = z[i] * value[i];
+    }
+    chunk_store(t, e->dgate, at, dgate, n);
+}
+
+// z becomes what is stored.
+static void finish_piece(const MatmulEpilogue *e, DType t, size_t at, float *z, int n) {
+    float buffer[CHUNK], value[CHUNK], slope[CHUNK];
+    if (e->kind == EPILOGUE_SCALE) {
+#pragma omp simd
+        for (int i = 0; i < n; i++) {
+            z[i] = e->scale * z[i];
+        }
+    } else if (e->kind == EPILOGUE_RESIDUAL) {
+        const float *residual = chunk_in(buffer, t, e->residual, at, n);
+#pragma omp simd
+        for (int i = 0; i < n; i++) {
+            z[i] = residual[i] + z[i];
+        }
+    } else if (e->kind == EPILOGUE_ACT) {
+        round_and_keep(t, e->pre, at, z, n);
+        act_chunk(z, slope, z, n, e->act);
+    } else if (e->kind == EPILOGUE_GATED) {
+        round_and_keep(t, e->pre, at, z, n);
+        act_chunk(value, slope, chunk_in(buffer, t, e->gate, at, n), n, e->act);
+#pragma omp simd
+        for (int i = 0; i < n; i++) {
+            z[i] = value[i] * z[i];
+        }
+    } else if (e->kind == EPILOGUE_ACT_BWD) {
+        act_chunk(value, slope, chunk_in(buffer, t, e->pre, at, n), n, e->act);
+#pragma omp simd
+        for (int i = 0; i < n; i++) {
+            z[i] = z[i] * slope[i];
+        }
+    } else if (e->kind == EPILOGUE_GATED_BWD) {
+        gated_bwd_piece(e, t, at, z, n);
+    }
+}
+
+void matmul_finish(const MatmulEpilogue *e, DType t, void *out, size_t at, float *z, int n) {
+    for (int i = 0; i < n; i += CHUNK) {
+        const int length = chunk_length((size_t)n, (size_t)i);
+        finish_piece(e, t, at + i, z + i, length);
+        if (t != DT_F32) {
+            dtype_narrow(t, dtype_at(t, out, at + i), z + i, (size_t)length);
+        } else if (z != (float *)out + at) {
+            memcpy((float *)out + at + i, z + i, (size_t)length * sizeof *z);
+        }
+    }
+}

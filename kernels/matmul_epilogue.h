@@ -1,0 +1,25 @@
+// matmul_epilogue: the end of a product on the CPU; see MatmulEpilogue in matmul.h. Private to
+// matmul.*.
+#ifndef JOMED_KERNELS_MATMUL_EPILOGUE_H
+#define JOMED_KERNELS_MATMUL_EPILOGUE_H
+
+#include "matmul.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// The epilogue of a forward or a bwd_input; NULL becomes one that does nothing. What is missing or
+// belongs to the other product is a CHECK failure. For every backend.
+MatmulEpilogue matmul_epilogue(const MatmulEpilogue *epilogue, bool is_fwd);
+// Whether the output is also read, so that no partial sum may lie there.
+bool matmul_epilogue_reads(const MatmulEpilogue *e, const void *out);
+// Finishes and stores the sum of element `at`, and those of n elements from `at` on: the same bits.
+// z is spoiled; it may be the place in out.
+void matmul_finish_one(const MatmulEpilogue *e, DType t, void *out, size_t at, float z);
+void matmul_finish(const MatmulEpilogue *e, DType t, void *out, size_t at, float *z, int n);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
