@@ -82,8 +82,7 @@ typedef void matmul_bwd_input_fn(Device *dev, DType t, void *dinp, const void *d
 
 // dweight[n,k] += sum_m dout[m,n] inp[m,k]      dbias[n] += sum_m dout[m,n]
 //   chains over m ascending that START FROM the stored value, so that two micro-batches one after
-//   the other give the bits of one batch. (Tensor cores add in an order of their own, which the
-//   sizes decide.)
+//   the other give the bits of one batch. (A GPU adds in orders of its own, which the sizes decide.)
 // dweight: (N,K) f32 or NULL   dbias: (N) f32 or NULL   dout: (M,N) t   inp: (M,K) t
 typedef void matmul_bwd_weight_fn(Device *dev, DType t, float *dweight, float *dbias,
                                   const void *dout, const void *inp, int M, int N, int K);

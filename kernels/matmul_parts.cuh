@@ -1,15 +1,147 @@
-// matmul_parts: what the CUDA kernels of matmul share.
+// matmul_parts: what the matmul kernels share: the product as a kernel gets it, and what happens to
+// a sum at its beginning and its end. Only for matmul*.cu.
+//
+// All kernels finish C by quads: four sums of one row that lie side by side, from a column that is
+// a multiple of four. Where the tensors allow it a quad is one access. Kernels whose sums lie
+// otherwise in registers pass them through shared memory first, which also keeps the text of the
+// epilogue from being unrolled over all of a thread's sums.
 #ifndef JOMED_KERNELS_MATMUL_PARTS_CUH
 #define JOMED_KERNELS_MATMUL_PARTS_CUH
 
+#include "activation_parts.h"
 #include "cuda_common.cuh"
+#include "matmul.h"
 
-// One product. Strides count elements; one of each operand's two is 1.
-typedef struct {
-    const void *a, *b, *bias; // bias: (columns) or NULL
-    void *c;                  // (rows, columns)
-    size_t a_row, a_inner, b_inner, b_column;
-    int rows, columns, depth;
+// Two factors of a sum over l < depth: A(i,l) at a[i * a_row + l * a_inner], B(l,j) at
+// b[l * b_inner + j * b_column]. One of each one's two strides is 1. depth 0: no sum.
+struct Factors {
+    const void *a, *b;
+    size_t a_row, a_inner, b_inner, b_column; // elements
+    int depth;
+};
+
+// C(i,j) = end(start(i,j) + sum_l A(i,l) B(l,j) + the same over the adapter's factors)
+struct Product {
+    Factors main, adapter;
+    const void *bias; // (columns) or NULL
+    void *c;          // (rows, columns)
+    int rows, columns;
     bool is_accumulated;
-} Product;
+    bool has_quads; // by has_quads below
+    MatmulEpilogue epilogue;
+};
+
+static const int QUAD = 4;
+
+// Whether quads of all tensors of C's shape and of the bias are one aligned access each.
+// t_size, c_size: bytes of an element of the bias, and of C and what has its type.
+static inline bool has_quads(const Product &p, size_t t_size, size_t c_size) {
+    const MatmulEpilogue &e = p.epilogue;
+    const void *const like_c[] = {p.c, e.residual, e.gate, e.pre, e.dgate};
+    bool is_aligned = p.columns % QUAD == 0 && (uintptr_t)p.bias % (QUAD * t_size) == 0;
+    for (const void *tensor : like_c) {
+        is_aligned = is_aligned && (uintptr_t)tensor % (QUAD * c_size) == 0;
+    }
+    return is_aligned;
+}
+
+// Elements at .. at + n - 1 (n <= QUAD) of a tensor of T, widened; 0 behind them.
+template <typename T>
+static __device__ inline void load_quad(float (&x)[QUAD], const Product &p, const void *tensor,
+                                        size_t at, int n) {
+    const T *from = (const T *)tensor + at;
+    if (!p.has_quads) {
+        UNROLL for (int k = 0; k < QUAD; k++) { x[k] = k < n ? to_float(from[k]) : 0.0f; }
+    } else if constexpr (sizeof(T) == 4) {
+        const uint4 bits = ld16(from);
+        x[0] = __uint_as_float(bits.x), x[1] = __uint_as_float(bits.y);
+        x[2] = __uint_as_float(bits.z), x[3] = __uint_as_float(bits.w);
+    } else {
+        const uint2 bits = ld8(from);
+        x[0] = to_float(T{(uint16_t)bits.x}), x[1] = to_float(T{(uint16_t)(bits.x >> 16)});
+        x[2] = to_float(T{(uint16_t)bits.y}), x[3] = to_float(T{(uint16_t)(bits.y >> 16)});
+    }
+}
+
+template <typename T>
+static __device__ inline void store_quad(const Product &p, void *tensor, size_t at,
+                                         const float (&x)[QUAD], int n) {
+    T *to = (T *)tensor + at;
+    if (!p.has_quads) {
+        UNROLL for (int k = 0; k < QUAD; k++) {
+            if (k < n) {
+                to[k] = from_float<T>(x[k]);
+            }
+        }
+    } else if constexpr (sizeof(T) == 4) {
+        st16(to, make_uint4(__float_as_uint(x[0]), __float_as_uint(x[1]), __float_as_uint(x[2]),
+                            __float_as_uint(x[3])));
+    } else {
+        const uint32_t low = from_float<T>(x[0]).bits | (uint32_t)from_float<T>(x[1]).bits << 16;
+        const uint32_t high = from_float<T>(x[2]).bits | (uint32_t)from_float<T>(x[3]).bits << 16;
+        st8(to, make_uint2(low, high));
+    }
+}
+
+// How many columns of the quad at j there are.
+static __device__ inline int quad_length(const Product &p, int j) {
+    return p.columns - j < QUAD ? p.columns - j : QUAD;
+}
+
+// What the sums of the quad at (i, j), inside C, start from. T: type of the bias; Out: of C.
+template <typename T, typename Out>
+static __device__ inline void start_quad(float (&z)[QUAD], const Product &p, int i, int j) {
+    if (p.is_accumulated) {
+        load_quad<Out>(z, p, p.c, (size_t)i * p.columns + j, quad_length(p, j));
+    } else if (p.bias) {
+        load_quad<T>(z, p, p.bias, j, quad_length(p, j));
+    } else {
+        UNROLL for (int k = 0; k < QUAD; k++) { z[k] = 0; }
+    }
+}
+
+// The epilogue and the store of the quad at (i, j), inside C, whose sums are z. This is the text of
+// the contract (matmul.h); z is spoiled. Whatever is read here may be where C is.
+template <typename Out>
+static __device__ inline void finish_quad(const Product &p, int i, int j, float (&z)[QUAD]) {
+    const MatmulEpilogue &e = p.epilogue;
+    const EpilogueKind kind = e.kind;
+    const size_t at = (size_t)i * p.columns + j;
+    const int n = quad_length(p, j);
+    float x[QUAD]; // what the activation acts on, or the residual
+    if (kind == EPILOGUE_ACT || kind == EPILOGUE_GATED) {
+        UNROLL for (int k = 0; k < QUAD; k++) { x[k] = z[k] = to_float(from_float<Out>(z[k])); }
+        if (e.pre) {
+            store_quad<Out>(p, e.pre, at, z, n);
+        }
+    }
+    if (kind == EPILOGUE_GATED || kind == EPILOGUE_GATED_BWD) {
+        load_quad<Out>(x, p, e.gate, at, n);
+    } else if (kind == EPILOGUE_ACT_BWD) {
+        load_quad<Out>(x, p, e.pre, at, n);
+    } else if (kind == EPILOGUE_RESIDUAL) {
+        load_quad<Out>(x, p, e.residual, at, n);
+    }
+    if (kind == EPILOGUE_SCALE) {
+        UNROLL for (int k = 0; k < QUAD; k++) { z[k] = e.scale * z[k]; }
+    } else if (kind == EPILOGUE_RESIDUAL) {
+        UNROLL for (int k = 0; k < QUAD; k++) { z[k] = x[k] + z[k]; }
+    } else if (kind != EPILOGUE_NONE) {
+        float up[QUAD] = {};
+        if (kind == EPILOGUE_GATED_BWD) {
+            load_quad<Out>(up, p, e.pre, at, n);
+        }
+        UNROLL for (int k = 0; k < QUAD; k++) {
+            const Act act = act_of(x[k], e.act);
+            up[k] = z[k] * up[k] * act.slope;
+            z[k] = kind == EPILOGUE_ACT       ? act.value
+                   : kind == EPILOGUE_ACT_BWD ? z[k] * act.slope
+                                              : z[k] * act.value;
+        }
+        if (kind == EPILOGUE_GATED_BWD) {
+            store_quad<Out>(p, e.dgate, at, up, n);
+        }
+    }
+    store_quad<Out>(p, p.c, at, z, n);
+}
 #endif

@@ -99,7 +99,7 @@ static __device__ void produce(const Product &p, const Maps &maps, Ring<COLUMNS>
     for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         int row, column;
         tile_at<COLUMNS>(p, tile, &row, &column);
-        for (int inner = 0; inner < p.depth; inner += DEPTH3) {
+        for (int inner = 0; inner < p.main.depth; inner += DEPTH3) {
             mbar_wait(ring.empty(ring.stage), ring.phase ^ 1); // the consumers gave it back
             mbar_arrive_expect(ring.full(), Ring<COLUMNS>::BYTES);
             load_operand<A_MN>(ring.a(), &maps.a, ROWS3, row, inner, ring.full());
@@ -178,7 +178,7 @@ static __device__ void consume(const Product &p, Ring<COLUMNS> ring, int tiles) 
         column += lane % 4 * 2;
         float acc[COLUMNS / 2];
         start<bf16, Out>(acc, p, row, column);
-        multiply<COLUMNS, A_MN, B_MN>(acc, ring, ceil_of(p.depth, DEPTH3), half);
+        multiply<COLUMNS, A_MN, B_MN>(acc, ring, ceil_of(p.main.depth, DEPTH3), half);
         store<Out>(acc, p, row, column);
     }
 }
@@ -226,8 +226,9 @@ static void operand_map(TensorMap *map, const void *x, bool is_mn, int outer, in
 template <typename Out, int COLUMNS, bool A_MN, bool B_MN>
 static void launch(Device *dev, const Product &p) {
     Maps maps;
-    operand_map(&maps.a, p.a, A_MN, p.rows, p.depth, A_MN ? p.a_inner : p.a_row, ROWS3);
-    operand_map(&maps.b, p.b, B_MN, p.columns, p.depth, B_MN ? p.b_inner : p.b_column, COLUMNS);
+    const Factors &f = p.main;
+    operand_map(&maps.a, f.a, A_MN, p.rows, f.depth, A_MN ? f.a_inner : f.a_row, ROWS3);
+    operand_map(&maps.b, f.b, B_MN, p.columns, f.depth, B_MN ? f.b_inner : f.b_column, COLUMNS);
     const int tiles = ceil_of(p.rows, ROWS3) * ceil_of(p.columns, COLUMNS);
     const int processors = device_processors(dev);
     SMEM_ALLOW((matmul_kernel3<Out, COLUMNS, A_MN, B_MN>), Ring<COLUMNS>::SHARED);

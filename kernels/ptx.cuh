@@ -53,6 +53,9 @@ PTX uint32_t smem_u32(const void *shared) { return (uint32_t)__cvta_generic_to_s
 // 16 bytes at a multiple of 16, one access; anywhere in memory.
 PTX uint4 ld16(const void *from) { return *(const uint4 *)from; }
 PTX void st16(void *to, uint4 value) { *(uint4 *)to = value; }
+// 8 bytes at a multiple of 8, likewise.
+PTX uint2 ld8(const void *from) { return *(const uint2 *)from; }
+PTX void st8(void *to, uint2 value) { *(uint2 *)to = value; }
 // As ld16, for global data that nobody writes during the launch and that is read once: not kept in
 // the first-level cache.
 PTX uint4 ld16_stream(const void *from) {

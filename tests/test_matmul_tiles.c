@@ -59,9 +59,11 @@ static void one_shape(Device *dev, Shape s) {
     add_product(want_out, &inp, K, 1, &weight, K, 1, M, N, K);
     add_product(want_dinp, &dout, N, 1, &weight, 1, K, M, K, N);
     add_product(want_dweight, &dout, 1, N, &inp, 1, K, N, K, M);
-    ops->matmul_fwd(dev, DT_BF16, out.dev, inp.dev, weight.dev, NULL, bias.dev, M, N, K, false);
+    ops->matmul_fwd(dev, DT_BF16, out.dev, inp.dev, weight.dev, NULL, bias.dev, M, N, K, false,
+                    NULL);
     expect_exact("out", buf_read(&out), want_out, out.n);
-    ops->matmul_bwd_input(dev, DT_BF16, dinp.dev, dout.dev, weight.dev, NULL, M, N, K, false);
+    ops->matmul_bwd_input(dev, DT_BF16, dinp.dev, dout.dev, weight.dev, NULL, M, N, K, false,
+                          NULL);
     expect_exact("dinp", buf_read(&dinp), want_dinp, dinp.n);
     ops->matmul_bwd_weight(dev, DT_BF16, buf_f32(&dweight), NULL, dout.dev, inp.dev, M, N, K);
     expect_exact("dweight", buf_read(&dweight), want_dweight, dweight.n);

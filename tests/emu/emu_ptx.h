@@ -35,6 +35,8 @@ static inline uint32_t smem_u32(const void *shared) { return emu::smem_address(s
 static inline uint4 ld16(const void *from) { return *(const uint4 *)from; }
 static inline uint4 ld16_stream(const void *from) { return *(const uint4 *)from; }
 static inline void st16(void *to, uint4 value) { *(uint4 *)to = value; }
+static inline uint2 ld8(const void *from) { return *(const uint2 *)from; }
+static inline void st8(void *to, uint2 value) { *(uint2 *)to = value; }
 
 // ---- asynchronous copies ----
 static inline void cp_async16(uint32_t to, const void *from, int bytes = 16) {
