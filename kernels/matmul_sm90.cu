@@ -66,12 +66,21 @@ struct Maps {
     TensorMap a, b;
 };
 
+// A product without epilogue: what the kernel is given.
+struct Slim {
+    Factors main;
+    const void *bias;
+    void *c;
+    int rows, columns;
+    bool is_accumulated;
+};
+
 // ---- tiles ----
 static __host__ __device__ int ceil_of(int a, int b) { return a / b + (a % b > 0); }
 
 // First row and column of tile `index`: bands of GROUP rows of tiles, column by column.
 template <int COLUMNS>
-static __device__ void tile_at(const Product &p, int index, int *row, int *column) {
+static __device__ void tile_at(const Slim &p, int index, int *row, int *column) {
     const int down = ceil_of(p.rows, ROWS3), across = ceil_of(p.columns, COLUMNS);
     const int first = index / (GROUP * across) * GROUP, inside = index % (GROUP * across);
     const int height = down - first < GROUP ? down - first : GROUP; // of this band
@@ -95,7 +104,7 @@ static __device__ void load_operand(uint32_t to, const TensorMap *map, int exten
 }
 
 template <int COLUMNS, bool A_MN, bool B_MN>
-static __device__ void produce(const Product &p, const Maps &maps, Ring<COLUMNS> ring, int tiles) {
+static __device__ void produce(const Slim &p, const Maps &maps, Ring<COLUMNS> ring, int tiles) {
     for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         int row, column;
         tile_at<COLUMNS>(p, tile, &row, &column);
@@ -112,7 +121,7 @@ static __device__ void produce(const Product &p, const Maps &maps, Ring<COLUMNS>
 // ---- the consumers ----
 // acc[4j + e] is row g + 8 (e / 2), column 8j + 2i + e % 2 of the warp's 16 rows.
 template <typename T, typename Out, int COUNT>
-static __device__ void start(float (&acc)[COUNT], const Product &p, int row, int column) {
+static __device__ void start(float (&acc)[COUNT], const Slim &p, int row, int column) {
     UNROLL for (int k = 0; k < COUNT; k++) {
         const int i = row + k / 2 % 2 * 8, j = column + k / 4 * 8 + k % 2;
         acc[k] = 0;
@@ -156,7 +165,7 @@ static __device__ void multiply(float (&acc)[COLUMNS / 2], Ring<COLUMNS> &ring, 
 }
 
 template <typename Out, int COUNT>
-static __device__ void store(const float (&acc)[COUNT], const Product &p, int row, int column) {
+static __device__ void store(const float (&acc)[COUNT], const Slim &p, int row, int column) {
     UNROLL for (int k = 0; k < COUNT; k++) {
         const int i = row + k / 2 % 2 * 8, j = column + k / 4 * 8 + k % 2;
         if (i < p.rows && j < p.columns) {
@@ -166,7 +175,7 @@ static __device__ void store(const float (&acc)[COUNT], const Product &p, int ro
 }
 
 template <typename Out, int COLUMNS, bool A_MN, bool B_MN>
-static __device__ void consume(const Product &p, Ring<COLUMNS> ring, int tiles) {
+static __device__ void consume(const Slim &p, Ring<COLUMNS> ring, int tiles) {
     // By a shuffle, so that the compiler knows a warp's threads agree: descriptors are uniform.
     const int half = __shfl_sync(0xffffffffu, (int)threadIdx.x / WARPGROUP - 1, 0);
     const int warp = threadIdx.x / WARP % 4;
@@ -188,7 +197,7 @@ static __device__ void consume(const Product &p, Ring<COLUMNS> ring, int tiles) 
 // shared memory. One block per multiprocessor; see setmaxnreg for the registers.
 template <typename Out, int COLUMNS, bool A_MN, bool B_MN>
 static __global__ void __launch_bounds__(BLOCK3, 1)
-    matmul_kernel3(Product p, const __grid_constant__ Maps maps) {
+    matmul_kernel3(Slim p, const __grid_constant__ Maps maps) {
     const int STAGES = Ring<COLUMNS>::STAGES;
     SMEM_CARVER(carver);
     SMEM_TAKE(carver, stages, uint8_t, STAGES * Ring<COLUMNS>::BYTES, 1024);
@@ -224,7 +233,7 @@ static void operand_map(TensorMap *map, const void *x, bool is_mn, int outer, in
 }
 
 template <typename Out, int COLUMNS, bool A_MN, bool B_MN>
-static void launch(Device *dev, const Product &p) {
+static void launch(Device *dev, const Slim &p) {
     Maps maps;
     const Factors &f = p.main;
     operand_map(&maps.a, f.a, A_MN, p.rows, f.depth, A_MN ? f.a_inner : f.a_row, ROWS3);
@@ -237,18 +246,20 @@ static void launch(Device *dev, const Product &p) {
 }
 
 // The width whose rounds of tiles take less time: a tile of 128 columns counts 0.6 of one of 256.
-static bool is_wide(const Device *dev, const Product &p) {
+static bool is_wide(const Device *dev, const Slim &p) {
     const int down = ceil_of(p.rows, ROWS3), processors = device_processors(dev);
     const int wide = ceil_of(down * ceil_of(p.columns, 256), processors);
     const int narrow = ceil_of(down * ceil_of(p.columns, 128), processors);
     return 10 * wide <= 6 * narrow;
 }
 
-template <typename Out, bool A_MN, bool B_MN> static void launch_width(Device *dev, const Product &p) {
+template <typename Out, bool A_MN, bool B_MN> static void launch_width(Device *dev, const Slim &p) {
     (is_wide(dev, p) ? launch<Out, 256, A_MN, B_MN> : launch<Out, 128, A_MN, B_MN>)(dev, p);
 }
 
-extern "C" void matmul_sm90(Device *dev, const Product &p, bool a_mn, bool b_mn) {
+extern "C" void matmul_sm90(Device *dev, const Product &product, bool a_mn, bool b_mn) {
+    const Product &q = product;
+    const Slim p = {q.main, q.bias, q.c, q.rows, q.columns, q.is_accumulated};
     CHECK(a_mn <= b_mn, "a_mn=%d b_mn=%d", a_mn, b_mn);
     if (a_mn) {
         launch_width<float, true, true>(dev, p);
