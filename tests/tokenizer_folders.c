@@ -6,7 +6,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "host/bpe_vocab.h"
 #include "host/file.h"
+#include "host/json.h"
 #include "tests/check.h"
 
 // A link dir/name to a file of the test data.
@@ -28,19 +30,16 @@ static void write_text(const char *dir, const char *name, const char *text) {
     free(path);
 }
 
-bool qwen2vl_folder(const char *dir) {
+// tokenizer_config.json with the special tokens from id first on.
+static void write_qwen2vl_config(const char *dir, int first) {
     static const char *const names[] = {
         "endoftext",    "im_start",   "im_end",       "object_ref_start", "object_ref_end",
         "box_start",    "box_end",    "quad_start",   "quad_end",         "vision_start",
         "vision_end",   "vision_pad", "image_pad",    "video_pad"};
-    if (!link_data(dir, "vocab.json", "tokenizers/qwen2/vocab.json") ||
-        !link_data(dir, "merges.txt", "tokenizers/qwen2/merges.txt")) {
-        return false;
-    }
     char *added = xstrdup("");
     for (int i = 0; i < (int)(sizeof names / sizeof *names); i++) {
         char *const more = xformat_new("%s%s\"%d\": {\"content\": \"<|%s|>\", \"special\": true}",
-                                       added, i ? ", " : "", 151643 + i, names[i]);
+                                       added, i ? ", " : "", first + i, names[i]);
         free(added);
         added = more;
     }
@@ -50,7 +49,30 @@ bool qwen2vl_folder(const char *dir) {
     write_text(dir, "tokenizer_config.json", config);
     free(config);
     free(added);
+}
+
+bool qwen2vl_folder(const char *dir) {
+    if (!link_data(dir, "vocab.json", "tokenizers/qwen2/vocab.json") ||
+        !link_data(dir, "merges.txt", "tokenizers/qwen2/merges.txt")) {
+        return false;
+    }
+    write_qwen2vl_config(dir, 151643);
     return true;
+}
+
+void qwen2vl_folder_of_bytes(const char *dir) {
+    json_t *vocab = json_object();
+    for (int b = 0; b < 256; b++) {
+        char symbol[5] = {0};
+        byte_symbol(symbol, (uint8_t)b);
+        json_object_set_new(vocab, symbol, json_integer(b));
+    }
+    char *const text = json_dumps(vocab, 0);
+    write_text(dir, "vocab.json", text);
+    write_text(dir, "merges.txt", "#version: 0.2\n");
+    write_qwen2vl_config(dir, 256);
+    json_decref(vocab);
+    free(text);
 }
 
 bool pixtral_folder(const char *dir) {
