@@ -1,126 +1,541 @@
 // topk: exact inner-product search on CUDA; see topk.h.
 //
-// A block has one query and walks over the rows, a row per thread. Scores are chains over e
-// ascending, as on the CPU, so that both find the same rows in the same order. The K best so far
-// lie sorted in shared memory; a tile in which some row beats the last of them is merged into them
-// by rank, into a second list. The best K under a total order do not depend on how candidates were
-// grouped.
+// No score is stored unless it may be among the K best. A hit is one 64-bit key: the score's bits
+// so turned that unsigned numbers sort as floats do, above the complement of the row number, so that
+// a greater key is a better hit and ties are settled; 0 is no hit. The K-th best of any part of the
+// candidates is a bound: what does not beat it cannot be among the K best of all. So
+//   1. begin: queries rounded to the row type; the caller's hits become the list so far, sorted;
+//   2. filter: blocks score tiles of rows and append what beats the list's last hit to a list of
+//      their own, one per query. Tiles are dealt out in turn, so that rows that lie together, as of
+//      one patient, fill no single block's list;
+//   3. select: per query the K best of the list so far and of all blocks' lists, sorted.
+// 2 and 3 run twice where the index is long: first over a sample of S rows, tiles spread evenly,
+// then over the rest, of which about K M / S rows pass; S = sqrt(K M) makes both lists equally long.
+// No sample can be unlucky enough to lose a hit: a block whose list lacks the room for one more tile
+// cuts it to its K best, whose last is its bound from then on. The work of that is bounded (once per
+// ROOM hits at most), the host waits for nothing, and the result does not depend on any of it: the K
+// best under a total order are what they are.
 //
-//   version  idea                 shape  time                  % of peak
-//   kernel1  one block per query  -      not yet run on a GPU  -
+// Scores: kernel1 takes chains over e ascending, bit for bit the CPU's; kernel2, for 16-bit rows of
+// whole 16-byte chunks, tensor cores (mma_tile.cuh). Which one runs depends on type, E and alignment
+// alone, and the order of a score's sum on nothing else, so neither do the other queries matter. Few
+// queries take a narrow tile: a search that memory bounds computes for 32 queries, not for 128.
+// Bytes per query block and tile: 2 E (MMA_ROWS + COLUMNS) through shared memory for 2 E MMA_ROWS
+// COLUMNS operations; neighbouring blocks have the same rows and other queries, so that the second
+// finds the rows in the L2 cache. Left out: wgmma and TMA (sm_90a), without which a Hopper card
+// gives about half of its products; at Q <= 32 memory is the limit on both.
+//
+//   version        idea                                        shape  time                  % of peak
+//   kernel1        64x64 tiles through shared memory, chains   -      not yet run on a GPU  -
+//   kernel2<128>   128x128x32 tiles, cp.async, mma             -      not yet run on a GPU  -
+//   kernel2<32>    128x32x32, six stages                       -      not yet run on a GPU  -
+//   select         radix select of the keys, rank by counting  -      not yet run on a GPU  -
 #include "topk.h"
 
 #include <limits.h>
+#include <math.h>
 
-#include "cuda_common.cuh"
+#include "device_cuda.cuh"
+#include "mma_tile.cuh"
 
-static const int TILE = 128; // rows of a tile, threads of a block
-
-typedef struct {
-    float score;
-    int32_t id; // INT32_MAX in an empty place, which therefore loses against every row
-} Hit;
-
-static __device__ bool is_better(Hit a, Hit b) {
-    return a.score > b.score || (a.score == b.score && a.id < b.id);
-}
-
-static __device__ Hit nothing() { return {-INFINITY, INT32_MAX}; }
-
-// merged[0..K) = the K best of list[0..K), which is sorted, and of tile[0..TILE), which is not. A hit
-// goes where its rank says: how many are better. Only empty places are equal, and those of the tile
-// beat nothing: they rank K and are dropped.
-// Before: a barrier after list and tile were written; after: one before merged is read.
-static __device__ void merge_tile(Hit *merged, const Hit *list, const Hit *tile, int K) {
-    for (int i = threadIdx.x; i < K; i += TILE) {
-        const Hit mine = list[i];
-        int rank = i;
-        for (int k = 0; k < TILE; k++) {
-            rank += is_better(tile[k], mine);
-        }
-        if (rank < K) {
-            merged[rank] = mine;
-        }
-    }
-    const Hit mine = tile[threadIdx.x];
-    int rank = 0, end = K; // binary search: the first of the list that mine beats
-    while (rank < end) {
-        const int middle = (rank + end) / 2;
-        if (is_better(mine, list[middle])) {
-            end = middle;
-        } else {
-            rank = middle + 1;
-        }
-    }
-    for (int k = 0; k < TILE && rank < K; k++) {
-        rank += is_better(tile[k], mine);
-    }
-    if (rank < K) {
-        merged[rank] = mine;
-    }
-}
+static const int BLOCK = 256;                 // threads of every kernel here
+static const int BINS = 256;                  // values of a digit of a key
+static const int ROOM = 512;                  // places of a list beyond K
+static const int TILE_MOST = MMA_ROWS;        // rows that a tile can add to a list
+static const int QUERIES_AT_ONCE = 4096;      // more are searched for one after the other
+static const int SAMPLE_FROM = 4;             // samples an index must hold to be worth two passes
+static const size_t LISTS_MOST = 256 << 20;   // bytes of all lists, where each block may have one
+static_assert(BLOCK == MMA_BLOCK && BLOCK == BINS, "a thread per bin");
+static_assert(ROOM >= TILE_MOST, "a list that was cut has room for a tile");
 
 typedef struct {
-    const float *queries;
-    const void *rows;
-    const int32_t *query_group, *row_group;
-    int M, E, K;
+    const void *queries, *rows; // (Q,E), (M,E) row type
+    const int32_t *query_group, *row_group; // both or neither
+    uint64_t *keys;             // (ranges + 1, Q, room): the list so far, then those of the blocks
+    int32_t *count;             // (ranges + 1, Q)
+    int Q, M, E, K, room, ranges;
     int32_t first_row;
-    bool is_first;
+    int tiles, stride; // of this pass: every stride-th tile from 0 if is_sample, else the others;
+    bool is_sample;    // stride 1: all
 } Search;
 
-// The hit of row m, or nothing.
-template <typename T> static __device__ Hit score_row(const Search &s, int q, int m) {
-    const float *query = s.queries + (size_t)q * s.E;
-    const T *row = (const T *)s.rows + (size_t)m * s.E;
-    float sum = 0;
-    for (int e = 0; e < s.E; e++) {
-        sum = fmaf(to_float(from_float<T>(query[e])), to_float(row[e]), sum);
+// ---- keys ----
+// Of a score that is not NaN. Adding 0 makes -0 equal to 0.
+static __device__ uint64_t key_of(float score, int32_t row) {
+    const uint32_t bits = __float_as_uint(score + 0.0f);
+    const uint32_t sorted = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    return (uint64_t)sorted << 32 | ~(uint32_t)row;
+}
+static __device__ float score_of(uint64_t key) {
+    const uint32_t sorted = (uint32_t)(key >> 32);
+    return key == 0 ? -INFINITY
+                    : __uint_as_float(sorted & 0x80000000u ? sorted & 0x7fffffffu : ~sorted);
+}
+static __device__ int32_t row_of(uint64_t key) { return key ? (int32_t)~(uint32_t)key : -1; }
+
+// ---- the best of several lists ----
+// Slot n < slots is key n % 2^shift of list n >> shift, if that list is so long; count in shared
+// memory. Lists lie `stride` keys apart.
+typedef struct {
+    const uint64_t *keys;
+    size_t stride;
+    const int *count;
+    int slots, shift;
+} Source;
+// for each key of this thread's share of a source; the loads do not wait for each other.
+#define EACH_KEY(key, s)                                                                           \
+    for (int n_ = threadIdx.x; n_ < (s).slots; n_ += BLOCK)                                        \
+        if (const int i_ = n_ & ((1 << (s).shift) - 1), at_ = n_ >> (s).shift; i_ < (s).count[at_]) \
+            if (const uint64_t key = (s).keys[at_ * (s).stride + i_]; key)
+
+typedef struct {
+    int histogram[BINS];
+    int digit, wanted, there; // that holds the wanted-th largest key; how many keys have it
+    int found, shift;
+} Work;
+
+// By the first warp: the digit of the need-th largest key, -1 if there are fewer keys.
+static __device__ void choose_digit(Work &w, int need) {
+    const int lane = threadIdx.x, EACH = BINS / WARP, top = BINS - 1 - lane * EACH;
+    int mine = 0;
+    for (int k = 0; k < EACH; k++) {
+        mine += w.histogram[top - k];
     }
-    const bool is_excluded = s.query_group && s.row_group && s.query_group[q] != -1 &&
-                             s.query_group[q] == s.row_group[m];
-    const Hit hit = {sum, s.first_row + m};
-    return is_excluded || sum != sum ? nothing() : hit;
+    int above = mine; // keys with greater digits than this lane's
+    for (int step = 1; step < WARP; step *= 2) {
+        const int other = __shfl_up_sync(0xffffffffu, above, step);
+        above += lane >= step ? other : 0;
+    }
+    if (lane == WARP - 1 && above < need) {
+        w.digit = -1;
+    }
+    above -= mine;
+    for (int k = 0; k < EACH; k++) {
+        const int here = w.histogram[top - k];
+        if (above < need && need <= above + here) {
+            w.digit = top - k;
+            w.wanted = need - above;
+            w.there = here;
+        }
+        above += here;
+    }
 }
 
-// Launch: Q blocks of TILE threads. 16 K + 1024 bytes of dynamic shared memory, 17 KB at most.
-template <typename T>
-static __global__ void topk_kernel1(float *scores, int32_t *ids, Search s) {
-    SMEM_CARVER(carver);
-    SMEM_TAKE(carver, lists, Hit, 2 * s.K, 16);
-    SMEM_TAKE(carver, tile, Hit, TILE, 16);
-    const int q = blockIdx.x, known = s.is_first ? 0 : s.K;
-    Hit *list = lists, *spare = lists + s.K;
-    scores += (size_t)q * s.K;
-    ids += (size_t)q * s.K;
-    for (int i = threadIdx.x; i < s.K; i += TILE) {
-        list[i] = nothing();
-    }
-    __syncthreads(); // the list is there
-    // First the hits that the caller brought along from other shards, then the rows.
-    for (int m0 = -(known + TILE - 1) / TILE * TILE; m0 < s.M; m0 += TILE) {
-        const int m = m0 + threadIdx.x, at = -m - 1;
-        Hit hit = nothing();
-        if (m >= 0 && m < s.M) {
-            hit = score_row<T>(s, q, m);
-        } else if (m < 0 && at < known && ids[at] >= 0) {
-            hit = {scores[at], ids[at]};
+// found[0..K) = the K best keys of a source, in no order, 0 where there are fewer. A radix search
+// for the K-th, eight bits at a time from the top; it ends early when all keys that share the bits so
+// far are wanted. Before: a barrier after the source was written; after: found is whole.
+static __device__ void find_best(uint64_t *found, Work &w, const Source &s, int K) {
+    uint64_t prefix = 0, bound = 0; // exactly those above bound are wanted, and then bound itself
+    int need = K;
+    for (int shift = 56; shift >= 0; shift -= 8) {
+        w.histogram[threadIdx.x] = 0;
+        __syncthreads(); // the bins are empty
+        EACH_KEY(key, s) {
+            if (shift == 56 || key >> (shift + 8) == prefix) {
+                atomicAdd(&w.histogram[key >> shift & (BINS - 1)], 1);
+            }
         }
-        if (!__syncthreads_or(is_better(hit, list[s.K - 1]))) {
+        __syncthreads(); // the bins are full
+        if (threadIdx.x < WARP) {
+            choose_digit(w, need);
+        }
+        __syncthreads(); // the digit is chosen
+        if (w.digit < 0) {
+            break; // fewer than K
+        }
+        prefix = prefix << 8 | (uint64_t)w.digit;
+        need = w.wanted;
+        bound = prefix << shift;
+        if (need == w.there) {
+            bound -= bound > 0; // the last wanted key may be prefix with zeros
+            break;
+        }
+    }
+    for (int i = threadIdx.x; i < K; i += BLOCK) {
+        found[i] = bound; // only fewer than K keys (0) or equal keys leave some of these
+    }
+    if (threadIdx.x == 0) {
+        w.found = 0;
+    }
+    __syncthreads();
+    EACH_KEY(key, s) {
+        if (key > bound) {
+            found[atomicAdd(&w.found, 1)] = key;
+        }
+    }
+    __syncthreads();
+}
+
+// Place of found[i] among K keys, best first.
+static __device__ int rank_of(const uint64_t *found, int K, int i) {
+    const uint64_t mine = found[i];
+    int rank = 0;
+    for (int k = 0; k < K; k++) {
+        rank += found[k] > mine || (found[k] == mine && k < i);
+    }
+    return rank;
+}
+
+// The list so far = the K best of it and of the next segments - 1 lists of the query, sorted; into
+// scores and ids too, unless they are NULL.
+// Launch: Q blocks of BLOCK threads. 8 K + 4 segments bytes of dynamic shared memory, 1 KB static.
+static __global__ void topk_select_kernel1(float *scores, int32_t *ids, Search s, int segments) {
+    SMEM_STATIC(work, Work, [1]);
+    SMEM_CARVER(carver);
+    SMEM_TAKE(carver, found, uint64_t, s.K, 16);
+    SMEM_TAKE(carver, count, int, segments, 16);
+    const size_t q = blockIdx.x;
+    int most = 0, shift = 0;
+    for (int i = threadIdx.x; i < segments; i += BLOCK) {
+        count[i] = s.count[(size_t)i * s.Q + q];
+        most = max(most, count[i]);
+    }
+    while (1 << shift < most) {
+        shift++;
+    }
+    if (threadIdx.x == 0) {
+        work->shift = 0;
+    }
+    __syncthreads(); // shift is 0
+    atomicMax(&work->shift, shift);
+    __syncthreads(); // count is whole, no list is longer than 2^shift
+    shift = work->shift;
+    uint64_t *list = s.keys + q * s.room;
+    find_best(found, *work, {list, (size_t)s.Q * s.room, count, segments << shift, shift}, s.K);
+    for (int i = threadIdx.x; i < s.K; i += BLOCK) {
+        const size_t rank = (size_t)rank_of(found, s.K, i);
+        list[rank] = found[i];
+        if (scores) {
+            scores[q * s.K + rank] = score_of(found[i]);
+            ids[q * s.K + rank] = row_of(found[i]);
+        }
+    }
+}
+
+// packed (Q,E) = the queries, rounded; the lists so far = what the caller brought, or nothing.
+// Launch: Q blocks of BLOCK threads. No shared memory.
+template <typename T>
+static __global__ void topk_begin_kernel1(T *packed, const float *queries, const float *scores,
+                                          const int32_t *ids, Search s, bool is_first) {
+    const size_t q = blockIdx.x;
+    for (int e = threadIdx.x; e < s.E; e += BLOCK) {
+        packed[q * s.E + e] = from_float<T>(queries[q * s.E + e]);
+    }
+    for (int i = threadIdx.x; i < s.K; i += BLOCK) {
+        uint64_t key = 0;
+        if (!is_first && ids[q * s.K + i] >= 0) {
+            const float score = scores[q * s.K + i];
+            key = score == score ? key_of(score, ids[q * s.K + i]) : 0;
+        }
+        s.keys[q * s.room + i] = key;
+    }
+    if (threadIdx.x == 0) {
+        s.count[q] = s.K;
+    }
+}
+
+// ---- lists of a block ----
+// What a block knows of its N queries; shared.
+template <int N> struct Lists {
+    uint64_t bound[N]; // keys that do not beat it are not wanted
+    float least[N];    // its score: a quick look before the key is made
+    int32_t group[N];  // -1 matches nothing
+    int count[N];
+    Work work;
+};
+
+// The block's lists: of range blockIdx.y, from query q0 on. A query behind the last wants nothing.
+template <int N>
+static __device__ uint64_t *lists_open(Lists<N> &l, const Search &s, int q0) {
+    for (int q = threadIdx.x; q < N; q += BLOCK) {
+        const bool is_query = q0 + q < s.Q;
+        l.bound[q] = is_query ? s.keys[(size_t)(q0 + q) * s.room + s.K - 1] : ~(uint64_t)0;
+        l.least[q] = is_query ? score_of(l.bound[q]) : INFINITY;
+        l.group[q] = is_query && s.query_group ? s.query_group[q0 + q] : -1;
+        l.count[q] = 0;
+    }
+    __syncthreads(); // the lists are open
+    return s.keys + ((size_t)(1 + blockIdx.y) * s.Q + q0) * s.room;
+}
+
+// Appends row m to the list of query q if it is wanted. Returns whether the list then lacks room
+// for a tile.
+template <int N>
+static __device__ bool offer(Lists<N> &l, uint64_t *lists, const Search &s, int q, int m,
+                             float score) {
+    if (!(score >= l.least[q]) || m >= s.M) { // NaN is not wanted
+        return false;
+    }
+    const uint64_t key = key_of(score, s.first_row + m);
+    if (key <= l.bound[q] || (l.group[q] != -1 && l.group[q] == s.row_group[m])) {
+        return false;
+    }
+    const int at = atomicAdd(&l.count[q], 1);
+    lists[(size_t)q * s.room + at] = key;
+    return at >= s.room - TILE_MOST;
+}
+
+// Before another tile: cuts the lists that lack room for it to their K best. is_full: offer said so
+// to this thread.
+template <int N>
+static __device__ void make_room(Lists<N> &l, uint64_t *lists, uint64_t *found, const Search &s,
+                                 bool is_full) {
+    if (!__syncthreads_or(is_full)) { // and all offers are made
+        return;
+    }
+    for (int q = 0; q < N; q++) {
+        if (l.count[q] <= s.room - TILE_MOST) {
             continue;
         }
-        tile[threadIdx.x] = hit;
-        __syncthreads(); // the tile is whole
-        merge_tile(spare, list, tile, s.K);
-        __syncthreads(); // the merged list is whole, tile and old list are free
-        Hit *old = list;
-        list = spare;
-        spare = old;
+        uint64_t *list = lists + (size_t)q * s.room;
+        find_best(found, l.work, {list, 0, &l.count[q], l.count[q], 30}, s.K);
+        for (int i = threadIdx.x; i < s.K; i += BLOCK) {
+            const int rank = rank_of(found, s.K, i);
+            list[rank] = found[i];
+            if (rank == s.K - 1) {
+                l.bound[q] = found[i];
+                l.least[q] = score_of(found[i]);
+            }
+        }
+        if (threadIdx.x == 0) {
+            l.count[q] = s.K;
+        }
+        __syncthreads(); // the list and its bound are there, found is free
     }
-    for (int i = threadIdx.x; i < s.K; i += TILE) {
-        scores[i] = list[i].score;
-        ids[i] = list[i].id == INT32_MAX ? -1 : list[i].id;
+}
+
+// After the last tile.
+template <int N> static __device__ void lists_close(const Lists<N> &l, const Search &s, int q0) {
+    __syncthreads(); // all offers are made
+    for (int q = threadIdx.x; q < N && q0 + q < s.Q; q += BLOCK) {
+        s.count[(size_t)(1 + blockIdx.y) * s.Q + q0 + q] = l.count[q];
     }
+}
+
+// Number in the index of the pass's tile j.
+static __device__ int tile_of(const Search &s, int j) {
+    return s.stride == 1 ? j : s.is_sample ? j * s.stride : j + j / (s.stride - 1) + 1;
+}
+
+// ---- kernel 1 ----
+static const int TILE = 64;  // rows, and queries
+static const int DEPTH = 16; // elements at a time
+static const int EACH = 4;   // rows and queries of a thread
+static_assert((TILE / EACH) * (TILE / EACH) == BLOCK, "every thread has a part of the tile");
+
+// piece[e][i] = x[i0 + i, e0 + e], zero behind the last row; what only idle threads would read is
+// not written.
+template <typename T>
+static __device__ void load_piece(float (*piece)[TILE], const T *x, int i0, int e0, int rows,
+                                  int E) {
+    for (int k = threadIdx.x; k < TILE * DEPTH; k += BLOCK) {
+        const int i = k / DEPTH, e = k % DEPTH;
+        if (i0 + i < (rows + EACH - 1) / EACH * EACH && e0 + e < E) {
+            piece[e][i] = i0 + i < rows ? to_float(x[(size_t)(i0 + i) * E + e0 + e]) : 0.0f;
+        }
+    }
+}
+
+// Launch: (Q / TILE, ranges) blocks of BLOCK threads. 8 K bytes of dynamic shared memory, 10.5 KB
+// static.
+template <typename T> static __global__ void topk_kernel1(Search s) {
+    SMEM_STATIC(row_piece, float, [DEPTH][TILE]);
+    SMEM_STATIC(query_piece, float, [DEPTH][TILE]);
+    SMEM_STATIC(l, Lists<TILE>, [1]);
+    SMEM_CARVER(carver);
+    SMEM_TAKE(carver, found, uint64_t, s.K, 16);
+    const int q0 = blockIdx.x * TILE;
+    const int row = threadIdx.x / (TILE / EACH) * EACH, query = threadIdx.x % (TILE / EACH) * EACH;
+    uint64_t *lists = lists_open(*l, s, q0);
+    for (int j = blockIdx.y; j < s.tiles; j += s.ranges) {
+        const int m0 = tile_of(s, j) * TILE;
+        const bool is_idle = m0 + row >= s.M || q0 + query >= s.Q; // but meets the others
+        float sum[EACH][EACH] = {};
+        for (int e0 = 0; e0 < s.E; e0 += DEPTH) {
+            load_piece(row_piece, (const T *)s.rows, m0, e0, s.M, s.E);
+            load_piece(query_piece, (const T *)s.queries, q0, e0, s.Q, s.E);
+            __syncthreads(); // the pieces are whole
+            const int depth = is_idle ? 0 : s.E - e0 < DEPTH ? s.E - e0 : DEPTH;
+            for (int e = 0; e < depth; e++) {
+                UNROLL for (int a = 0; a < EACH; a++) {
+                    UNROLL for (int b = 0; b < EACH; b++) {
+                        sum[a][b] = fmaf(query_piece[e][query + b], row_piece[e][row + a],
+                                         sum[a][b]);
+                    }
+                }
+            }
+            __syncthreads(); // everybody is done with the pieces
+        }
+        bool is_full = false;
+        UNROLL for (int a = 0; a < EACH; a++) {
+            UNROLL for (int b = 0; b < EACH; b++) {
+                is_full |= offer(*l, lists, s, query + b, m0 + row + a, sum[a][b]);
+            }
+        }
+        if (j + s.ranges < s.tiles) {
+            make_room(*l, lists, found, s, is_full);
+        }
+    }
+    lists_close(*l, s, q0);
+}
+
+// ---- kernel 2 ----
+// Offers this thread's scores of fragment column b. Few are wanted: they are marked, and then taken
+// one by one, in one piece of code.
+template <int COLUMNS, int F>
+static __device__ bool offer_fragments(Lists<COLUMNS> &l, uint64_t *lists, const Search &s, int m0,
+                                       int b, const float (&acc)[F][F][4]) {
+    const float least[2] = {l.least[mma_column<COLUMNS>(b, 0)], l.least[mma_column<COLUMNS>(b, 1)]};
+    uint32_t marks = 0;
+    UNROLL for (int n = 0; n < 4 * F; n++) {
+        marks |= (uint32_t)(acc[n / 4][b][n % 4] >= least[n % 2]) << n;
+    }
+    bool is_full = false;
+    for (; marks; marks &= marks - 1) {
+        const int n = __ffs((int)marks) - 1;
+        float score = 0;
+        UNROLL for (int k = 0; k < 4 * F; k++) {
+            score = k == n ? acc[k / 4][b][k % 4] : score; // no register has a variable number
+        }
+        is_full |= offer(l, lists, s, mma_column<COLUMNS>(b, n % 4),
+                         m0 + mma_row<COLUMNS>(n / 4, n % 4), score);
+    }
+    return is_full;
+}
+
+// One ring runs through all tiles of a block, so that the next tile's first stages come while this
+// tile's scores are offered.
+// Launch: (Q / COLUMNS, ranges) blocks of MMA_BLOCK threads. 64 KB (COLUMNS 32: 60 KB) + 8 K bytes
+// of dynamic shared memory, 3.7 KB static. Two blocks per multiprocessor: at most 128 registers.
+template <typename T, int COLUMNS>
+static __global__ void __launch_bounds__(MMA_BLOCK, 2) topk_kernel2(Search s) {
+    using Tile = MmaTile<COLUMNS>;
+    SMEM_STATIC(l, Lists<COLUMNS>, [1]);
+    SMEM_CARVER(carver);
+    SMEM_TAKE(carver, ring_memory, uint16_t, Tile::RING, 128);
+    SMEM_TAKE(carver, found, uint64_t, s.K, 16);
+    const uint32_t ring = smem_u32(ring_memory);
+    const int q0 = blockIdx.x * COLUMNS;
+    uint64_t *lists = lists_open(*l, s, q0);
+    int ahead = blockIdx.y, ahead_m = tile_of(s, ahead) * MMA_ROWS, ahead_e = 0; // loaded next
+    const auto load_next = [&](int stage) {
+        if (ahead < s.tiles) {
+            mma_load<COLUMNS>(ring, stage, (const T *)s.rows, (const T *)s.queries, ahead_m, q0,
+                              ahead_e, s.M, s.Q, s.E);
+            ahead_e += MMA_DEPTH;
+            if (ahead_e >= s.E) {
+                ahead_e = 0;
+                ahead += s.ranges;
+                ahead_m = tile_of(s, ahead) * MMA_ROWS;
+            }
+        }
+        cp_async_commit(); // an empty group keeps the count
+    };
+    for (int i = 0; i < Tile::STAGES - 1; i++) {
+        load_next(i);
+    }
+    int stage = 0;
+    for (int j = blockIdx.y; j < s.tiles; j += s.ranges) {
+        float acc[Tile::F][Tile::F][4] = {};
+        for (int e = 0; e < s.E; e += MMA_DEPTH) {
+            cp_async_wait<Tile::STAGES - 2>(); // this thread's part of the stage is there
+            __syncthreads(); // everybody's is, and everybody is done with the stage before
+            load_next(stage ? stage - 1 : Tile::STAGES - 1);
+            mma_stage<COLUMNS, T>(acc, ring, stage);
+            stage = stage + 1 < Tile::STAGES ? stage + 1 : 0;
+        }
+        const int m0 = tile_of(s, j) * MMA_ROWS;
+        bool is_full = false;
+        UNROLL for (int b = 0; b < Tile::F; b++) {
+            is_full |= offer_fragments<COLUMNS>(*l, lists, s, m0, b, acc);
+        }
+        if (j + s.ranges < s.tiles) {
+            make_room(*l, lists, found, s, is_full);
+        }
+    }
+    lists_close(*l, s, q0);
+}
+
+// ---- launchers ----
+static int ceil_div(int a, int b) { return a / b + (a % b > 0); }
+
+// Rows and queries of the tiles that a search of these sizes takes.
+typedef struct {
+    int rows, queries;
+    bool has_mma;
+} Shape;
+
+static Shape shape_of(DType t, const Search &s) {
+    const bool has_mma = t != DT_F32 && s.E % MMA_CHUNK == 0 && is_packable(s.rows);
+    const int queries = !has_mma ? TILE : s.Q <= 32 ? 32 : 128;
+    return {has_mma ? MMA_ROWS : TILE, queries, has_mma};
+}
+
+template <typename T, int COLUMNS>
+static void launch_mma(Device *dev, const Search &s, dim3 grid, size_t lists_bytes) {
+    if constexpr (sizeof(T) == 2) {
+        const size_t bytes = 2 * MmaTile<COLUMNS>::RING + lists_bytes;
+        SMEM_ALLOW((topk_kernel2<T, COLUMNS>), bytes);
+        LAUNCH((topk_kernel2<T, COLUMNS>), grid, MMA_BLOCK, bytes, device_stream(dev), s);
+    }
+}
+
+static void launch_select(Device *dev, float *scores, int32_t *ids, const Search &s,
+                          int segments) {
+    const size_t bytes = ((size_t)s.K * sizeof(uint64_t) + 15) / 16 * 16 + 4 * (size_t)segments;
+    LAUNCH(topk_select_kernel1, s.Q, BLOCK, bytes, device_stream(dev), scores, ids, s, segments);
+}
+
+// One pass over tiles of the index, and the best of what it found.
+template <typename T>
+static void pass(Device *dev, float *scores, int32_t *ids, const Search &s, const Shape &shape) {
+    const dim3 grid((unsigned)ceil_div(s.Q, shape.queries), (unsigned)s.ranges);
+    const size_t bytes = (size_t)s.K * sizeof(uint64_t);
+    if (!shape.has_mma) {
+        LAUNCH((topk_kernel1<T>), grid, BLOCK, bytes, device_stream(dev), s);
+    } else if (shape.queries == 32) {
+        launch_mma<T, 32>(dev, s, grid, bytes);
+    } else {
+        launch_mma<T, 128>(dev, s, grid, bytes);
+    }
+    launch_select(dev, scores, ids, s, s.ranges + 1);
+}
+
+// At most QUERIES_AT_ONCE queries.
+template <typename T>
+static void search(Device *dev, float *scores, int32_t *ids, const float *queries, Search s,
+                   const Shape &shape, bool is_first) {
+    const int query_blocks = ceil_div(s.Q, shape.queries), tiles = ceil_div(s.M, shape.rows);
+    const int blocks = 2 * device_processors(dev); // all at work at once
+    const size_t list = (size_t)s.Q * s.room;
+    const int wanted = blocks / query_blocks, affordable = (int)(LISTS_MOST / (list * 8));
+    s.ranges = min(min(wanted, affordable), tiles);
+    s.ranges = max(s.ranges, 1);
+    const size_t lists = (size_t)(s.ranges + 1) * list;
+    const size_t counts = ((size_t)(s.ranges + 1) * s.Q + 1) / 2 * 2;
+    s.keys = (uint64_t *)device_scratch(dev, lists * sizeof(uint64_t) + counts * sizeof(int32_t) +
+                                                 (size_t)s.Q * s.E * sizeof(T) + 16);
+    s.count = (int32_t *)(s.keys + lists);
+    T *packed = (T *)(((uintptr_t)(s.count + counts) + 15) / 16 * 16);
+    s.queries = packed;
+    LAUNCH((topk_begin_kernel1<T>), s.Q, BLOCK, 0, device_stream(dev), packed, queries, scores, ids,
+           s, is_first);
+    if (!is_first) {
+        launch_select(dev, NULL, NULL, s, 1);
+    }
+    const int sample = max(s.ranges, ceil_div((int)sqrt((double)s.K * s.M), shape.rows));
+    s.stride = max(tiles / sample, 1);
+    if (s.stride >= SAMPLE_FROM) {
+        s.is_sample = true;
+        s.tiles = ceil_div(tiles, s.stride);
+        pass<T>(dev, NULL, NULL, s, shape);
+        s.is_sample = false;
+        s.tiles = tiles - s.tiles;
+    } else {
+        s.stride = 1;
+        s.tiles = tiles;
+    }
+    pass<T>(dev, scores, ids, s, shape);
 }
 
 CUDA_OP(topk)(Device *dev, DType row_type, float *scores, int32_t *ids, const float *queries,
@@ -129,8 +544,20 @@ CUDA_OP(topk)(Device *dev, DType row_type, float *scores, int32_t *ids, const fl
     CHECK(Q >= 1 && M >= 1 && E >= 1 && K >= 1 && K <= TOPK_MAX_K, "Q=%d M=%d E=%d K=%d", Q, M, E,
           K);
     CHECK(first_row >= 0 && first_row < INT32_MAX - M, "first_row=%d M=%d", first_row, M);
-    const Search s = {queries, rows, query_group, row_group, M, E, K, first_row, is_first};
-    const size_t bytes = (2 * (size_t)K + TILE) * sizeof(Hit);
-    FOR_DTYPE(row_type, T, LAUNCH((topk_kernel1<T>), Q, TILE, bytes, device_stream(dev), scores,
-                                  ids, s));
+    const bool has_groups = query_group && row_group;
+    for (int q = 0; q < Q; q += QUERIES_AT_ONCE) {
+        Search s = {};
+        s.rows = rows;
+        s.query_group = has_groups ? query_group + q : NULL;
+        s.row_group = row_group;
+        s.Q = min(QUERIES_AT_ONCE, Q - q);
+        s.M = M;
+        s.E = E;
+        s.K = K;
+        s.room = K + ROOM;
+        s.first_row = first_row;
+        const Shape shape = shape_of(row_type, s);
+        FOR_DTYPE(row_type, T, search<T>(dev, scores + (size_t)q * K, ids + (size_t)q * K,
+                                         queries + (size_t)q * E, s, shape, is_first));
+    }
 }
