@@ -14,7 +14,8 @@ typedef struct {
     int N, C, V; // rows moved, their width, rows of the table
 } Shape;
 static const Shape shapes[] = {{1, 1, 1},    {3, 15, 2},   {5, 16, 7},   {9, 17, 4},
-                               {4, 257, 11}, {7, 300, 50}, {130, 600, 33}};
+                               {4, 257, 11}, {7, 300, 50}, {130, 600, 33},
+                               {700, 8, 3},  {1030, 9, 300}};
 #define SHAPES (int)(sizeof shapes / sizeof *shapes)
 
 static IntBuf ids_new(int N, int V) {
