@@ -12,7 +12,12 @@
 //   p_ij = exp_f32(s_ij - lse_i)   delta_i = lanes_d dout out   dp_ij = chain_d dout v
 //   ds_ij = p_ij (dp_ij - delta_i) scale   dq_id = chain_j ds k
 //   dk_jd = chain_hi ds q   dv_jd = chain_hi p dout, over the heads h of the group, then queries i
-// Agreement: sum. Source: Vaswani et al. 2017; Dao 2023 for the backward from (out, lse).
+// A GPU takes bf16 to its tensor cores where D is a multiple of 8 up to 128 and all rows begin at
+// multiples of 16 bytes. There e (forward), p and ds (backward) are rounded to t as factors of the
+// sums over j and i, but not in l; no sum is a chain, and dk, dv add queries first, heads within. A
+// masked key has the factor 0, not no product: its NaN or infinity reaches its own sequence.
+// Agreement: sum, where the plain loop rounds e, p and ds as well.
+// Source: Vaswani et al. 2017; Dao 2023 for the backward from (out, lse).
 #ifndef JOMED_KERNELS_ATTENTION_H
 #define JOMED_KERNELS_ATTENTION_H
 

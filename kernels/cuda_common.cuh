@@ -28,6 +28,7 @@
 #define CUDA_NAME(name) name##_cuda
 #define CUDA_KIND DEVICE_CUDA
 #define UNROLL _Pragma("unroll") // before a loop over an array that must stay in registers
+#define ROLLED _Pragma("unroll 1") // before a loop whose copies would cost registers
 #define CALLER          // last parameter of a helper that synchronises: who called it
 #define CALLER_PASS     // last argument, in a helper that calls another such helper
 #define CALLER_ONLY     // the only argument
@@ -35,6 +36,7 @@
 #define CUDA_NAME(name) name##_emu
 #define CUDA_KIND DEVICE_EMU
 #define UNROLL
+#define ROLLED
 #define CALLER , Place caller = Place::here()
 #define CALLER_PASS , caller
 #define CALLER_ONLY caller

@@ -1,109 +1,18 @@
-// attention: softmax attention over packed sequences on CUDA; see attention.h.
+// attention_bwd: softmax attention over packed sequences on CUDA, the backward; see attention.h.
 //
-// A block has one query (forward, dq) or one key (dk, dv) of one head. Its threads first take a
-// tile of the other side, one row each, and form scores or p and ds; then they share out the head's
-// width and add the tile's rows, ascending. The maximum of a query is carried from tile to tile,
-// and what was summed so far is scaled by exp(old - new) (Milakov and Gimelshein 2018).
-// No atomics: each output has one writer, whose chains are those of the contract; only the sum of
-// exponentials and delta are added in another order.
+// kernel1: a block has one query (dq) or one key (dk, dv) of one head. Its threads first take a tile
+// of the other side, one row each, and form p and ds; then they share out the head's width and add
+// the tile's rows, ascending. No atomics: each output has one writer, whose chains are those of
+// the contract; only delta is added in another order.
 //
 //   version      idea                     shape  time                  % of peak
-//   fwd_kernel1  one block per query      -      not yet run on a GPU  -
 //   dq_kernel1   one block per query      -      not yet run on a GPU  -
 //   dkv_kernel1  one block per key        -      not yet run on a GPU  -
 #include "attention.h"
 
-#include "attention_parts.h"
-#include "cuda_common.cuh"
+#include "attention_parts.cuh"
 
-static const int TILE = 128;          // threads of a block, rows of a tile
-static const int EACH = MAX_D / TILE; // columns of the head a thread has
-
-// ---- parts ----
-// chain_d x[d] row[d]; x in shared memory.
-template <typename T> static __device__ float dot_row(const float *x, const T *row, int D) {
-    float dot = 0;
-    for (int d = 0; d < D; d++) {
-        dot = fmaf(x[d], to_float(row[d]), dot);
-    }
-    return dot;
-}
-
-template <typename T> static __device__ void widen_row(float *to, const T *row, int D) {
-    for (int d = threadIdx.x; d < D; d += TILE) {
-        to[d] = to_float(row[d]);
-    }
-}
-
-// sum[e] += chain_k factor[k] rows[k * stride + d] for this thread's columns d.
-template <typename T>
-static __device__ void add_rows(float (&sum)[EACH], const float *factor, const T *rows,
-                                size_t stride, int count, int D) {
-    for (int e = 0; e < EACH; e++) {
-        const int d = threadIdx.x + e * TILE;
-        for (int k = 0; k < count && d < D; k++) {
-            sum[e] = fmaf(factor[k], to_float(rows[k * stride + d]), sum[e]);
-        }
-    }
-}
-
-template <typename T>
-static __device__ void store_row(T *row, const float (&sum)[EACH], int D) {
-    for (int e = 0; e < EACH; e++) {
-        const int d = threadIdx.x + e * TILE;
-        if (d < D) {
-            row[d] = from_float<T>(sum[e]);
-        }
-    }
-}
-
-// ---- forward ----
-// Launch: (max_Tq, H, B) blocks of TILE threads. 1.7 KB of shared memory.
-template <typename T>
-static __global__ void attention_fwd_kernel1(T *out, float *lse, const T *q, const T *k,
-                                             const T *v, AttentionShape s) {
-    SMEM_STATIC(query, float, [MAX_D]);
-    SMEM_STATIC(weight, float, [TILE]);
-    const int i = blockIdx.x, h = blockIdx.y, hkv = h / (s.H / s.Hkv);
-    const Span span = span_of(&s, blockIdx.z);
-    if (i >= span.Tq) {
-        return; // the whole block
-    }
-    const size_t row = span.q0 + i;
-    const int n = visible(&s, span, i);
-    widen_row(query, q + row * s.q_stride + h * s.D, s.D);
-    __syncthreads(); // every thread reads all of the query
-    float max = -INFINITY, total = 0, sum[EACH] = {0};
-    for (int j0 = 0; j0 < n; j0 += TILE) {
-        const int j = j0 + threadIdx.x, count = n - j0 < TILE ? n - j0 : TILE;
-        float x = -INFINITY;
-        if (j < n) {
-            const T *key = k + (size_t)(span.k0 + j) * s.k_stride + hkv * s.D;
-            x = score(dot_row(query, key, s.D), s.scale, slope_of(&s, h),
-                      (float)(i + span.Tk - span.Tq), j);
-        }
-        const float tile_max = block_max(x), new_max = tile_max > max ? tile_max : max;
-        const float e = j < n ? exp_f32(x - new_max) : 0.0f;
-        const float shrink = j0 ? exp_f32(max - new_max) : 0.0f;
-        weight[threadIdx.x] = e; // block_max: everybody is done with the last tile's
-        total = fmaf(total, shrink, block_sum(e)); // block_sum: weight is whole
-        for (int c = 0; c < EACH; c++) {
-            sum[c] *= shrink;
-        }
-        add_rows(sum, weight, v + (size_t)(span.k0 + j0) * s.v_stride + hkv * s.D, s.v_stride,
-                 count, s.D);
-        max = new_max;
-    }
-    for (int c = 0; c < EACH; c++) {
-        sum[c] = n ? sum[c] / total : 0.0f;
-    }
-    store_row(out + row * s.out_stride + h * s.D, sum, s.D);
-    if (threadIdx.x == 0) {
-        lse[(size_t)h * s.Nq + row] = n ? max + log_f32(total) : -INFINITY;
-    }
-}
-
-// ---- backward ----
+// ---- kernel 1 ----
 // dq and delta. Launch: (max_Tq, H, B) blocks of TILE threads. 2.7 KB of shared memory.
 template <typename T>
 static __global__ void attention_dq_kernel1(T *dq, float *delta, const T *dout, const T *out,
@@ -196,15 +105,7 @@ static __global__ void attention_dkv_kernel1(T *dk, T *dv, const T *dout, const 
     store_row(dv + row * s.v_stride + hkv * s.D, dv_sum, s.D);
 }
 
-// ---- launchers ----
-CUDA_OP(attention_fwd)(Device *dev, DType t, void *out, float *lse, const void *q, const void *k,
-                       const void *v, const AttentionShape *shape) {
-    check_shape(shape);
-    const dim3 grid(shape->max_Tq, shape->H, shape->B);
-    FOR_DTYPE(t, T, LAUNCH((attention_fwd_kernel1<T>), grid, TILE, 0, device_stream(dev), (T *)out,
-                           lse, (const T *)q, (const T *)k, (const T *)v, *shape));
-}
-
+// ---- launcher ----
 CUDA_OP(attention_bwd)(Device *dev, DType t, void *dq, void *dk, void *dv, float *delta,
                        const void *dout, const void *out, const float *lse, const void *q,
                        const void *k, const void *v, const AttentionShape *shape) {
