@@ -26,8 +26,8 @@
 //
 // bwd_weight of a small layer has few tiles and a long sum: kernel2 then cuts l into `splits` ranges,
 // as many as fill the card, a number that the sizes decide. Their sums wait in scratch memory, and
-// matmul_join1 adds them in order. The forward and bwd_input never split.
-// On Hopper bf16 products without epilogue whose rows begin at multiples of 16 bytes are those of
+// join_splits adds them in order. The forward and bwd_input never split.
+// On Hopper bf16 products whose rows, of the adapter too, begin at multiples of 16 bytes are those of
 // matmul_sm90.cu. Which kernel runs does not depend on the number of rows, so that a row's result does
 // not depend on its batch. Left out: packed weights.
 //
@@ -98,14 +98,14 @@ static __global__ void matmul_kernel1(Product p) {
     float sum[EACH][EACH] = {};
     UNROLL for (int k = 0; k < EACH; k++) {
         if (!is_idle && i + k < p.rows) {
-            start_quad<float, float>(sum[k], p, i + k, j);
+            start_quad<float>(sum[k], p, i + k, j);
         }
     }
     add_products(sum, p, p.main, a_piece, b_piece, i0, j0, is_idle);
     add_products(sum, p, p.adapter, a_piece, b_piece, i0, j0, is_idle);
     UNROLL for (int k = 0; k < EACH; k++) {
         if (!is_idle && i + k < p.rows) {
-            finish_quad<float>(p, i + k, j, sum[k]);
+            finish_quad<float>(p, i + k, j, sum[k], load_end<float>(p, i + k, j));
         }
     }
 }
@@ -309,22 +309,11 @@ static __global__ void __launch_bounds__(BLOCK2, 2) matmul_kernel2(Product p, Pl
         if (i0 + i < p.rows && j0 + j < p.columns) {
             const uint4 sum = ld16(sums + place_of_sum<COLUMNS>(i, j));
             float z[QUAD];
-            start_quad<T, Out>(z, p, i0 + i, j0 + j);
+            start_quad<Out>(z, p, i0 + i, j0 + j);
             z[0] += __uint_as_float(sum.x), z[1] += __uint_as_float(sum.y);
             z[2] += __uint_as_float(sum.z), z[3] += __uint_as_float(sum.w);
-            finish_quad<Out>(p, i0 + i, j0 + j, z);
+            finish_quad<Out>(p, i0 + i, j0 + j, z, load_end<Out>(p, i0 + i, j0 + j));
         }
-    }
-}
-
-// c[i] += sum over the splits, in order, of part[split * n + i]. Launch: grid_for(n), BLOCK threads.
-static __global__ void matmul_join1(float *c, const float *part, size_t n, int splits) {
-    GRID_STRIDE(i, n) {
-        float sum = 0;
-        for (int split = 0; split < splits; split++) {
-            sum += part[split * n + i];
-        }
-        c[i] += sum;
     }
 }
 
@@ -385,14 +374,17 @@ static bool is_aligned(const void *x, size_t leading) {
     return is_packable(x) && leading % CHUNK == 0;
 }
 
-// Whether the kernel of matmul_sm90.cu takes a product.
+// Whether TMA can copy factors: all rows begin at multiples of 16 bytes.
+static bool are_aligned(const Factors &f, bool a_inner, bool b_inner) {
+    return is_aligned(f.a, a_inner ? f.a_row : f.a_inner) &&
+           is_aligned(f.b, b_inner ? f.b_column : f.b_inner);
+}
+// Whether the kernel of matmul_sm90.cu takes a product: not a matter of the number of rows.
 template <typename T>
 static bool is_for_sm90(const Device *dev, const Product &p, bool a_inner, bool b_inner) {
-    const Factors &m = p.main;
     return std::is_same<T, bf16>::value && device_arch(dev) == 90 &&
-           p.epilogue.kind == EPILOGUE_NONE && p.adapter.depth == 0 &&
-           is_aligned(m.a, a_inner ? m.a_row : m.a_inner) &&
-           is_aligned(m.b, b_inner ? m.b_column : m.b_inner);
+           are_aligned(p.main, a_inner, b_inner) &&
+           (p.adapter.depth == 0 || are_aligned(p.adapter, a_inner, b_inner));
 }
 
 template <typename T, typename Out, int COLUMNS, bool A_INNER, bool B_INNER>
@@ -421,8 +413,7 @@ static void launch2(Device *dev, Product p) {
     LAUNCH((matmul_kernel2<T, Out, COLUMNS, A_INNER, B_INNER>), grid, BLOCK2, ring_bytes(COLUMNS),
            device_stream(dev), p, plan);
     if (plan.splits > 1) {
-        LAUNCH(matmul_join1, grid_for(n, BLOCK), BLOCK, 0, device_stream(dev), c,
-               (const float *)p.c, n, plan.splits);
+        join_splits(dev, c, (const float *)p.c, n, plan.splits);
     }
 }
 

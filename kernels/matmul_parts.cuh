@@ -45,22 +45,48 @@ static inline bool has_quads(const Product &p, size_t t_size, size_t c_size) {
     return is_aligned;
 }
 
-// Elements at .. at + n - 1 (n <= QUAD) of a tensor of T, widened; 0 behind them.
+// The bits of a quad in memory: to have several under way before the first is widened.
+template <typename T> struct QuadBits {
+    uint32_t word[QUAD * sizeof(T) / 4];
+};
+// Elements at .. at + n - 1 (n <= QUAD) of a tensor of T; zero bits behind them.
+template <typename T>
+static __device__ inline QuadBits<T> quad_bits(const Product &p, const void *tensor, size_t at,
+                                               int n) {
+    const T *from = (const T *)tensor + at;
+    if (!p.has_quads) {
+        QuadBits<T> bits = {};
+        UNROLL for (int k = 0; k < QUAD; k++) {
+            if constexpr (sizeof(T) == 4) {
+                bits.word[k] = k < n ? __float_as_uint(from[k]) : 0;
+            } else {
+                bits.word[k / 2] |= k < n ? (uint32_t)from[k].bits << k % 2 * 16 : 0;
+            }
+        }
+        return bits;
+    }
+    if constexpr (sizeof(T) == 4) {
+        const uint4 bits = ld16(from);
+        return {{bits.x, bits.y, bits.z, bits.w}};
+    } else {
+        const uint2 bits = ld8(from);
+        return {{bits.x, bits.y}};
+    }
+}
+template <typename T>
+static __device__ inline void widen_quad(float (&x)[QUAD], const QuadBits<T> &bits) {
+    UNROLL for (int k = 0; k < QUAD; k++) {
+        if constexpr (sizeof(T) == 4) {
+            x[k] = __uint_as_float(bits.word[k]);
+        } else {
+            x[k] = to_float(T{(uint16_t)(bits.word[k / 2] >> k % 2 * 16)});
+        }
+    }
+}
 template <typename T>
 static __device__ inline void load_quad(float (&x)[QUAD], const Product &p, const void *tensor,
                                         size_t at, int n) {
-    const T *from = (const T *)tensor + at;
-    if (!p.has_quads) {
-        UNROLL for (int k = 0; k < QUAD; k++) { x[k] = k < n ? to_float(from[k]) : 0.0f; }
-    } else if constexpr (sizeof(T) == 4) {
-        const uint4 bits = ld16(from);
-        x[0] = __uint_as_float(bits.x), x[1] = __uint_as_float(bits.y);
-        x[2] = __uint_as_float(bits.z), x[3] = __uint_as_float(bits.w);
-    } else {
-        const uint2 bits = ld8(from);
-        x[0] = to_float(T{(uint16_t)bits.x}), x[1] = to_float(T{(uint16_t)(bits.x >> 16)});
-        x[2] = to_float(T{(uint16_t)bits.y}), x[3] = to_float(T{(uint16_t)(bits.y >> 16)});
-    }
+    widen_quad<T>(x, quad_bits<T>(p, tensor, at, n));
 }
 
 template <typename T>
@@ -88,49 +114,69 @@ static __device__ inline int quad_length(const Product &p, int j) {
     return p.columns - j < QUAD ? p.columns - j : QUAD;
 }
 
-// What the sums of the quad at (i, j), inside C, start from. T: type of the bias; Out: of C.
-template <typename T, typename Out>
+// What the sums of the quad at (i, j), inside C, start from. Out: type of C, and of the bias.
+template <typename Out>
+static __device__ inline QuadBits<Out> start_bits(const Product &p, int i, int j) {
+    return p.is_accumulated ? quad_bits<Out>(p, p.c, (size_t)i * p.columns + j, quad_length(p, j))
+           : p.bias         ? quad_bits<Out>(p, p.bias, j, quad_length(p, j))
+                            : QuadBits<Out>{};
+}
+template <typename Out>
 static __device__ inline void start_quad(float (&z)[QUAD], const Product &p, int i, int j) {
-    if (p.is_accumulated) {
-        load_quad<Out>(z, p, p.c, (size_t)i * p.columns + j, quad_length(p, j));
-    } else if (p.bias) {
-        load_quad<T>(z, p, p.bias, j, quad_length(p, j));
-    } else {
-        UNROLL for (int k = 0; k < QUAD; k++) { z[k] = 0; }
-    }
+    widen_quad<Out>(z, start_bits<Out>(p, i, j));
 }
 
-// The epilogue and the store of the quad at (i, j), inside C, whose sums are z. This is the text of
-// the contract (matmul.h); z is spoiled. Whatever is read here may be where C is.
+// What the epilogue of a quad reads: the residual, the gate or what an activation acted on; and of
+// GATED_BWD what the gate multiplied.
+template <typename Out> struct QuadEnd {
+    QuadBits<Out> x, up;
+};
 template <typename Out>
-static __device__ inline void finish_quad(const Product &p, int i, int j, float (&z)[QUAD]) {
+static __device__ inline QuadEnd<Out> load_end(const Product &p, int i, int j) {
+    const MatmulEpilogue &e = p.epilogue;
+    const size_t at = (size_t)i * p.columns + j;
+    const int n = quad_length(p, j);
+    const void *const x = e.kind == EPILOGUE_RESIDUAL                                  ? e.residual
+                          : e.kind == EPILOGUE_ACT_BWD                                 ? e.pre
+                          : e.kind == EPILOGUE_GATED || e.kind == EPILOGUE_GATED_BWD ? e.gate
+                                                                                       : nullptr;
+    QuadEnd<Out> end = {};
+    if (x) {
+        end.x = quad_bits<Out>(p, x, at, n);
+    }
+    if (e.kind == EPILOGUE_GATED_BWD) {
+        end.up = quad_bits<Out>(p, e.pre, at, n);
+    }
+    return end;
+}
+
+// The epilogue and the store of the quad at (i, j), inside C, whose sums are z and for which end was
+// loaded. This is the text of the contract (matmul.h); z is spoiled. Whatever load_end reads may be
+// where C is.
+template <typename Out>
+static __device__ inline void finish_quad(const Product &p, int i, int j, float (&z)[QUAD],
+                                          const QuadEnd<Out> &end) {
     const MatmulEpilogue &e = p.epilogue;
     const EpilogueKind kind = e.kind;
     const size_t at = (size_t)i * p.columns + j;
     const int n = quad_length(p, j);
-    float x[QUAD]; // what the activation acts on, or the residual
+    float x[QUAD], up[QUAD];
+    widen_quad<Out>(x, end.x);
+    widen_quad<Out>(up, end.up);
     if (kind == EPILOGUE_ACT || kind == EPILOGUE_GATED) {
-        UNROLL for (int k = 0; k < QUAD; k++) { x[k] = z[k] = to_float(from_float<Out>(z[k])); }
+        UNROLL for (int k = 0; k < QUAD; k++) {
+            z[k] = to_float(from_float<Out>(z[k]));
+            x[k] = kind == EPILOGUE_ACT ? z[k] : x[k];
+        }
         if (e.pre) {
             store_quad<Out>(p, e.pre, at, z, n);
         }
-    }
-    if (kind == EPILOGUE_GATED || kind == EPILOGUE_GATED_BWD) {
-        load_quad<Out>(x, p, e.gate, at, n);
-    } else if (kind == EPILOGUE_ACT_BWD) {
-        load_quad<Out>(x, p, e.pre, at, n);
-    } else if (kind == EPILOGUE_RESIDUAL) {
-        load_quad<Out>(x, p, e.residual, at, n);
     }
     if (kind == EPILOGUE_SCALE) {
         UNROLL for (int k = 0; k < QUAD; k++) { z[k] = e.scale * z[k]; }
     } else if (kind == EPILOGUE_RESIDUAL) {
         UNROLL for (int k = 0; k < QUAD; k++) { z[k] = x[k] + z[k]; }
     } else if (kind != EPILOGUE_NONE) {
-        float up[QUAD] = {};
-        if (kind == EPILOGUE_GATED_BWD) {
-            load_quad<Out>(up, p, e.pre, at, n);
-        }
         UNROLL for (int k = 0; k < QUAD; k++) {
             const Act act = act_of(x[k], e.act);
             up[k] = z[k] * up[k] * act.slope;
@@ -143,5 +189,20 @@ static __device__ inline void finish_quad(const Product &p, int i, int j, float 
         }
     }
     store_quad<Out>(p, p.c, at, z, n);
+}
+
+// ---- ranges of a sum ----
+// c[i] += sum over the splits, in order, of part[split * n + i]. Launch: grid_for(n), 256 threads.
+static __global__ void matmul_join1(float *c, const float *part, size_t n, int splits) {
+    GRID_STRIDE(i, n) {
+        float sum = 0;
+        for (int split = 0; split < splits; split++) {
+            sum += part[split * n + i];
+        }
+        c[i] += sum;
+    }
+}
+static inline void join_splits(Device *dev, float *c, const float *part, size_t n, int splits) {
+    LAUNCH(matmul_join1, grid_for(n, 256), 256, 0, device_stream(dev), c, part, n, splits);
 }
 #endif

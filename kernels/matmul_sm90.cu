@@ -1,33 +1,37 @@
 // matmul_sm90: bf16 products on Hopper: TMA copies, mbarriers, warpgroup products (wgmma).
 //
-// C[i,j] = start[i,j] + sum_l A[i,l] B[j,l], as in matmul.cu. A block is three warpgroups. One thread
-// of the first (the producer) issues TMA copies of 64 l of A and B into a ring of stages; the other
-// two (consumers) own 64 of the tile's 128 rows each, COLUMNS wide, in registers, and multiply. Two
-// mbarriers per stage: `full` (the copies have arrived) and `empty` (all eight consumer warps are
-// done with it). A consumer issues the products of a stage and then waits for those of the stage
-// BEFORE, which it hands back: one stage of products is always under way. setmaxnreg moves the
+// C[i,j] = end(start[i,j] + sum_l A[i,l] B[l,j]), as in matmul.cu. A block is three warpgroups. One
+// thread of the first (the producer) issues TMA copies of 64 l of A and B into a ring of stages; the
+// other two (consumers) own 64 of the tile's 128 rows each, COLUMNS wide, in registers, and
+// multiply. Two mbarriers per stage: `full` (the copies have arrived) and `empty` (all eight consumer
+// warps are done with it). A consumer issues the products of a stage and then waits for those of the
+// stage BEFORE, which it hands back: one stage of products is always under way. setmaxnreg moves the
 // producer's registers to the consumers.
 //
 // As many blocks as multiprocessors; a block takes tiles at that distance, and its producer runs
 // ahead into the next tile while the consumers store. Tiles go down GROUP rows of tiles before the
-// next column, so that those under way share A and B in the second-level cache: of 132 tiles 128x256
-// in bands of 16, 16 row strips and 8 column strips.
+// next column, so that those under way share A and B in the second-level cache: 132 tiles of 256
+// columns in bands of 16 read 16 strips of A and 8 of B.
 // Both operands may lie either way in memory (K-major, MN-major): the transposed reads are the
-// descriptors', nothing is copied. Edges: TMA fills with zeros, stores are guarded.
+// descriptors', nothing is copied. Edges: TMA fills with zeros, stores are guarded. An adapter's
+// factors are steps behind those of the weight, through maps of their own.
 //
-// Every element is the same chain whatever the tile's width: 16 l at a time, ascending; only which
-// rows and columns share a block changes with the sizes. Depth is never split but for weights.
-// Stores: the four lanes that hold a row's 32 columns in pairs of two exchange them, so that each
-// stores 8 neighbours: whole 32-byte sectors for bf16; f32 pairs of a quad are one sector already.
+// Every element is the same sum whatever the tile's width: 16 l at a time, ascending, its start
+// added last; only which rows and columns share a block changes with the sizes. A warp stores its 16
+// rows through a piece of shared memory of its own, so that its lanes store neighbours; quads are
+// placed so that neither side meets bank conflicts.
 //
-// COLUMNS: 256 reads 85 FLOP per shared byte loaded, 128 reads 64; the narrower is for few columns
-// or too few tiles to fill the card. Shared memory: 4 stages of 48 KB or 6 of 32 KB.
-// Left out: clusters and multicast; the store of one tile under the products of the next (the
-// registers of a second accumulator, or 64 KB of shared memory and a TMA store); f16.
+// bwd_weight with few tiles and a long sum cuts l into ranges (splits_of, from the sizes alone);
+// their sums wait in scratch memory and are added in order.
 //
-//   version  idea                                          shape  time                  % of peak
-//   kernel3  TMA, wgmma, 2 consumers, lagged release, 256  -      not yet run on a GPU  -
-//            the same, 128 wide                            -      not yet run on a GPU  -
+// Tiles of 256 columns read 85 FLOP per byte copied into shared memory, of 128 64, of 64 43: the
+// narrower ones are for few columns, or too few tiles to fill the card. Shared memory: 4, 6 or 8
+// stages in 192 KB, and 32 KB for the stores. No spills; 168 registers at the launch.
+// Left out: clusters and multicast; the store of one tile under the products of the next (a second
+// set of sums does not fit the registers; two consumers on different tiles could); f16.
+//
+//   version  idea                                             shape  time                  % of peak
+//   kernel3  TMA, wgmma, 2 consumers, release behind by one   -      not yet run on a GPU  -
 #include "matmul_sm90.cuh"
 
 #include "device_cuda.cuh"
@@ -35,26 +39,32 @@
 
 static const int ROWS3 = 128;      // of a tile of C: 64 per consumer
 static const int DEPTH3 = 64;      // of a stage: 128 bytes, the width of the swizzle
-static const int GROUP = 16;       // rows of tiles in a band
+static const int GROUP3 = 16;      // rows of tiles in a band
 static const int WARPGROUP = 128;  // threads
 static const int BLOCK3 = 3 * WARPGROUP;
 static const int HALF = 64 * DEPTH3 * 2; // bytes of 64 rows, or 64 columns, of a stage
+static const int PIECE_ROWS = 16, PIECE_COLUMNS = 64; // that a warp stores at once
 static const int PRODUCER_REGISTERS = 40, CONSUMER_REGISTERS = 232;
 static_assert(PRODUCER_REGISTERS + 2 * CONSUMER_REGISTERS <= 65536 / WARPGROUP, "they exist");
 
-// Of a tile width: stages and bytes of one, and of the block's shared memory.
+// The ring of a tile width, as one thread sees it. The block's shared memory: stages, pieces of the
+// eight consumer warps, mbarriers.
 template <int COLUMNS> struct Ring {
     enum {
-        STAGES = COLUMNS == 256 ? 4 : 6,
-        BYTES = (ROWS3 + COLUMNS) * DEPTH3 * 2,
-        SHARED = STAGES * (BYTES + 2 * 8),
+        STAGES = COLUMNS == 256 ? 4 : COLUMNS == 128 ? 6 : 8,
+        BYTES = (ROWS3 + COLUMNS) * DEPTH3 * 2, // of a stage
+        SUMS = 8 * PIECE_ROWS * PIECE_COLUMNS,
+        SHARED = STAGES * BYTES + SUMS * 4 + 2 * STAGES * 8,
     };
     static_assert(SHARED <= 227 * 1024, "a block's shared memory");
-    uint32_t tiles, bars; // shared addresses
+    uint32_t stages, bars; // shared addresses
     int stage, phase;
     __device__ uint32_t full() const { return bars + 8 * stage; }
-    __device__ uint32_t empty(int which) const { return bars + 8 * (STAGES + which); }
-    __device__ uint32_t a() const { return tiles + BYTES * stage; }
+    __device__ uint32_t empty() const { return bars + 8 * (STAGES + stage); }
+    __device__ uint32_t empty_before() const { // of the stage before
+        return stage > 0 ? empty() - 8 : bars + 8 * (2 * STAGES - 1);
+    }
+    __device__ uint32_t a() const { return stages + BYTES * stage; }
     __device__ uint32_t b() const { return a() + 2 * HALF; }
     __device__ void next() {
         stage = stage + 1 < STAGES ? stage + 1 : 0;
@@ -65,27 +75,38 @@ template <int COLUMNS> struct Ring {
 struct Maps {
     TensorMap a, b;
 };
-
-// A product without epilogue: what the kernel is given.
-struct Slim {
-    Factors main;
-    const void *bias;
-    void *c;
-    int rows, columns;
-    bool is_accumulated;
+// What the kernel is told besides the product. splits: ranges of l; above 1, c is their scratch
+// memory, (splits,rows,columns).
+struct Plan3 {
+    Maps main, adapter;
+    int splits;
 };
 
 // ---- tiles ----
 static __host__ __device__ int ceil_of(int a, int b) { return a / b + (a % b > 0); }
+static __host__ __device__ int steps_of(const Product &p) {
+    return ceil_of(p.main.depth, DEPTH3) + ceil_of(p.adapter.depth, DEPTH3);
+}
 
-// First row and column of tile `index`: bands of GROUP rows of tiles, column by column.
+// One tile of one split: its first row and column, its steps.
+struct Work {
+    int row, column, split, step, end;
+};
+
+// Number `index` of all: split by split, in bands of GROUP3 rows of tiles, column by column.
 template <int COLUMNS>
-static __device__ void tile_at(const Slim &p, int index, int *row, int *column) {
+static __device__ Work work_at(const Product &p, int splits, int index) {
     const int down = ceil_of(p.rows, ROWS3), across = ceil_of(p.columns, COLUMNS);
-    const int first = index / (GROUP * across) * GROUP, inside = index % (GROUP * across);
-    const int height = down - first < GROUP ? down - first : GROUP; // of this band
-    *row = (first + inside % height) * ROWS3;
-    *column = inside / height * COLUMNS;
+    const int tile = index % (down * across), split = index / (down * across);
+    const int first = tile / (GROUP3 * across) * GROUP3, inside = tile % (GROUP3 * across);
+    const int height = down - first < GROUP3 ? down - first : GROUP3; // of this band
+    const int steps = steps_of(p);
+    return {(first + inside % height) * ROWS3, inside / height * COLUMNS, split,
+            (int)((long long)split * steps / splits),
+            (int)((long long)(split + 1) * steps / splits)};
+}
+template <int COLUMNS> static __host__ __device__ int work_count(const Product &p, int splits) {
+    return ceil_of(p.rows, ROWS3) * ceil_of(p.columns, COLUMNS) * splits;
 }
 
 // ---- the producer ----
@@ -104,40 +125,37 @@ static __device__ void load_operand(uint32_t to, const TensorMap *map, int exten
 }
 
 template <int COLUMNS, bool A_MN, bool B_MN>
-static __device__ void produce(const Slim &p, const Maps &maps, Ring<COLUMNS> ring, int tiles) {
-    for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-        int row, column;
-        tile_at<COLUMNS>(p, tile, &row, &column);
-        for (int inner = 0; inner < p.main.depth; inner += DEPTH3) {
-            mbar_wait(ring.empty(ring.stage), ring.phase ^ 1); // the consumers gave it back
+static __device__ void produce(const Product &p, const Plan3 &plan, Ring<COLUMNS> ring) {
+    const int count = work_count<COLUMNS>(p, plan.splits), steps = ceil_of(p.main.depth, DEPTH3);
+    for (int index = blockIdx.x; index < count; index += gridDim.x) {
+        const Work work = work_at<COLUMNS>(p, plan.splits, index);
+        for (int step = work.step; step < work.end; step++) {
+            const Maps *maps = step < steps ? &plan.main : &plan.adapter;
+            const int inner = (step < steps ? step : step - steps) * DEPTH3;
+            mbar_wait(ring.empty(), ring.phase ^ 1); // the consumers gave it back
             mbar_arrive_expect(ring.full(), Ring<COLUMNS>::BYTES);
-            load_operand<A_MN>(ring.a(), &maps.a, ROWS3, row, inner, ring.full());
-            load_operand<B_MN>(ring.b(), &maps.b, COLUMNS, column, inner, ring.full());
+            load_operand<A_MN>(ring.a(), &maps->a, ROWS3, work.row, inner, ring.full());
+            load_operand<B_MN>(ring.b(), &maps->b, COLUMNS, work.column, inner, ring.full());
             ring.next();
         }
     }
 }
 
 // ---- the consumers ----
-// acc[4j + e] is row g + 8 (e / 2), column 8j + 2i + e % 2 of the warp's 16 rows.
-template <typename T, typename Out, int COUNT>
-static __device__ void start(float (&acc)[COUNT], const Slim &p, int row, int column) {
-    UNROLL for (int k = 0; k < COUNT; k++) {
-        const int i = row + k / 2 % 2 * 8, j = column + k / 4 * 8 + k % 2;
-        acc[k] = 0;
-        if (p.is_accumulated && i < p.rows && j < p.columns) {
-            acc[k] = to_float(((const Out *)p.c)[(size_t)i * p.columns + j]);
-        } else if (p.bias && j < p.columns) {
-            acc[k] = to_float(((const T *)p.bias)[j]);
-        }
+// Hands back the stage before, once all lanes of the warp are done with it.
+template <int COLUMNS> static __device__ void release_before(const Ring<COLUMNS> &ring) {
+    __syncwarp();
+    if (threadIdx.x % WARP == 0) {
+        mbar_arrive(ring.empty_before());
     }
 }
 
-// The products of one tile: the stages in turn. A stage goes back when no warp reads it any more.
+// acc = the sums of one tile's steps, for the consumer's half of its rows.
 template <int COLUMNS, bool A_MN, bool B_MN>
 static __device__ void multiply(float (&acc)[COLUMNS / 2], Ring<COLUMNS> &ring, int steps, int half) {
     const int A_NEXT = A_MN ? 16 * 128 / 16 : 16 * 2 / 16; // 16 of l on, in units of descriptors
     const int B_NEXT = B_MN ? 16 * 128 / 16 : 16 * 2 / 16;
+    UNROLL for (int k = 0; k < COLUMNS / 2; k++) { acc[k] = 0; }
     wgmma_hold(acc);
     for (int step = 0; step < steps; step++) {
         mbar_wait(ring.full(), ring.phase); // the copies have arrived
@@ -149,46 +167,112 @@ static __device__ void multiply(float (&acc)[COLUMNS / 2], Ring<COLUMNS> &ring, 
             wgmma_m64k16_bf16<A_MN, B_MN>(acc, a_tile + k * A_NEXT, b_tile + k * B_NEXT);
         }
         wgmma_commit();
-        wgmma_wait<1>(); // the stage before
-        __syncwarp();
-        if (step > 0 && threadIdx.x % WARP == 0) {
-            mbar_arrive(ring.empty(ring.stage > 0 ? ring.stage - 1 : Ring<COLUMNS>::STAGES - 1));
+        wgmma_wait<1>(); // the step before; this one goes on
+        if (step > 0) {
+            release_before(ring);
         }
         ring.next();
     }
     wgmma_wait<0>();
     wgmma_hold(acc);
-    __syncwarp();
-    if (threadIdx.x % WARP == 0) {
-        mbar_arrive(ring.empty(ring.stage > 0 ? ring.stage - 1 : Ring<COLUMNS>::STAGES - 1));
-    }
+    release_before(ring);
 }
 
-template <typename Out, int COUNT>
-static __device__ void store(const float (&acc)[COUNT], const Slim &p, int row, int column) {
-    UNROLL for (int k = 0; k < COUNT; k++) {
-        const int i = row + k / 2 % 2 * 8, j = column + k / 4 * 8 + k % 2;
-        if (i < p.rows && j < p.columns) {
-            ((Out *)p.c)[(size_t)i * p.columns + j] = from_float<Out>(acc[k]);
+// Where a warp's piece holds quad j of row i. A write touches quads 2x and 2x + 1 of four rows at
+// once, a read eight neighbouring quads of a row: both all 32 banks.
+static __device__ int place_of_quad(int i, int j) {
+    return i * PIECE_COLUMNS + (j ^ (i % 4 * 2)) * QUAD;
+}
+
+static __device__ void add_sums(float (&z)[QUAD], const float *sums) {
+    const uint4 bits = ld16(sums);
+    z[0] += __uint_as_float(bits.x), z[1] += __uint_as_float(bits.y);
+    z[2] += __uint_as_float(bits.z), z[3] += __uint_as_float(bits.w);
+}
+
+// Finishes and stores what the warp's piece holds: 16 rows from `row` on, PIECE_COLUMNS columns from
+// `column` on; row_of_c: where `row` lies in c. A lane has BATCH quads at a time, two rows apart:
+// all they need is loaded before the first is finished.
+template <typename Out>
+static __device__ void finish_piece(const Product &p, const float *piece, int row, int column,
+                                    int row_of_c) {
+    const int ACROSS = PIECE_COLUMNS / QUAD, DOWN = WARP / ACROSS, BATCH = 4;
+    const int lane = threadIdx.x % WARP, quad = lane % ACROSS, j = column + quad * QUAD;
+    const int left = j < p.columns ? p.rows - row : 0; // rows from `row` on
+    const bool is_plain = sizeof(Out) > sizeof(bf16) || p.epilogue.kind == EPILOGUE_NONE;
+    for (int i0 = lane / ACROSS; i0 < PIECE_ROWS; i0 += BATCH * DOWN) {
+        QuadBits<Out> start[BATCH] = {};
+        QuadEnd<Out> end[BATCH] = {};
+        UNROLL for (int b = 0; b < BATCH; b++) {
+            const int i = i0 + b * DOWN;
+            if (i < left) {
+                start[b] = start_bits<Out>(p, row_of_c + i, j);
+                if (!is_plain) {
+                    end[b] = load_end<Out>(p, row_of_c + i, j);
+                }
+            }
+        }
+        if (is_plain) {
+            UNROLL for (int b = 0; b < BATCH; b++) {
+                const int i = i0 + b * DOWN;
+                if (i < left) {
+                    float z[QUAD];
+                    widen_quad<Out>(z, start[b]);
+                    add_sums(z, piece + place_of_quad(i, quad));
+                    store_quad<Out>(p, p.c, (size_t)(row_of_c + i) * p.columns + j, z,
+                                    quad_length(p, j));
+                }
+            }
+        } else if constexpr (sizeof(Out) == sizeof(bf16)) {
+            for (int k = 0; k < BATCH && i0 + k * DOWN < left; k++) { // the long text only once
+                QuadBits<Out> start_k = start[0];
+                QuadEnd<Out> end_k = end[0];
+                UNROLL for (int b = 1; b < BATCH; b++) { // registers have no index but constants
+                    start_k = k == b ? start[b] : start_k;
+                    end_k = k == b ? end[b] : end_k;
+                }
+                const int i = i0 + k * DOWN;
+                float z[QUAD];
+                widen_quad<Out>(z, start_k);
+                add_sums(z, piece + place_of_quad(i, quad));
+                finish_quad<Out>(p, row_of_c + i, j, z, end_k);
+            }
         }
     }
 }
 
+// Stores the warp's 16 rows of a tile, PIECE_COLUMNS at a time. acc[4x + e] is row g + 8 (e / 2),
+// column 8x + 2i + e % 2 of them (g = lane / 4, i = lane % 4).
+template <typename Out, int COUNT>
+static __device__ void store(const float (&acc)[COUNT], const Product &p, float *piece, int row,
+                             int column, int row_of_c) {
+    const int lane = threadIdx.x % WARP, EACH = PIECE_COLUMNS / 2; // sums of a lane in a piece
+    for (int part = 0; part < COUNT / EACH && column + part * PIECE_COLUMNS < p.columns; part++) {
+        UNROLL for (int k = 0; k < COUNT; k += 2) {
+            if (k / EACH == part) { // no index of registers but constants
+                const int i = lane / 4 + k / 2 % 2 * 8, quad = k % EACH / 4 * 2 + lane % 4 / 2;
+                st8(piece + place_of_quad(i, quad) + lane % 2 * 2,
+                    make_uint2(__float_as_uint(acc[k]), __float_as_uint(acc[k + 1])));
+            }
+        }
+        __syncwarp(); // the piece is whole
+        finish_piece<Out>(p, piece, row, column + part * PIECE_COLUMNS, row_of_c);
+        __syncwarp(); // it has been read
+    }
+}
+
 template <typename Out, int COLUMNS, bool A_MN, bool B_MN>
-static __device__ void consume(const Slim &p, Ring<COLUMNS> ring, int tiles) {
-    // By a shuffle, so that the compiler knows a warp's threads agree: descriptors are uniform.
-    const int half = __shfl_sync(0xffffffffu, (int)threadIdx.x / WARPGROUP - 1, 0);
-    const int warp = threadIdx.x / WARP % 4;
-    const int lane = threadIdx.x % WARP;
-    for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-        int row, column;
-        tile_at<COLUMNS>(p, tile, &row, &column);
-        row += 64 * half + 16 * warp + lane / 4;
-        column += lane % 4 * 2;
+static __device__ void consume(const Product &p, int splits, Ring<COLUMNS> ring, float *pieces) {
+    // By a shuffle, so that the compiler knows that a warp agrees: descriptors are uniform.
+    const int warp = __shfl_sync(0xffffffffu, (int)threadIdx.x / WARP, 0) - WARPGROUP / WARP;
+    const int half = warp / 4, count = work_count<COLUMNS>(p, splits);
+    for (int index = blockIdx.x; index < count; index += gridDim.x) {
+        const Work work = work_at<COLUMNS>(p, splits, index);
         float acc[COLUMNS / 2];
-        start<bf16, Out>(acc, p, row, column);
-        multiply<COLUMNS, A_MN, B_MN>(acc, ring, ceil_of(p.main.depth, DEPTH3), half);
-        store<Out>(acc, p, row, column);
+        multiply<COLUMNS, A_MN, B_MN>(acc, ring, work.end - work.step, half);
+        const int row = work.row + PIECE_ROWS * warp;
+        store<Out>(acc, p, pieces + warp * PIECE_ROWS * PIECE_COLUMNS, row, work.column,
+                   work.split * p.rows + row);
     }
 }
 
@@ -197,17 +281,17 @@ static __device__ void consume(const Slim &p, Ring<COLUMNS> ring, int tiles) {
 // shared memory. One block per multiprocessor; see setmaxnreg for the registers.
 template <typename Out, int COLUMNS, bool A_MN, bool B_MN>
 static __global__ void __launch_bounds__(BLOCK3, 1)
-    matmul_kernel3(Slim p, const __grid_constant__ Maps maps) {
+    matmul_kernel3(const __grid_constant__ Product p, const __grid_constant__ Plan3 plan) {
     const int STAGES = Ring<COLUMNS>::STAGES;
     SMEM_CARVER(carver);
     SMEM_TAKE(carver, stages, uint8_t, STAGES * Ring<COLUMNS>::BYTES, 1024);
+    SMEM_TAKE(carver, pieces, float, Ring<COLUMNS>::SUMS, 16);
     SMEM_TAKE(carver, bars, uint64_t, 2 * STAGES, 8);
     const Ring<COLUMNS> ring = {smem_u32(stages), smem_u32(bars), 0, 0};
-    const int tiles = ceil_of(p.rows, ROWS3) * ceil_of(p.columns, COLUMNS);
     if (threadIdx.x == 0) {
         for (int stage = 0; stage < STAGES; stage++) {
-            mbar_init(smem_u32(bars) + 8 * stage, 1);            // full: the producer, and its bytes
-            mbar_init(smem_u32(bars) + 8 * (STAGES + stage), 8); // empty: the consumers' warps
+            mbar_init(ring.bars + 8 * stage, 1);            // full: the producer, and its bytes
+            mbar_init(ring.bars + 8 * (STAGES + stage), 8); // empty: the consumers' warps
         }
         mbar_init_fence();
     }
@@ -215,57 +299,104 @@ static __global__ void __launch_bounds__(BLOCK3, 1)
     if (threadIdx.x < WARPGROUP) {
         registers_release<PRODUCER_REGISTERS>();
         if (threadIdx.x == 0) {
-            produce<COLUMNS, A_MN, B_MN>(p, maps, ring, tiles);
+            produce<COLUMNS, A_MN, B_MN>(p, plan, ring);
         }
     } else {
         registers_claim<CONSUMER_REGISTERS>();
-        consume<Out, COLUMNS, A_MN, B_MN>(p, ring, tiles);
+        consume<Out, COLUMNS, A_MN, B_MN>(p, plan.splits, ring, pieces);
     }
 }
 
 // ---- launchers ----
-// The map of an operand: `outer` of the kept index, `inner` of the reduction; boxes as load_operand
-// asks for them.
-static void operand_map(TensorMap *map, const void *x, bool is_mn, int outer, int inner,
-                        size_t leading, int extent) {
-    tensor_map(map, x, (size_t)(is_mn ? inner : outer), (size_t)(is_mn ? outer : inner), leading,
-               is_mn ? DEPTH3 : extent);
+// The maps of two factors, with the boxes that load_operand asks for.
+template <bool A_MN, bool B_MN>
+static void factor_maps(Maps *maps, const Product &p, const Factors &f, int width) {
+    const size_t rows = p.rows, columns = p.columns, depth = f.depth;
+    tensor_map(&maps->a, f.a, A_MN ? depth : rows, A_MN ? rows : depth, A_MN ? f.a_inner : f.a_row,
+               A_MN ? DEPTH3 : ROWS3);
+    tensor_map(&maps->b, f.b, B_MN ? depth : columns, B_MN ? columns : depth,
+               B_MN ? f.b_inner : f.b_column, B_MN ? DEPTH3 : width);
 }
 
 template <typename Out, int COLUMNS, bool A_MN, bool B_MN>
-static void launch(Device *dev, const Slim &p) {
-    Maps maps;
-    const Factors &f = p.main;
-    operand_map(&maps.a, f.a, A_MN, p.rows, f.depth, A_MN ? f.a_inner : f.a_row, ROWS3);
-    operand_map(&maps.b, f.b, B_MN, p.columns, f.depth, B_MN ? f.b_inner : f.b_column, COLUMNS);
-    const int tiles = ceil_of(p.rows, ROWS3) * ceil_of(p.columns, COLUMNS);
-    const int processors = device_processors(dev);
+static void launch(Device *dev, Product p, int splits) {
+    Plan3 plan = {};
+    plan.splits = splits;
+    factor_maps<A_MN, B_MN>(&plan.main, p, p.main, COLUMNS);
+    if (p.adapter.depth > 0) {
+        factor_maps<A_MN, B_MN>(&plan.adapter, p, p.adapter, COLUMNS);
+    }
+    p.has_quads = has_quads(p, sizeof(bf16), sizeof(Out));
+    const int count = work_count<COLUMNS>(p, splits), processors = device_processors(dev);
     SMEM_ALLOW((matmul_kernel3<Out, COLUMNS, A_MN, B_MN>), Ring<COLUMNS>::SHARED);
-    LAUNCH((matmul_kernel3<Out, COLUMNS, A_MN, B_MN>), tiles < processors ? tiles : processors,
-           BLOCK3, Ring<COLUMNS>::SHARED, device_stream(dev), p, maps);
+    LAUNCH((matmul_kernel3<Out, COLUMNS, A_MN, B_MN>), count < processors ? count : processors,
+           BLOCK3, Ring<COLUMNS>::SHARED, device_stream(dev), p, plan);
 }
 
-// The width whose rounds of tiles take less time: a tile of 128 columns counts 0.6 of one of 256.
-static bool is_wide(const Device *dev, const Slim &p) {
-    const int down = ceil_of(p.rows, ROWS3), processors = device_processors(dev);
-    const int wide = ceil_of(down * ceil_of(p.columns, 256), processors);
-    const int narrow = ceil_of(down * ceil_of(p.columns, 128), processors);
-    return 10 * wide <= 6 * narrow;
+// How long C takes in tiles of a width, in steps of a tile 256 wide: rounds of the card's
+// multiprocessors. A narrower step takes more than its share: it copies more for what it multiplies.
+static double time_of(const Product &p, int width, int splits, int processors) {
+    const int tiles = ceil_of(p.rows, ROWS3) * ceil_of(p.columns, width);
+    const double step = width == 256 ? 1 : width == 128 ? 0.6 : 0.4;
+    return (double)ceil_of(tiles * splits, processors) * ceil_of(steps_of(p), splits) * step;
 }
 
-template <typename Out, bool A_MN, bool B_MN> static void launch_width(Device *dev, const Slim &p) {
-    (is_wide(dev, p) ? launch<Out, 256, A_MN, B_MN> : launch<Out, 128, A_MN, B_MN>)(dev, p);
+static int width_of(const Product &p, int splits, int processors) {
+    int best = 256;
+    for (int width = 128; width >= 64; width /= 2) {
+        if (time_of(p, width, splits, processors) < time_of(p, best, splits, processors)) {
+            best = width;
+        }
+    }
+    return best;
 }
 
-extern "C" void matmul_sm90(Device *dev, const Product &product, bool a_mn, bool b_mn) {
-    const Product &q = product;
-    const Slim p = {q.main, q.bias, q.c, q.rows, q.columns, q.is_accumulated};
+template <typename Out, bool A_MN, bool B_MN>
+static void launch_width(Device *dev, const Product &p, int width, int splits) {
+    (width == 256   ? launch<Out, 256, A_MN, B_MN>
+     : width == 128 ? launch<Out, 128, A_MN, B_MN>
+                    : launch<Out, 64, A_MN, B_MN>)(dev, p, splits);
+}
+
+// bwd_weight: width and number of splits of least time on the 132 multiprocessors of an H100 or
+// H200, whatever the card has, so that results depend on the sizes alone. Sums in between are
+// written and read once more, 8 bytes at 4.3 TB/s, by a second launch; a step takes 0.70 us at the
+// practical peak of 790 TFLOP/s.
+static const int H100_PROCESSORS = 132, SPLITS_MOST = 16;
+static const double STEP_SUMS = 375000; // f32 written and read in the time of a step
+static const double JOIN_STEPS = 4;     // of the second launch
+
+static void weight_product(Device *dev, Product p) {
+    int best_splits = 1, best_width = width_of(p, 1, H100_PROCESSORS);
+    double best = time_of(p, best_width, 1, H100_PROCESSORS);
+    for (int splits = 2; splits <= SPLITS_MOST && splits <= steps_of(p); splits++) {
+        const int width = width_of(p, splits, H100_PROCESSORS);
+        const double time = time_of(p, width, splits, H100_PROCESSORS) + JOIN_STEPS +
+                            (splits + 1) * ((double)p.rows * p.columns / STEP_SUMS);
+        if (time < best) {
+            best = time, best_splits = splits, best_width = width;
+        }
+    }
+    if (best_splits == 1) {
+        launch_width<float, true, true>(dev, p, best_width, 1);
+        return;
+    }
+    float *const c = (float *)p.c;
+    const size_t n = (size_t)p.rows * p.columns;
+    p.c = device_scratch(dev, best_splits * n * sizeof(float));
+    p.is_accumulated = false;
+    launch_width<float, true, true>(dev, p, best_width, best_splits);
+    join_splits(dev, c, (const float *)p.c, n, best_splits);
+}
+
+extern "C" void matmul_sm90(Device *dev, const Product &p, bool a_mn, bool b_mn) {
     CHECK(a_mn <= b_mn, "a_mn=%d b_mn=%d", a_mn, b_mn);
+    const int width = width_of(p, 1, device_processors(dev));
     if (a_mn) {
-        launch_width<float, true, true>(dev, p);
+        weight_product(dev, p);
     } else if (b_mn) {
-        launch_width<bf16, false, true>(dev, p);
+        launch_width<bf16, false, true>(dev, p, width, 1);
     } else {
-        launch_width<bf16, false, false>(dev, p);
+        launch_width<bf16, false, false>(dev, p, width, 1);
     }
 }

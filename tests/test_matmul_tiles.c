@@ -72,16 +72,115 @@ static void one_shape(Device *dev, Shape s) {
     buf_free(&dinp), buf_free(&dweight);
 }
 
+// ---- epilogues ----
+// The sums z are exact in bf16, so an epilogue gives the bits of the ops that it stands for.
+typedef struct {
+    Device *dev;
+    Buf z, gate, other; // the sums; what an epilogue reads
+    MatmulEpilogue e;   // with the adapter
+    Buf got, kept;      // out, and pre or dgate
+} Ends;
+
+static void expect_same(const char *what, Buf *got, Buf *want) {
+    buf_read(want);
+    expect_exact(what, buf_read(got), want->host, want->n);
+}
+
+// Runs the product of `kind` and holds it against ops on z.
+static void one_end(Ends *x, EpilogueKind kind, Activation act, const Buf *a, const Buf *b, Shape s) {
+    const Ops *ops = device_ops(x->dev);
+    const size_t n = x->z.n;
+    const bool is_bwd = kind == EPILOGUE_ACT_BWD || kind == EPILOGUE_GATED_BWD;
+    Buf want = buf_fill(DT_BF16, n, NAN), kept = buf_fill(DT_BF16, n, NAN);
+    MatmulEpilogue e = x->e;
+    e.kind = kind, e.act = act, e.scale = 0.5f;
+    e.residual = x->other.dev, e.gate = x->gate.dev, e.dgate = x->kept.dev;
+    e.pre = is_bwd ? x->other.dev : x->kept.dev;
+    if (is_bwd) {
+        ops->matmul_bwd_input(x->dev, DT_BF16, x->got.dev, a->dev, b->dev, NULL, s.M, s.N, s.K,
+                              false, &e);
+    } else {
+        ops->matmul_fwd(x->dev, DT_BF16, x->got.dev, a->dev, b->dev, NULL, NULL, s.M, s.N, s.K,
+                        false, &e);
+    }
+    if (kind == EPILOGUE_SCALE || kind == EPILOGUE_RESIDUAL) {
+        double *values = xcalloc(n, sizeof *values);
+        for (size_t i = 0; i < n; i++) {
+            values[i] = kind == EPILOGUE_SCALE ? x->z.host[i] / 2 : x->z.host[i] + x->other.host[i];
+        }
+        expect_exact("scale or residual", buf_read(&x->got), values, n);
+        free(values);
+    } else if (kind == EPILOGUE_ACT || kind == EPILOGUE_GATED) {
+        kind == EPILOGUE_ACT
+            ? ops->activation_fwd(x->dev, DT_BF16, want.dev, x->z.dev, n, act)
+            : ops->gated_fwd(x->dev, DT_BF16, want.dev, x->gate.dev, x->z.dev, n, act);
+        expect_same("activation", &x->got, &want);
+        expect_same("what it acted on", &x->kept, &x->z);
+    } else if (kind == EPILOGUE_ACT_BWD) {
+        ops->activation_bwd(x->dev, DT_BF16, want.dev, x->z.dev, x->other.dev, n, act);
+        expect_same("activation, backward", &x->got, &want);
+    } else {
+        ops->gated_bwd(x->dev, DT_BF16, kept.dev, want.dev, x->z.dev, x->gate.dev, x->other.dev, n,
+                       act);
+        expect_same("gated, backward", &x->got, &want);
+        expect_same("the gate's gradient", &x->kept, &kept);
+    }
+    buf_free(&want), buf_free(&kept);
+}
+
+// Forward (a: inp, b: weight) or bwd_input (a: dout), with an adapter.
+static void one_side(Device *dev, Shape s, int rank, bool is_bwd, Rng *rng) {
+    const int rows = s.M, columns = is_bwd ? s.K : s.N, depth = is_bwd ? s.N : s.K;
+    const size_t n = (size_t)rows * columns;
+    Buf a = signs(DT_BF16, (size_t)rows * depth, rng), b = signs(DT_BF16, (size_t)s.N * s.K, rng);
+    Buf low = signs(DT_BF16, (size_t)rows * rank, rng);
+    Buf up = signs(DT_BF16, (size_t)columns * rank, rng);
+    double *z = xcalloc(n, sizeof *z);
+    add_product(z, &a, depth, 1, &b, is_bwd ? 1 : depth, is_bwd ? columns : 1, rows, columns, depth);
+    add_product(z, &low, rank, 1, &up, is_bwd ? 1 : rank, is_bwd ? columns : 1, rows, columns, rank);
+    Ends x = {.dev = dev, .z = buf_from(DT_BF16, z, n), .gate = buf_normal(DT_BF16, n, 1, rng),
+              .other = signs(DT_BF16, n, rng), .got = buf_fill(DT_BF16, n, NAN),
+              .kept = buf_fill(DT_BF16, n, NAN)};
+    x.e.low = low.dev, x.e.up = up.dev, x.e.rank = rank;
+    const EpilogueKind kinds[2][4] = {
+        {EPILOGUE_SCALE, EPILOGUE_RESIDUAL, EPILOGUE_ACT, EPILOGUE_GATED},
+        {EPILOGUE_SCALE, EPILOGUE_RESIDUAL, EPILOGUE_ACT_BWD, EPILOGUE_GATED_BWD}};
+    for (int k = is_bwd ? 2 : 0; k < 4; k++) { // the first two are the same on both sides
+        one_end(&x, kinds[is_bwd][k], k % 2 ? ACT_SILU : ACT_GELU, &a, &b, s);
+    }
+    free(z);
+    buf_free(&a), buf_free(&b), buf_free(&low), buf_free(&up), buf_free(&x.z), buf_free(&x.gate);
+    buf_free(&x.other), buf_free(&x.got), buf_free(&x.kept);
+}
+
+static void one_epilogues(Device *dev, Shape s, int rank) {
+    Rng rng = check_rng(0);
+    one_side(dev, s, rank, false, &rng);
+    one_side(dev, s, rank, true, &rng);
+}
+
 TEST_DEVICE(matmul_tiles) {
+    // Several tiles; C without whole quads; an adapter whose rows begin anywhere.
+    const struct {
+        Shape s;
+        int rank;
+    } adapted[] = {{{129, 264, 72}, 8}, {{130, 37, 72}, 72}, {{40, 72, 136}, 12}};
     Device *older = device_new(device_kind(check_device()), 0, 0);
     device_limit_arch(older, 80);
     const bool is_newer = device_arch(check_device()) > device_arch(older);
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        for (int limited = 0; limited <= is_newer; limited++) {
-            Device *dev = limited ? older : check_device();
+    for (int limited = 0; limited <= is_newer; limited++) {
+        Device *dev = limited ? older : check_device();
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
             if (CASE("M=%d N=%d K=%d arch=%d", shapes[i].M, shapes[i].N, shapes[i].K,
                      device_arch(dev))) {
                 one_shape(dev, shapes[i]);
+            }
+        }
+        for (size_t i = 0; i < sizeof adapted / sizeof *adapted; i++) {
+            const Shape s = adapted[i].s;
+            if (CASE("epilogues, M=%d N=%d K=%d rank=%d arch=%d", s.M, s.N, s.K, adapted[i].rank,
+                     device_arch(dev))) {
+                one_epilogues(dev, s, adapted[i].rank);
             }
         }
     }
