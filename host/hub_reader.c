@@ -109,11 +109,7 @@ static Error expect_no_window(const json_t *text) {
     return EXPECT_FIELDS(text, {"sliding_window", "null"});
 }
 
-static Error check_sizes(const BlockConfig *block, int L) {
-    if (L > MAX_LAYERS) { // transformers' default
-        return WRONG("member 'num_hidden_layers' is missing, which means %d; at most %d are "
-                     "supported", L, MAX_LAYERS);
-    }
+static Error check_sizes(const BlockConfig *block) {
     if (block->H % block->Hkv != 0) {
         return WRONG("num_attention_heads=%d is no multiple of num_key_value_heads=%d", block->H,
                      block->Hkv);
@@ -162,7 +158,7 @@ static Error read_language(ReaderConfig *out, const json_t *text,
         error = expect_plain(text);
     }
     if (!error.code) {
-        error = check_sizes(block, out->L);
+        error = check_sizes(block);
     }
     const char *types = is_qwen ? "\"default\" \"mrope\"" : "\"default\"";
     return error.code ? error : read_rope(text, types, &out->theta,

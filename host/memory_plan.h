@@ -19,7 +19,8 @@
     M(gradients, "gradients")                                                                      \
     M(moments, "moments of AdamW")                                                                 \
     M(activations, "activations and scratch of one pass")                                          \
-    M(caches, "vision features kept by the scorer, at most")
+    M(caches, "vision features kept by the scorer, at most")                                       \
+    M(keys, "keys and values of the answers generated at once")
 typedef struct {
 #define MEMORY_FIELD(field, text) size_t field;
     MEMORY_ROWS(MEMORY_FIELD)

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 float lora_scale(LoraConfig config) {
     const double rank = config.rank;
@@ -49,14 +50,23 @@ void lora_merge(const TensorList *list, const Linear *linear, float *values) {
     float *b = xmalloc(linear->lora_b->count, sizeof *b);
     tensor_read(list, linear->lora_a, a);
     tensor_read(list, linear->lora_b, b);
-    for (size_t row = 0; row < (size_t)linear->out; row++) {
-        for (size_t column = 0; column < in; column++) {
-            float sum = 0;
+    const int threads = device_threads(list->dev);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        float *sum = xmalloc(in, sizeof *sum); // a chain for each column, side by side
+#pragma omp for schedule(static)
+        for (size_t row = 0; row < (size_t)linear->out; row++) {
+            memset(sum, 0, in * sizeof *sum);
             for (size_t k = 0; k < rank; k++) {
-                sum = fmaf(b[row * rank + k], a[k * in + column], sum);
+                for (size_t column = 0; column < in; column++) {
+                    sum[column] = fmaf(b[row * rank + k], a[k * in + column], sum[column]);
+                }
             }
-            values[row * in + column] += linear->scale * sum;
+            for (size_t column = 0; column < in; column++) {
+                values[row * in + column] += linear->scale * sum[column];
+            }
         }
+        free(sum);
     }
     free(a);
     free(b);

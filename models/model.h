@@ -13,7 +13,7 @@
 #include "kernels/ops.h"
 
 #define TENSOR_NAME 128
-#define MAX_LAYERS 64 // blocks of one stack; the largest model here has 40
+#define MAX_LAYERS 128 // blocks of one stack; the largest of our families, Qwen2-VL-72B, has 80
 
 // ---- tensors ----
 typedef enum { INIT_CONSTANT, INIT_NORMAL, INIT_UNIFORM } InitKind;

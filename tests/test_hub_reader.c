@@ -138,8 +138,7 @@ static const struct {
     {qwen2vl_2b, "\"hidden_size\":1536,", "\"hidden_size\":\"big\",", "'hidden_size'"},
     {qwen2vl_2b, "\"hidden_size\":1536,\"depth\"", "\"hidden_size\":512,\"depth\"",
      "hidden_size=512"},
-    {qwen2vl_2b, "\"num_hidden_layers\":28", "\"num_hidden_layers\":65", "num_hidden_layers"},
-    {qwen2vl_2b, "\"num_hidden_layers\":28,", "", "num_hidden_layers"}, // transformers: 80
+    {qwen2vl_2b, "\"num_hidden_layers\":28", "\"num_hidden_layers\":129", "num_hidden_layers"},
     {qwen2vl_2b, "\"num_key_value_heads\":2", "\"num_key_value_heads\":5",
      "no multiple of num_key_value_heads=5"},
     {qwen2vl_2b, "\"num_attention_heads\":12", "\"num_attention_heads\":2048", "head width of 0"},

@@ -175,7 +175,7 @@ TEST(hub_retriever_refusals) {
         {jina, "pt_hw_seq_len", "16", "pt_hw_seq_len=16"},
         {jina, "head_width", "63", "head_width"},
         {jina, "head_width", "6", "multiples of 4"},
-        {jina, "layers", "65", "layers"},
+        {jina, "layers", "129", "layers"},
         {jina, "layers", "0", "layers"},
         {jina, "patch_size", "15", "patch_size"},
         {jina, "mlp_ratio", "1e300", "mlp_ratio"},
@@ -237,7 +237,7 @@ TEST(hub_retriever_damage) {
             EXPECT(error.code == 0 || error.code == EXIT_BAD_DATA, "code %d", (int)error.code);
             if (!error.code) {
                 const BlockConfig *block = &hub.config.text.block;
-                EXPECT(block->H >= 1 && block->D * block->H == block->C && hub.config.text.L <= 64,
+                EXPECT(block->H >= 1 && block->D * block->H == block->C && hub.config.text.L <= MAX_LAYERS,
                        "H=%d D=%d C=%d", block->H, block->D, block->C);
                 read++;
             }

@@ -75,6 +75,9 @@ TEST(model_info) {
                     "adapter of rank 8", "!missing", "!wrong", "!finite");
         EXPECT_INFO(dir, "weights.check_finite=true reader.dtype=bf16 reader.lora_rank=2", EXIT_OK,
                     "all values are finite", "inference in bf16", "adapter of rank 2");
+        // 2 x 64 answers x (512 + 100) positions x 16 values of f32 are 5,013,504 bytes.
+        EXPECT_INFO(dir, "generate.batch=64 generate.max_tokens=100", EXIT_OK,
+                    "generate: 64 at once, 100 tokens more", " 4.8 MiB  keys and values");
     }
     if (CASE("no folder")) {
         EXPECT_INFO("/nonexistent", "", EXIT_NO_INPUT, "/nonexistent");
