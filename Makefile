@@ -12,7 +12,9 @@ CPUFLAGS ?= $(if $(filter x86_64,$(shell uname -m)),-march=x86-64-v3,)
 PKG      := $(shell command -v pkg-config 2>/dev/null)
 REQUIRED := yaml-0.1 libpng zlib libjpeg jansson libutf8proc
 MISSING  := $(strip $(if $(PKG),$(foreach p,$(REQUIRED),$(if $(shell pkg-config --exists $(p) && echo y),,$(p))),pkg-config))
-NVCC     := $(shell command -v nvcc 2>/dev/null)
+# nvcc of the PATH, else the toolkit's that CUDA_HOME names.
+CUDA_HOME ?= /usr/local/cuda
+NVCC     := $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard $(CUDA_HOME)/bin/nvcc))
 GXX      := $(shell command -v g++ 2>/dev/null)
 STRACE   := $(shell command -v strace 2>/dev/null)
 has       = $(if $(wildcard $(1)),y,)
@@ -27,7 +29,8 @@ OPT      := $(if $(filter 1,$(DEBUG)),-O0 -g3,-O3 -g1)
 CFLAGS   += -std=c11 $(WARN) $(OPT) $(CPUFLAGS) -ffp-contract=off -fno-math-errno -fno-trapping-math \
             -fopenmp -I. -MMD -MP $(if $(PKG),$(shell pkg-config --cflags $(REQUIRED) 2>/dev/null))
 LDLIBS   += $(if $(PKG),$(shell pkg-config --libs $(REQUIRED) 2>/dev/null)) -lm -ldl
-LDFLAGS  += -fopenmp
+# $ORIGIN/../lib: where a bundle has its libraries (tools/gpu_bundle.sh).
+LDFLAGS  += -fopenmp -Wl,-rpath,'$$ORIGIN/../lib'
 ifneq ($(SAN),)
 CFLAGS   += -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 \
             -DIS_SLOW_BUILD
@@ -74,7 +77,7 @@ emu     = $(if $(GXX),$(patsubst %,$(BUILD)/emu-$(1)/%.o,$(EMU_CU) $(wildcard te
 BINS  := $(BUILD)/bin/jomed $(BUILD)/bin/test $(BUILD)/bin/bench
 
 # ---- rules ----
-.PHONY: all test test-emu emu-lint fuzz fuzz-bins test-oracle demo bench check readme deps help clean report-parts
+.PHONY: all test test-emu test-gpu gpu-bundle emu-lint fuzz fuzz-bins test-oracle demo bench check readme deps help clean report-parts
 .PHONY: record record-test record-demo record-bench record-real
 all: report-parts $(BINS)
 
@@ -133,7 +136,7 @@ FORCE:
 report-parts:
 	@$(if $(and $(findstring nvcc,$(REQUIRE)),$(if $(NVCC),,missing)),echo "✗ nvcc is not there but REQUIRE names it"; exit 69)
 	@$(if $(MISSING),echo "✗ required: $(MISSING) -> tools/bootstrap.sh deps"; exit 69,echo "✓ required libraries")
-	@$(if $(NVCC),echo "✓ nvcc: $(NVCC) (CUDA backend)",echo "✗ nvcc (CUDA backend) -> CUDA toolkit 13, nvcc on PATH")
+	@$(if $(NVCC),echo "✓ nvcc: $(NVCC) (CUDA backend)",echo "✗ nvcc (CUDA backend) -> CUDA toolkit 13; nvcc on PATH, or CUDA_HOME=DIR")
 	@$(if $(GXX),echo "✓ g++ (CUDA kernels in the emulator)",echo "✗ g++ (CUDA kernels in the emulator) -> tools/bootstrap.sh test")
 	@$(if $(STRACE),echo "✓ strace (tests of failing system calls)",echo "✗ strace (tests of failing system calls) -> tools/bootstrap.sh test")
 	@$(if $(OPENBLAS),echo "✓ OpenBLAS (bench peer)",echo "✗ OpenBLAS (bench peer) -> apt-get install libopenblas-dev")
@@ -150,6 +153,12 @@ test-emu: all $(BUILD)/bin/test-plain
 	EMU_ORDER=random:1 $(BUILD)/bin/test-plain backend=emu large=1
 	$(MAKE) SAN=address,undefined build/san/bin/test
 	build/san/bin/test backend=emu
+
+# Everything that wants a GPU; and the same packed for a machine where nothing can be installed.
+test-gpu: all
+	@BUILD=$(BUILD) CUDA_HOME=$(CUDA_HOME) tools/test_gpu.sh $(STAGES)
+gpu-bundle: all
+	@BUILD=$(BUILD) tools/gpu_bundle.sh
 
 # Sectors and bank passes of the emulated kernels of one op, against the least: make emu-lint LINT=topk
 emu-lint: all
@@ -200,6 +209,8 @@ help:
 	@echo "make            build what this machine allows, and say what it left out"
 	@echo "make test       ops, models, host and programs on the CPU"
 	@echo "make test-emu   CUDA kernels in all builds of the emulator, thread orders, large cases"
+	@echo "make test-gpu   STAGES='ops models demo sanitizer bench': everything that wants a GPU"
+	@echo "make gpu-bundle  the same packed for a machine where nothing can be installed"
 	@echo "make emu-lint   LINT=op: memory accesses of its CUDA kernels against the least"
 	@echo "make demo       the embedded benchmark, three seeds"
 	@echo "make bench      kernels and models beside their peers, rows also in $(BUILD)/bench.json"

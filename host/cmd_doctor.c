@@ -21,7 +21,7 @@
 #include <zlib.h>
 
 #include "file.h"
-#include "kernels/device.h"
+#include "settings.h"
 #include "verbs.h"
 #include "version.h"
 
@@ -81,14 +81,16 @@ static void print_optional(void) {
 }
 
 // ---- machine ----
-static void print_gpu(void) {
+static void print_gpu(const Config *config) {
     char why[200];
     if (!device_is_there(DEVICE_CUDA, 0, why, sizeof why)) {
         row("--", "GPU", why);
         return;
     }
-    Device *dev = device_new(DEVICE_CUDA, 0, 1);
-    row("ok", "GPU", device_name(dev));
+    Device *dev = device_of_kind(config, DEVICE_CUDA, 1);
+    char value[200];
+    snprintf(value, sizeof value, "%s; kernels of sm_%d", device_name(dev), device_arch(dev));
+    row("ok", "GPU", value);
     device_free(dev);
 }
 
@@ -183,7 +185,7 @@ int cmd_doctor(const Config *config) {
     print_libraries();
     print_optional();
     print_cpu(config);
-    print_gpu();
+    print_gpu(config);
     bool is_writable = print_directory("run.dir", config->run.dir[0] ? config->run.dir : ".");
     if (config->index.dir[0]) {
         is_writable &= print_directory("index.dir", config->index.dir);

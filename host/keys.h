@@ -44,6 +44,7 @@
     C(KEY_LAYOUT_SOURCE, "source") C(KEY_LAYOUT_CLIP, "clip")                                      \
     C(KEY_LAYOUT_OPEN_CLIP, "open_clip") C(KEY_LAYOUT_JINA, "jina_clip")
 #define DTYPE_CHOICES(C) C(KEY_F32, "f32") C(KEY_BF16, "bf16") C(KEY_F16, "f16")
+#define ARCH_CHOICES(C) C(KEY_ARCH_AUTO, "auto") C(KEY_ARCH_SM80, "sm80")
 #define DEVICE_CHOICES(C) C(KEY_CPU, "cpu") C(KEY_CUDA, "cuda") C(KEY_AUTO, "auto")
 
 // ---- the list ----
@@ -56,6 +57,9 @@ X(, comm, CHOICE, "auto", ONE_OF(COMM_CHOICES), "how several processes talk") \
 X(, world, INT, "0", BETWEEN(0, 65536), "number of processes expected; 0: what the launcher says") \
 X(, question, TEXT, "", ANY, "question of the task, put before the answer") \
 X(, classes, TEXTS, "[]", ANY, "answers of the task, in label order") \
+BEGIN(kernels) \
+X(kernels., arch, CHOICE, "auto", ONE_OF(ARCH_CHOICES), "bodies of the CUDA kernels; auto: the card's own; sm80: the older ones on a newer card, too") \
+END(kernels) \
 BEGIN(run) \
 X(run., dir, TEXT, "", ANY, "directory of the run; empty: runs/VERB") \
 X(run., dirs, TEXTS, "[]", ANY, "runs to report on; empty: all seed-* below run.dir") \

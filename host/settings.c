@@ -1,18 +1,26 @@
 // settings: see settings.h.
 #include "settings.h"
 
+Device *device_of_kind(const Config *config, DeviceKind kind, int threads) {
+    Device *dev = device_new(kind, 0, threads);
+    if (config->kernels.arch == KEY_ARCH_SM80) {
+        device_limit_arch(dev, 80);
+    }
+    return dev;
+}
+
 Device *device_of_keys(const Config *config, int threads) {
     DeviceKind kind = config->device == KEY_CUDA ? DEVICE_CUDA : DEVICE_CPU;
     char why[200];
     if (config->device == KEY_AUTO) {
         kind = device_is_there(DEVICE_CUDA, 0, why, sizeof why) ? DEVICE_CUDA : DEVICE_CPU;
     }
-    Device *dev = device_new(kind, 0, threads);
+    Device *dev = device_of_kind(config, kind, threads);
     if (config->device == KEY_AUTO) {
         LOG(INFO, "device=auto: %s; %s", device_name(dev),
             kind == DEVICE_CUDA ? "a GPU is there" : why);
     } else if (kind == DEVICE_CUDA) {
-        LOG(INFO, "device: %s", device_name(dev));
+        LOG(INFO, "device: %s; kernels of sm_%d", device_name(dev), device_arch(dev));
     }
     return dev;
 }

@@ -12,6 +12,8 @@
 // The device of the key. `auto` takes a GPU where build and machine have one, and the log says what
 // was taken and why; `cuda` dies with EXIT_NO_DEPENDENCY instead of going without.
 Device *device_of_keys(const Config *config, int threads);
+// The first device of a kind, with the architecture that kernels.arch allows.
+Device *device_of_kind(const Config *config, DeviceKind kind, int threads);
 // Of the query head of one side. Dies with EXIT_CONFIG for a loss that a closed label set does not
 // have.
 RetrieverTrainConfig retriever_settings(const Config *config, IndexSide side);

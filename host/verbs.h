@@ -9,22 +9,22 @@
 #include "config.h"
 
 #define VERBS(V) \
-    V(demo, "demo", "demo run threads device retriever reader pretrain index score_store evaluate exact", "the embedded benchmark: every stage of the method on a small world") \
+    V(demo, "demo", "demo run threads device kernels retriever reader pretrain index score_store evaluate exact", "the embedded benchmark: every stage of the method on a small world") \
     V(prepare, "prepare", "prepare classes data.on_bad_image log limits", "a public data set becomes a corpus and a task: corpus.jsonl, task.jsonl") \
-    V(pretrain, "pretrain", "run log seed threads device data image classes question retriever pretrain checkpoint", "contrastive training of the towers on the corpus's pairs") \
-    V(index_build, "index build", "seed threads device data image classes question retriever index", "embed the corpus into a sharded index") \
-    V(index_search, "index search", "seed threads device data image classes question retriever index evaluate", "the nearest passages of the task's queries") \
+    V(pretrain, "pretrain", "run log seed threads device kernels data image classes question retriever pretrain checkpoint", "contrastive training of the towers on the corpus's pairs") \
+    V(index_build, "index build", "seed threads device kernels data image classes question retriever index", "embed the corpus into a sharded index") \
+    V(index_search, "index search", "seed threads device kernels data image classes question retriever index evaluate", "the nearest passages of the task's queries") \
     V(index_info, "index info", "index", "what an index says of itself") \
     V(index_verify, "index verify", "index", "check every shard of an index") \
-    V(embed, "embed", "seed threads device log data image retriever embed", "texts and pictures to rows of numbers: .npy and faiss files") \
-    V(train_reader, "train-reader", "run log seed threads device data image classes question retriever reader weights index prompt evaluate checkpoint exact", "fine-tune the reader on retrieved passages") \
-    V(train_retriever, "train-retriever", "run log seed threads device data image classes question retriever reader weights index prompt score_store checkpoint exact", "train a query head through the frozen reader") \
-    V(evaluate, "evaluate", "run log seed threads device data image classes question retriever reader weights index prompt score_store evaluate exact", "answers of every system that can be built, as results.json") \
-    V(generate, "generate", "seed threads device log data.root data.allow_absolute_paths data.max_bad_lines data.non_utf8 image reader.model reader.preset reader.weights reader.adapter reader.processor reader.dtype weights prompt.max_tokens generate", "the reader answers in its own words: one prompt with pictures, or a file of chats") \
+    V(embed, "embed", "seed threads device kernels log data image retriever embed", "texts and pictures to rows of numbers: .npy and faiss files") \
+    V(train_reader, "train-reader", "run log seed threads device kernels data image classes question retriever reader weights index prompt evaluate checkpoint exact", "fine-tune the reader on retrieved passages") \
+    V(train_retriever, "train-retriever", "run log seed threads device kernels data image classes question retriever reader weights index prompt score_store checkpoint exact", "train a query head through the frozen reader") \
+    V(evaluate, "evaluate", "run log seed threads device kernels data image classes question retriever reader weights index prompt score_store evaluate exact", "answers of every system that can be built, as results.json") \
+    V(generate, "generate", "seed threads device kernels log data.root data.allow_absolute_paths data.max_bad_lines data.non_utf8 image reader.model reader.preset reader.weights reader.adapter reader.processor reader.dtype weights prompt.max_tokens generate", "the reader answers in its own words: one prompt with pictures, or a file of chats") \
     V(export, "export", "threads log reader.model reader.weights reader.adapter retriever.model retriever.weights retriever.text_head retriever.image_head index.dir weights export", "trained weights as the folders that other libraries open: reader, adapter, retriever, heads, index") \
-    V(model_info, "model info", "model weights reader.dtype reader.lora_rank reader.recompute threads device log", "what a checkpoint folder holds, what is missing, and the memory it takes") \
+    V(model_info, "model info", "model weights reader.dtype reader.lora_rank reader.recompute threads device kernels log", "what a checkpoint folder holds, what is missing, and the memory it takes") \
     V(model_tokenize, "model tokenize", "model tokenize log", "JSON lines with a text become token ids, lines with ids become text") \
-    V(doctor, "doctor", "run index score_store device threads log", "what this machine has, and what it lacks") \
+    V(doctor, "doctor", "run index score_store device kernels threads log", "what this machine has, and what it lacks") \
     V(report, "report", "run.dir run.dirs report log", "tables and a page from the results of runs, mean and sd over seeds")
 
 #define VERB_FUNCTION(function, words, sections, help) int cmd_##function(const Config *config);

@@ -51,8 +51,18 @@ static Lane *lane_of(const Device *dev) { return &state_of(dev)->lane[state_of(d
 
 // ---- opening ----
 static bool cuda_probe(int index, char *why, size_t size) {
-    int count = 0;
+    int count = 0, driver = 0, runtime = 0;
     const cudaError_t error = cudaGetDeviceCount(&count);
+    if (error == cudaErrorInsufficientDriver) {
+        CUDA_CHECK(cudaDriverGetVersion(&driver));
+        CUDA_CHECK(cudaRuntimeGetVersion(&runtime));
+        snprintf(why, size, "there is no CUDA driver");
+        if (driver) {
+            snprintf(why, size, "the CUDA driver knows CUDA %d.%d, this program wants %d.%d",
+                     driver / 1000, driver / 10 % 100, runtime / 1000, runtime / 10 % 100);
+        }
+        return false;
+    }
     if (error != cudaSuccess) {
         snprintf(why, size, "no GPU can be used: %s", cudaGetErrorString(error));
         return false;

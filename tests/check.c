@@ -76,6 +76,7 @@ static char test_pattern[256];         // part of the test's name
 static const char *case_pattern = "";  // part of the case's name; set: the test's name is whole
 static uint64_t seed = 20260101;
 static int threads = 1;
+static const char *part = ""; // of part=NAME
 static bool is_large, is_listing;
 static DeviceKind backend = DEVICE_CPU;
 static const char *program;
@@ -458,6 +459,7 @@ static void open_record(const char *path) {
     if (!record) {
         die(EXIT_NO_OUTPUT, "cannot write '%s': %s", path, strerror(errno));
     }
+    setvbuf(record, NULL, _IOLBF, 0); // a run that is ended leaves what it knew
     fprintf(record, "# backend=%s seed=%llu threads=%d, %s\n", backend_name(),
             (unsigned long long)seed, threads, version_build);
 }
@@ -471,6 +473,10 @@ static void record_test(const Test *test, Shared before) {
                 shared->failed - before.failed, shared->skipped - before.skipped, date,
                 version_commit);
     }
+}
+
+static const char *part_of(const Test *test) {
+    return test->is_op ? "ops" : strncmp(test->name, "programs_", 9) == 0 ? "programs" : "models";
 }
 
 static void parse_arguments(int argc, char **argv) {
@@ -487,6 +493,8 @@ static void parse_arguments(int argc, char **argv) {
             record_path = a + 7;
         } else if (strncmp(a, "keep=", 5) == 0) {
             keep = a + 5;
+        } else if (strncmp(a, "part=", 5) == 0) {
+            part = a + 5;
         } else if (strncmp(a, "fixtures=", 9) == 0) {
             fixtures = a + 9;
         } else if (strcmp(a, "large=1") == 0) {
@@ -526,7 +534,9 @@ int main(int argc, char **argv) {
     qsort(tests, (size_t)test_count, sizeof *tests, by_name);
     const double start = seconds_now();
     for (int i = 0; i < test_count; i++) {
-        if (!test_pattern[0] && tests[i].backends == (backend == DEVICE_CPU ? NOT_CPU : ON_CPU)) {
+        if ((part[0] && strcmp(part, part_of(&tests[i])) != 0) ||
+            (!test_pattern[0] &&
+             tests[i].backends == (backend == DEVICE_CPU ? NOT_CPU : ON_CPU))) {
             continue;
         }
         if (case_pattern[0] ? strcmp(tests[i].name, test_pattern) == 0

@@ -2,7 +2,7 @@
 // fail.
 //
 //   build/bin/test [--list] [pattern] [backend=cpu|emu|cuda] [seed=N] [threads=N] [large=1]
-//                  [record=FILE] [keep=DIR] [fixtures=DIR]
+//                  [part=ops|models|programs] [record=FILE] [keep=DIR] [fixtures=DIR]
 //
 // A test is a function: TEST(config_duplicate_key) { ... } for models and host, TEST_OP(topk) { ...
 // } for an op of the OPS list. It divides itself into cases:
@@ -11,6 +11,7 @@
 //
 // A pattern "word" selects the tests whose name contains it, "test/word" the cases of one test
 // whose name contains it; the line printed for a failure reruns exactly that case.
+// part=ops: the ops alone; programs: what runs jomed; models: all the rest.
 // record=FILE writes one line per test that ran: name, cases passed, failed, skipped, date, commit.
 // keep=DIR: what a test writes into its check_tmpdir goes to DIR/TEST and stays, to be looked at.
 // fixtures=DIR is read instead of tests/data (tools/test_oracle.sh makes fixtures anew).

@@ -284,6 +284,11 @@ TEST_BODY(programs_device_choice, NOT_CPU) {
         EXPECT(strstr(output, "ok  GPU") && strstr(output, "gpu 0, "), "%s", output);
         free(output);
     }
+    if (CASE("kernels.arch=sm80: the older bodies")) {
+        program_run_on_device(&output, "doctor kernels.arch=sm80");
+        EXPECT(strstr(output, "; kernels of sm_80\n"), "%s", output);
+        free(output);
+    }
     if (CASE("device=auto takes it, and says why")) { // the last device on a command line wins
         check_run(&output, "cd '%s' && '%s' index search c.yaml device=auto " TOWERS, world_dir(),
                   check_device_program());
@@ -291,4 +296,27 @@ TEST_BODY(programs_device_choice, NOT_CPU) {
                output);
         free(output);
     }
+}
+
+// Without a GPU device=cuda ends in one line, before anything is made; device=auto says why not.
+TEST(programs_no_device) {
+    char why[200], *output;
+    world_with_index();
+    check_run(&output, "'%s' doctor", check_program());
+    const bool has_gpu = strstr(output, "ok  GPU");
+    free(output);
+    if (has_gpu) {
+        check_skip("this machine has a GPU");
+        return;
+    }
+    device_is_there(DEVICE_CUDA, 0, why, sizeof why);
+    const int code = program_run(&output, "index search c.yaml device=cuda " TOWERS);
+    EXPECT(code == EXIT_NO_DEPENDENCY, "code %d", code);
+    expect_error_line(output, (const char *[]){"device: ", why, "use device=cpu"}, 3);
+    free(output);
+    program_run(&output, "index search c.yaml device=auto " TOWERS);
+    char *line = xformat_new("; %s\n", why);
+    EXPECT(strstr(output, "device=auto: cpu, ") && strstr(output, line), "%s", output);
+    free(output);
+    free(line);
 }
