@@ -1,40 +1,26 @@
 // label_logprob: raw logits and log-probabilities of chosen tokens, and each row's greedy token, on
 // CUDA; see label_logprob.h.
 //
-// Maximum, sum of exponentials, then the first element that equals the maximum. Positions are
-// compared as f32, which is exact below 2^24.
+// Rows in one pass (softmax_row.cuh); positions are compared as f32, which is exact below 2^24. Then
+// the picks, a gather.
 //
-//   version  idea               shape  time                  % of peak bandwidth
-//   kernel1  one block per row  -      not yet run on a GPU  -
+//   version  idea                         shape  time                  % of peak bandwidth
+//   kernel2  one block per row, one pass  -      not yet run on a GPU  -
 #include "label_logprob.h"
 
 #include <assert.h>
 
-#include "rows.cuh"
+#include "softmax_row.cuh"
 
 static const int BLOCK = 128; // threads of the picks
 
-struct Least {
-    __device__ float operator()(float a, float b) const { return a < b ? a : b; }
-};
-
-// Launch: R blocks of row_block(V) threads. 128 bytes of shared memory each for maximum, sum and
-// position.
-template <typename T>
-static __global__ void label_rows_kernel1(float *lse, int32_t *greedy, const T *logits, int V) {
-    const T *row = logits + (size_t)blockIdx.x * V;
-    const float max = row_max(row, V, 1);
-    const float sum = row_logsumexp(row, V, 1, max);
-    float first = INFINITY;
-    ROW_STRIDE(v, V) {
-        if (to_float(row[v]) == max && first == INFINITY) {
-            first = (float)v;
-        }
-    }
-    first = block_reduce(first, Least(), INFINITY);
+// Launch: R blocks of softmax_block(V, EACH) threads. 384 bytes of shared memory.
+template <typename T, int EACH>
+static __global__ void label_rows_kernel2(float *lse, int32_t *greedy, const T *logits, int V) {
+    const SoftmaxRow all = softmax_row<T, EACH>(logits + (size_t)blockIdx.x * V, V);
     if (threadIdx.x == 0) {
-        lse[blockIdx.x] = sum;
-        greedy[blockIdx.x] = first == INFINITY ? 0 : (int32_t)first; // a row of NaN has no largest
+        lse[blockIdx.x] = all.lse;
+        greedy[blockIdx.x] = all.first == INFINITY ? 0 : (int32_t)all.first;
     }
 }
 
@@ -57,8 +43,9 @@ CUDA_OP(label_logprob)(Device *dev, DType t, float *raw, float *logprob, int32_t
                        int S, int R, int V) {
     CHECK(S >= 1 && R >= 1 && V >= 1 && V <= 1 << 24, "S=%d R=%d V=%d", S, R, V);
     cudaStream_t stream = device_stream(dev);
-    FOR_DTYPE(t, T, LAUNCH((label_rows_kernel1<T>), R, row_block(V), 0, stream, lse, greedy,
-                           (const T *)logits, V);
-              LAUNCH((label_picks_kernel1<T>), grid_for(S, BLOCK), BLOCK, 0, stream, raw, logprob,
-                     lse, (const T *)logits, row, token, S, R, V));
+    FOR_LOGITS(t, T, EACH, is_packable(logits), V,
+               LAUNCH((label_rows_kernel2<T, EACH>), R, softmax_block(V, EACH), 0, stream, lse,
+                      greedy, (const T *)logits, V));
+    FOR_DTYPE(t, T, LAUNCH((label_picks_kernel1<T>), grid_for(S, BLOCK), BLOCK, 0, stream, raw,
+                           logprob, lse, (const T *)logits, row, token, S, R, V));
 }

@@ -125,7 +125,7 @@ static __device__ void choose_digit(Work &w, int need) {
 // for the K-th, eight bits at a time from the top; it ends early when all keys that share the bits so
 // far are wanted. Before: a barrier after the source was written; after: found is whole.
 static __device__ void find_best(uint64_t *found, Work &w, const Source &s, int K) {
-    uint64_t prefix = 0, bound = 0; // exactly those above bound are wanted, and then bound itself
+    uint64_t prefix = 0, bound = 0; // all above bound are wanted, and bound itself to fill up
     int need = K;
     for (int shift = 56; shift >= 0; shift -= 8) {
         w.histogram[threadIdx.x] = 0;
@@ -147,12 +147,11 @@ static __device__ void find_best(uint64_t *found, Work &w, const Source &s, int 
         need = w.wanted;
         bound = prefix << shift;
         if (need == w.there) {
-            bound -= bound > 0; // the last wanted key may be prefix with zeros
-            break;
+            break; // all from bound on, which itself may or may not be a key
         }
     }
     for (int i = threadIdx.x; i < K; i += BLOCK) {
-        found[i] = bound; // only fewer than K keys (0) or equal keys leave some of these
+        found[i] = bound; // stays where fewer than K keys are above it
     }
     if (threadIdx.x == 0) {
         w.found = 0;

@@ -77,10 +77,11 @@ static int greedy_of(const double *x, int V, double *logprob_out) {
 }
 
 TEST_OP(label_logprob) {
-    static const int shapes[][3] = {{1, 1, 1}, {1, 3, 2}, {5, 1, 17}, {12, 4, 1024}, {9, 3, 4099}};
+    static const int shapes[][3] = {{1, 1, 1}, {1, 3, 2}, {5, 1, 17}, {12, 4, 1024}, {9, 3, 4099},
+                                    {3, 2, 16400}};
     Rng rng = check_rng(0);
     for (DType t = DT_F32; t < DT_COUNT; t++) {
-        for (int i = 0; i < 5; i++) {
+        for (int i = 0; i < 6; i++) {
             const int S = shapes[i][0], R = shapes[i][1], V = shapes[i][2];
             if (CASE("S=%d R=%d V=%d t=%s", S, R, V, dtype_name(t))) {
                 values_case(t, S, R, V, &rng);
@@ -88,10 +89,10 @@ TEST_OP(label_logprob) {
         }
     }
     if (CASE("ties go to the lower token, in every lane and block")) {
-        enum { V = 2100 };
+        enum { V = 9000 };
         double *x = xcalloc(V, sizeof *x), logprob;
-        x[2099] = x[1500] = 1;
-        EXPECT(greedy_of(x, V, &logprob) == 1500, "two blocks");
+        x[8999] = x[1500 + 4096] = x[1500] = 1;
+        EXPECT(greedy_of(x, V, &logprob) == 1500, "three blocks");
         x[17] = x[19] = x[3] = 1;
         EXPECT(greedy_of(x, V, &logprob) == 3, "three lanes");
         for (int v = 0; v < V; v++) {
@@ -107,5 +108,13 @@ TEST_OP(label_logprob) {
         double logprob;
         EXPECT(greedy_of(x, 3, &logprob) == 1, "the only token left");
         EXPECT(logprob == -INFINITY, "a masked token has log-probability %g", logprob);
+    }
+    if (CASE("NaN is passed over")) {
+        const double x[] = {NAN, -5, NAN, -INFINITY, NAN, NAN};
+        double logprob;
+        EXPECT(greedy_of(x, 3, &logprob) == 1, "the only number");
+        EXPECT(isnan(logprob), "beside NaN a log-probability is %g", logprob);
+        EXPECT(greedy_of(x + 2, 3, &logprob) == 1, "-inf is a number");
+        EXPECT(greedy_of(x + 4, 2, &logprob) == 0, "nothing but NaN");
     }
 }

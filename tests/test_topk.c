@@ -176,6 +176,33 @@ static void shards(void) {
     }
 }
 
+// The lists that a search goes on from are backwards: nothing says that they are sorted.
+static void known_backwards(void) {
+    const int middle = 1300;
+    Problem whole = problem_new((Shape){2, 2600, 8, 40}, DT_BF16, true, 14);
+    Problem parts = problem_new(whole.s, DT_BF16, true, 14);
+    search(&whole);
+    search_with(&parts, check_ops()->topk, check_device(), 0, middle, 0, true);
+    const int K = parts.s.K;
+    for (int i = 0; i < parts.s.Q * K; i++) {
+        const int other = i / K * K + K - 1 - i % K;
+        if (i < other) {
+            const double score = parts.scores.host[i];
+            const int32_t id = parts.ids.host[i];
+            parts.scores.host[i] = parts.scores.host[other], parts.scores.host[other] = score;
+            parts.ids.host[i] = parts.ids.host[other], parts.ids.host[other] = id;
+        }
+    }
+    buf_write(&parts.scores);
+    IntBuf sorted = parts.ids;
+    parts.ids = ibuf_from(sorted.host, sorted.n);
+    search_with(&parts, check_ops()->topk, check_device(), middle, whole.s.M, middle, false);
+    expect_same("from lists that are backwards", &parts, &whole);
+    ibuf_free(&sorted);
+    problem_free(&whole);
+    problem_free(&parts);
+}
+
 static void groups(void) {
     if (CASE("groups are excluded, -1 matches nothing")) {
         Problem p = problem_new((Shape){12, 300, 6, 30}, DT_F32, true, 4);
@@ -407,6 +434,9 @@ TEST_OP(topk) {
         problem_free(&p);
     }
     shards();
+    if (CASE("known hits in any order")) {
+        known_backwards();
+    }
     groups();
     special_values();
     hard_orders();
