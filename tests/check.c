@@ -77,7 +77,7 @@ static const char *case_pattern = "";  // part of the case's name; set: the test
 static uint64_t seed = 20260101;
 static int threads = 1;
 static const char *part = ""; // of part=NAME
-static bool is_large, is_listing;
+static bool is_large, is_listing, lists_cases;
 static DeviceKind backend = DEVICE_CPU;
 static const char *program;
 static const char *fixtures = "tests/data"; // of fixtures=DIR
@@ -508,6 +508,7 @@ static void parse_arguments(int argc, char **argv) {
             snprintf(test_pattern, sizeof test_pattern, "%.*s",
                      (int)(slash ? slash - a : (long)strlen(a)), a);
             case_pattern = slash ? slash + 1 : "";
+            lists_cases = slash != NULL;
         }
     }
     if (record_path) {
@@ -541,6 +542,10 @@ int main(int argc, char **argv) {
         }
         if (case_pattern[0] ? strcmp(tests[i].name, test_pattern) == 0
                             : strstr(tests[i].name, test_pattern) != NULL) {
+            if (is_listing && !lists_cases) { // cases are known only by running the body
+                puts(tests[i].name);
+                continue;
+            }
             const double before = seconds_now();
             const Shared counts = *shared;
             run_test(&tests[i]);

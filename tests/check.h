@@ -10,7 +10,8 @@
 //     for (...) if (CASE("N=%d C=%d t=%s", N, C, dtype_name(t))) { ... }
 //
 // A pattern "word" selects the tests whose name contains it, "test/word" the cases of one test
-// whose name contains it; the line printed for a failure reruns exactly that case.
+// whose name contains it; the line printed for a failure reruns exactly that case. --list prints
+// tests, and with a pattern "test/" their cases, which takes running what stands around them.
 // part=ops: the ops alone; programs: what runs jomed; models: all the rest.
 // record=FILE writes one line per test that ran: name, cases passed, failed, skipped, date, commit.
 // keep=DIR: what a test writes into its check_tmpdir goes to DIR/TEST and stays, to be looked at.

@@ -10,7 +10,7 @@
 #   <op>                a name of the OPS list: the op against an independent loop in double precision
 #   <part>, <part>_...  the first part of the lists below that fits; else the first word is the part
 #   ..._reference       of a model: against tensors dumped from PyTorch by tools/dump_reference_*.py
-# Leaves out: single cases; --list names them.
+# Leaves out: single cases; `test --list NAME/` names them.
 set -u
 cd "$(dirname "$0")/.." || exit 66
 file=${1:-tests/README.md}
