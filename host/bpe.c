@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vocab.h"
+
 struct BpeNode {
     int32_t id, before, after; // id -1: merged away; before, after -1: none
 };
@@ -27,12 +29,8 @@ static Merge *find_slot(const Bpe *bpe, int32_t left, int32_t right) {
 }
 
 Bpe bpe_new(int most_merges) {
-    Bpe bpe = {.slot_count = 16};
-    while (bpe.slot_count < 2 * most_merges) {
-        bpe.slot_count *= 2;
-    }
-    bpe.merges = xmalloc((size_t)bpe.slot_count, sizeof *bpe.merges);
-    memset(bpe.merges, 0xFF, (size_t)bpe.slot_count * sizeof *bpe.merges); // all -1
+    Bpe bpe = {0};
+    bpe.merges = slots_new(&bpe.slot_count, most_merges, sizeof *bpe.merges);
     return bpe;
 }
 

@@ -6,15 +6,19 @@
 
 #include "unicode.h"
 
+void *slots_new(int *slot_count, int most, size_t size) {
+    *slot_count = 16;
+    while (*slot_count < 2 * most) {
+        *slot_count *= 2;
+    }
+    return memset(xmalloc((size_t)*slot_count, size), 0xFF, (size_t)*slot_count * size);
+}
+
 Vocab vocab_new(int count) {
     CHECK(count >= 0 && count <= VOCAB_MOST, "%d pieces", count);
-    Vocab vocab = {.count = count, .slot_count = 16};
+    Vocab vocab = {.count = count};
     vocab.pieces = xcalloc((size_t)count + 1, sizeof *vocab.pieces);
-    while (vocab.slot_count < 2 * count) {
-        vocab.slot_count *= 2;
-    }
-    vocab.slots = xmalloc((size_t)vocab.slot_count, sizeof *vocab.slots);
-    memset(vocab.slots, 0xFF, (size_t)vocab.slot_count * sizeof *vocab.slots); // all -1
+    vocab.slots = slots_new(&vocab.slot_count, count, sizeof *vocab.slots);
     return vocab;
 }
 

@@ -94,24 +94,25 @@ static const char bert[] =
     " \"max_position_embeddings\": 6, \"num_attention_heads\": 2, \"num_hidden_layers\": 1}";
 static const char vocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\nlung\n##s\na\nthe\nend\n";
 
-static void write_folder(const char *dir) {
+// The world's folder "bert"; its path, to be freed.
+static char *folder_new(void) {
+    char *dir = file_join_new(world_dir(), "bert"), *path = file_join_new(dir, "model.safetensors");
+    error_die(dir, file_make_directories(dir));
+    put("bert/config.json", bert);
+    put("bert/vocab.txt", vocab);
     HubRetriever hub;
     error_die(dir, hub_retriever_parse(&hub, bert, sizeof bert - 1, false));
     Retriever *retriever = retriever_new(check_device(), DT_F32, &hub.config, false);
     tensors_formula(&retriever->tensors);
-    char *path = file_join_new(dir, "model.safetensors");
     error_die(path, weights_save(&retriever->tensors, path, "", false, true));
     free(path);
     retriever_free(retriever);
+    return dir;
 }
 
 TEST(embed_folder) {
     world();
-    char *dir = file_join_new(world_dir(), "bert");
-    error_die(dir, file_make_directories(dir));
-    put("bert/config.json", bert);
-    put("bert/vocab.txt", vocab);
-    write_folder(dir);
+    char *dir = folder_new();
     put("lines.txt", "a lung\nthe end of the lungs\nA LUNG");
     program_must_run("embed retriever.model=bert embed.texts=lines.txt embed.dir=a");
     FileBytes bytes;
@@ -152,11 +153,7 @@ TEST(embed_folder) {
 
 TEST(embed_refusals) {
     world();
-    char *dir = file_join_new(world_dir(), "bert");
-    error_die(dir, file_make_directories(dir));
-    put("bert/config.json", bert);
-    put("bert/vocab.txt", vocab);
-    write_folder(dir);
+    char *dir = folder_new();
     put("lines.txt", lines);
     put("empty.txt", "");
     put("numbers.jsonl", "{\"text\": 7}\n");

@@ -9,74 +9,38 @@
 
 #include "host/hub_reader.h"
 #include "tests/check.h"
-#include "tests/model_check.h"
+#include "tests/reader_check.h"
 
-enum { VOCABULARY = 61, IMAGE_ID = 7, PIXELS = 3 * 24 * 16, PROMPTS = 3, STEPS = 9 };
+enum { VOCABULARY = 61, IMAGE_ID = 7, PROMPTS = 3, STEPS = 9 };
 
 // ---- small readers ----
-typedef struct {
-    Reader *reader;
-    float pixels[2][PIXELS];
-    ReaderImage image[2];
-} Fixture;
-
-static Fixture *fixture_new(const char *preset, DType t) {
-    Fixture *fixture = xcalloc(1, sizeof *fixture);
+static ReaderFixture *fixture_new(const char *preset, DType t) {
+    // Wide and high: an image advances positions by its longer side, not by its tokens.
+    static const int sides[2][2] = {{6, 4}, {4, 6}};
     ReaderConfig config;
     CHECK(reader_preset(&config, preset), "no preset '%s'", preset);
     config.V = VOCABULARY;
     config.image_id = IMAGE_ID;
-    fixture->reader = reader_new(check_device(), t, &config, false);
-    tensors_init(&fixture->reader->tensors, check_seed());
-    tensors_disturb(&fixture->reader->tensors, 0.1);
-    tensors_pack(&fixture->reader->tensors, SIZE_MAX);
-    Rng rng = check_rng(1);
-    for (int i = 0; i < 2; i++) {
-        for (int k = 0; k < PIXELS; k++) {
-            fixture->pixels[i][k] = (float)rng_normal(&rng);
-        }
-        // Wide and high: an image advances positions by its longer side, not by its tokens.
-        fixture->image[i] = (ReaderImage){.rows = i == 0 ? 6 : 4, .columns = i == 0 ? 4 : 6,
-                                          .pixels = fixture->pixels[i]};
-    }
-    return fixture;
-}
-
-static void fixture_free(Fixture *fixture) {
-    reader_free(fixture->reader);
-    free(fixture);
+    return reader_fixture_new(check_device(), &config, t, false, sides);
 }
 
 // A prompt of text and images, and behind it `more` further ids; all of those rows are wanted.
-static void add_prompt(Fixture *fixture, ReaderBatch *batch, int which, const int32_t *more,
-                       int count) {
+static void add_prompt(const ReaderFixture *fixture, ReaderBatch *batch, int which,
+                       const int32_t *more, int count) {
     static const char *const layout[PROMPTS] = {"tt0ttt", "t", "0tt1t"};
-    const ReaderConfig *config = &fixture->reader->config;
-    int32_t ids[128], wanted[64];
-    int T = 0, images = 0;
-    ReaderImage image[2];
-    for (const char *c = layout[which]; *c; c++) {
-        if (*c == 't') {
-            ids[T] = 10 + (3 * T + which) % 50;
-            T++;
-            continue;
-        }
-        image[images] = fixture->image[*c - '0'];
-        for (int k = vision_tokens(&config->vision, &image[images]); k > 0; k--) {
-            ids[T++] = IMAGE_ID;
-        }
-        images++;
-    }
+    LaidPrompt prompt = lay_prompt(fixture, layout[which], which);
+    int32_t wanted[64];
     for (int i = 0; i <= count; i++) {
-        wanted[i] = T - 1 + i;
+        wanted[i] = prompt.T - 1 + i;
     }
     for (int i = 0; i < count; i++) {
-        ids[T + i] = more[i];
+        prompt.ids[prompt.T + i] = more[i];
     }
-    reader_batch_add(batch, config, ids, T + count, image, images, wanted, count + 1);
+    reader_batch_add(batch, &fixture->reader->config, prompt.ids, prompt.T + count, prompt.image,
+                     prompt.images, wanted, count + 1);
 }
 
-static Generated generate_of(Fixture *fixture, int first, int count,
+static Generated generate_of(ReaderFixture *fixture, int first, int count,
                              const GenerateConfig *config) {
     ReaderBatch batch = reader_batch_new();
     for (int b = first; b < first + count; b++) {
@@ -87,29 +51,14 @@ static Generated generate_of(Fixture *fixture, int first, int count,
     return out;
 }
 
-typedef struct {
-    Fixture *fixture;
-    ReaderBatch batch;
-} Whole;
-
-static void whole_pass(void *ctx, Run *run, void *out, const void *dout) {
-    Whole *whole = ctx;
-    ReaderState state;
-    CHECK(!dout, "no backward, dout=%p", dout);
-    reader_fwd(run, whole->fixture->reader, &state, out, &whole->batch);
-}
-
 // The rows that each token was chosen from, by one pass over the whole sequence, without a cache.
-static void expect_rows_of_whole(Fixture *fixture, const Generated *got) {
+static void expect_rows_of_whole(ReaderFixture *fixture, const Generated *got) {
     for (int b = 0; b < PROMPTS; b++) {
-        Whole whole = {.fixture = fixture, .batch = reader_batch_new()};
+        ReaderBatch whole = reader_batch_new();
         const int rows = got->rows[b];
-        add_prompt(fixture, &whole.batch, b, got->ids + (size_t)b * got->max_tokens, rows - 1);
+        add_prompt(fixture, &whole, b, got->ids + (size_t)b * got->max_tokens, rows - 1);
         const size_t count = (size_t)rows * VOCABULARY;
-        const ModelUnderTest model = {.list = &fixture->reader->tensors, .pass = whole_pass,
-                                      .ctx = &whole, .count = count};
-        float *logits = xmalloc(count, sizeof *logits);
-        model_run(&model, logits, NULL, false);
+        float *logits = reader_logits_new(fixture->reader, &whole);
         const float *scores = got->scores + (size_t)b * got->max_tokens * VOCABULARY;
         size_t differing = 0;
         for (size_t i = 0; i < count; i++) {
@@ -118,7 +67,7 @@ static void expect_rows_of_whole(Fixture *fixture, const Generated *got) {
         EXPECT(rows >= 1 && differing == 0, "prompt %d: %zu of %zu logits differ with the cache", b,
                differing, count);
         free(logits);
-        reader_batch_free(&whole.batch);
+        reader_batch_free(&whole);
     }
 }
 
@@ -128,7 +77,7 @@ static GenerateConfig greedy(void) {
 }
 
 static void expect_cache_changes_nothing(const char *preset, DType t) {
-    Fixture *fixture = fixture_new(preset, t);
+    ReaderFixture *fixture = fixture_new(preset, t);
     const GenerateConfig config = greedy();
     Generated got = generate_of(fixture, 0, PROMPTS, &config);
     for (int b = 0; b < PROMPTS; b++) {
@@ -144,13 +93,13 @@ static void expect_cache_changes_nothing(const char *preset, DType t) {
     }
     expect_rows_of_whole(fixture, &got);
     generated_free(&got);
-    fixture_free(fixture);
+    reader_fixture_free(fixture);
 }
 
 // ---- ends, padding, groups ----
 // The prompts end at different steps: by their own third token of prompt 0.
 static void expect_ends(bool is_padded) {
-    Fixture *fixture = fixture_new("tiny-qwen2vl", DT_F32);
+    ReaderFixture *fixture = fixture_new("tiny-qwen2vl", DT_F32);
     GenerateConfig config = greedy();
     Generated free_run = generate_of(fixture, 0, PROMPTS, &config);
     config.choice.ends[config.choice.end_count++] = free_run.ids[2];
@@ -181,11 +130,11 @@ static void expect_ends(bool is_padded) {
     expect_rows_of_whole(fixture, &got);
     generated_free(&got);
     generated_free(&free_run);
-    fixture_free(fixture);
+    reader_fixture_free(fixture);
 }
 
 static void expect_batch_changes_nothing(void) {
-    Fixture *fixture = fixture_new("tiny-pixtral", DT_F32);
+    ReaderFixture *fixture = fixture_new("tiny-pixtral", DT_F32);
     GenerateConfig config = greedy();
     config.choice.is_sampled = true;
     config.choice.temperature = 1.5;
@@ -209,7 +158,7 @@ static void expect_batch_changes_nothing(void) {
     }
     EXPECT(differing == PROMPTS, "another seed changes %d of %d answers", differing, PROMPTS);
     generated_free(&all);
-    fixture_free(fixture);
+    reader_fixture_free(fixture);
 }
 
 // ---- real weights ----

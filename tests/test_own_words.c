@@ -9,6 +9,7 @@
 
 #include "host/json.h"
 #include "tests/program.h"
+#include "tests/reader_check.h"
 #include "tests/world.h"
 
 enum { QUERIES = 3, CORPUS = 4, MOST = 16 };
@@ -27,21 +28,13 @@ static float *direct_new(World *w, int query, int steps, double penalty, int32_t
     PromptInput input = {.question = w->queries->records[query].question, .caption = ""};
     input.query_image = reader_image_of_row(&w->reader_processor, vision, w->queries, query);
     float *out = xmalloc((size_t)steps * V, sizeof *out);
-    void *logits = device_alloc(w->dev, (size_t)(steps + 1) * V * sizeof(float), "logits");
     for (int t = 0; t < steps; t++) {
         ReaderBatch batch = reader_batch_new();
         ids[t] = 0; // behind the answer so far; prompt_add does not feed the last one
         prompt_add(&w->prompts, &batch, &input, ids, t + 1);
-        Run run = run_new(w->dev, DT_F32, NULL, false);
-        Arena plan = arena_plan();
-        Run planning = run_planning(&run, &plan);
-        ReaderState state;
-        reader_fwd(&planning, w->reader, &state, NULL, &batch);
-        Arena arena = arena_new(w->dev, "test", plan.peak);
-        run.arena = &arena;
-        reader_fwd(&run, w->reader, &state, logits, &batch);
-        float *row = out + (size_t)t * V;
-        device_copy_out(w->dev, row, (float *)logits + (size_t)t * V, (size_t)V * sizeof *row);
+        float *logits = reader_logits_new(w->reader, &batch), *row = out + (size_t)t * V;
+        memcpy(row, logits + (size_t)t * V, (size_t)V * sizeof *row);
+        free(logits);
         bool *is_seen = xcalloc((size_t)V, sizeof *is_seen);
         for (int n = 0; n < batch.N; n++) { // everything before the token
             float *score = &row[batch.ids[n]];
@@ -56,10 +49,8 @@ static float *direct_new(World *w, int query, int steps, double penalty, int32_t
         }
         ids[t] = best;
         free(is_seen);
-        arena_free(&arena);
         reader_batch_free(&batch);
     }
-    device_release(w->dev, logits);
     free((void *)(uintptr_t)input.query_image.pixels);
     return out;
 }

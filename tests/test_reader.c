@@ -6,9 +6,9 @@
 #include <string.h>
 
 #include "tests/check.h"
-#include "tests/model_check.h"
+#include "tests/reader_check.h"
 
-enum { VOCABULARY = 11, IMAGE_ID = 7, PIXELS = 3 * 16 * 8 };
+enum { VOCABULARY = 11, IMAGE_ID = 7 };
 
 // Both families at a size at which differences are cheap.
 static ReaderConfig small_config(const char *preset) {
@@ -32,80 +32,27 @@ static ReaderConfig small_config(const char *preset) {
     return config;
 }
 
-typedef struct {
-    Reader *reader;
-    ReaderBatch batch;
-    float pixels[2][PIXELS]; // of an image of 4x2 patches, and of one of 2x2
-    ReaderImage image[2];
-} Fixture;
-
 // Prompt 0: text, image 0, text. Prompt 1: text only. Prompt 2: image 0, text, image 1, text.
-static void add_prompt(Fixture *fixture, ReaderBatch *batch, int which) {
-    const ReaderConfig *config = &fixture->reader->config;
-    int32_t ids[64];
-    int T = 0, images = 0;
-    ReaderImage image[2];
-    const char *const layout[3] = {"tt0tt", "ttttt", "0tt1t"};
-    for (const char *c = layout[which]; *c; c++) {
-        if (*c == 't') {
-            ids[T] = (3 * T + which) % IMAGE_ID;
-            T++;
-        } else {
-            image[images] = fixture->image[*c - '0'];
-            for (int k = vision_tokens(&config->vision, &image[images]); k > 0; k--) {
-                ids[T++] = IMAGE_ID;
-            }
-            images++;
-        }
-    }
-    const int32_t wanted[2] = {1, T - 1};
-    reader_batch_add(batch, config, ids, T, image, images, wanted, 2);
+static void add_prompt(ReaderFixture *fixture, int which) {
+    static const char *const layout[3] = {"tt0tt", "ttttt", "0tt1t"};
+    const LaidPrompt prompt = lay_prompt(fixture, layout[which], which);
+    const int32_t wanted[2] = {1, prompt.T - 1};
+    reader_batch_add(&fixture->batch, &fixture->reader->config, prompt.ids, prompt.T, prompt.image,
+                     prompt.images, wanted, 2);
 }
 
-static Fixture *fixture_on(Device *dev, const ReaderConfig *config, DType t,
-                           bool is_base_trainable) {
-    Fixture *fixture = xcalloc(1, sizeof *fixture);
-    fixture->reader = reader_new(dev, t, config, is_base_trainable);
-    tensors_init(&fixture->reader->tensors, check_seed());
-    tensors_disturb(&fixture->reader->tensors, 0.1);
-    tensors_pack(&fixture->reader->tensors, SIZE_MAX);
-    Rng rng = check_rng(1);
-    for (int i = 0; i < 2; i++) {
-        for (int k = 0; k < PIXELS; k++) {
-            fixture->pixels[i][k] = (float)rng_normal(&rng);
-        }
-        fixture->image[i] = (ReaderImage){.rows = i == 0 ? 4 : 2, .columns = 2,
-                                          .pixels = fixture->pixels[i]};
-    }
-    fixture->batch = reader_batch_new();
+static ReaderFixture *fixture_on(Device *dev, const ReaderConfig *config, DType t,
+                                 bool is_base_trainable) {
+    static const int sides[2][2] = {{4, 2}, {2, 2}};
+    ReaderFixture *fixture = reader_fixture_new(dev, config, t, is_base_trainable, sides);
     for (int b = 0; b < 3; b++) {
-        add_prompt(fixture, &fixture->batch, b);
+        add_prompt(fixture, b);
     }
     return fixture;
 }
 
-static Fixture *fixture_new(const ReaderConfig *config, DType t, bool is_base_trainable) {
+static ReaderFixture *fixture_new(const ReaderConfig *config, DType t, bool is_base_trainable) {
     return fixture_on(check_device(), config, t, is_base_trainable);
-}
-
-static void fixture_free(Fixture *fixture) {
-    reader_batch_free(&fixture->batch);
-    reader_free(fixture->reader);
-    free(fixture);
-}
-
-static void pass(void *ctx, Run *run, void *out, const void *dout) {
-    Fixture *fixture = ctx;
-    ReaderState state;
-    reader_fwd(run, fixture->reader, &state, out, &fixture->batch);
-    if (dout) {
-        reader_bwd(run, fixture->reader, &state, dout);
-    }
-}
-
-static ModelUnderTest model_of(Fixture *fixture) {
-    return (ModelUnderTest){.list = &fixture->reader->tensors, .pass = pass, .ctx = fixture,
-                            .count = (size_t)fixture->batch.R * VOCABULARY};
 }
 
 static const char *const families[] = {"tiny-qwen2vl", "tiny-pixtral"};
@@ -124,11 +71,11 @@ TEST(reader_gradients) {
             if (mode >= 2) {
                 reader_set_lora(&config, (LoraConfig){.rank = 3, .alpha = 6}, mode == 2);
             }
-            Fixture *fixture = fixture_new(&config, DT_F32, mode < 2);
-            const ModelUnderTest model = model_of(fixture);
+            ReaderFixture *fixture = fixture_new(&config, DT_F32, mode < 2);
+            const ModelUnderTest model = reader_under_test(fixture);
             expect_model_gradients(&model);
             expect_frozen_without_memory(model.list);
-            fixture_free(fixture);
+            reader_fixture_free(fixture);
         }
     }
 }
@@ -140,10 +87,10 @@ TEST(reader_recompute) {
                 if (CASE("%s t=%s rank=%d", families[family], dtype_name((DType)t), rank)) {
                     ReaderConfig config = small_config(families[family]);
                     reader_set_lora(&config, (LoraConfig){.rank = rank, .alpha = 6}, true);
-                    Fixture *fixture = fixture_new(&config, (DType)t, rank == 0);
-                    const ModelUnderTest model = model_of(fixture);
+                    ReaderFixture *fixture = fixture_new(&config, (DType)t, rank == 0);
+                    const ModelUnderTest model = reader_under_test(fixture);
                     expect_recompute_equal(&model);
-                    fixture_free(fixture);
+                    reader_fixture_free(fixture);
                 }
             }
         }
@@ -158,8 +105,8 @@ TEST(reader_batch_invariance) {
             continue;
         }
         const ReaderConfig config = small_config(families[family]);
-        Fixture *fixture = fixture_new(&config, DT_F32, true);
-        ModelUnderTest model = model_of(fixture);
+        ReaderFixture *fixture = fixture_new(&config, DT_F32, true);
+        ModelUnderTest model = reader_under_test(fixture);
         float *together = xmalloc(model.count, sizeof *together),
               *alone = xmalloc(model.count, sizeof *alone);
         model_run(&model, together, NULL, false);
@@ -176,7 +123,7 @@ TEST(reader_batch_invariance) {
             }
             for (int b = 0; b < 3; b++) {
                 reader_batch_clear(&fixture->batch);
-                add_prompt(fixture, &fixture->batch, b);
+                add_prompt(fixture, b);
                 model.count = (size_t)fixture->batch.R * VOCABULARY;
                 model_run(&model, alone, NULL, false);
                 EXPECT(memcmp(alone, together + (size_t)b * model.count,
@@ -187,7 +134,7 @@ TEST(reader_batch_invariance) {
         }
         free(together);
         free(alone);
-        fixture_free(fixture);
+        reader_fixture_free(fixture);
     }
 }
 
@@ -207,11 +154,11 @@ TEST(reader_threads) {
     size_t count = 0, gradients = 0;
     for (int many = 0; many < 2; many++) {
         Device *dev = device_new(DEVICE_CPU, 0, many ? 3 : 1);
-        Fixture *fixture = fixture_on(dev, &config, DT_F32, true);
+        ReaderFixture *fixture = fixture_on(dev, &config, DT_F32, true);
         for (int b = 3; b < 40; b++) {
-            add_prompt(fixture, &fixture->batch, b % 3);
+            add_prompt(fixture, b % 3);
         }
-        const ModelUnderTest model = model_of(fixture);
+        const ModelUnderTest model = reader_under_test(fixture);
         count = model.count;
         gradients = model.list->trainable_count;
         weight = xrealloc(weight, count, sizeof *weight);
@@ -222,7 +169,7 @@ TEST(reader_threads) {
         grad[many] = xmalloc(gradients, sizeof **grad);
         model_run(&model, out[many], weight, false);
         device_copy_out(dev, grad[many], model.list->grad, gradients * sizeof **grad);
-        fixture_free(fixture);
+        reader_fixture_free(fixture);
         device_free(dev);
     }
     EXPECT(memcmp(out[0], out[1], count * sizeof **out) == 0, "%zu logits differ", count);
@@ -240,8 +187,8 @@ TEST(reader_image_row_gradient) {
     for (int family = 0; family < 2; family++) {
         if (CASE("%s", families[family])) {
             const ReaderConfig config = small_config(families[family]);
-            Fixture *fixture = fixture_new(&config, DT_F32, true);
-            const ModelUnderTest model = model_of(fixture);
+            ReaderFixture *fixture = fixture_new(&config, DT_F32, true);
+            const ModelUnderTest model = reader_under_test(fixture);
             float *out = xmalloc(model.count, sizeof *out);
             float *ones = xmalloc(model.count, sizeof *ones);
             for (size_t i = 0; i < model.count; i++) {
@@ -259,7 +206,7 @@ TEST(reader_image_row_gradient) {
             EXPECT(others > 0, "%d of the columns of row 0 have a gradient", others);
             free(out);
             free(ones);
-            fixture_free(fixture);
+            reader_fixture_free(fixture);
         }
     }
 }

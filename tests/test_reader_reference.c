@@ -7,15 +7,14 @@
 
 #include "host/hub_reader.h"
 #include "tests/check.h"
-#include "tests/model_check.h"
+#include "tests/reader_check.h"
 #include "tests/reference.h"
 
 enum { MOST_IMAGES = 16 };
 
 typedef struct {
     Reference reference;
-    Reader *reader;
-    ReaderBatch batch;
+    ReaderFixture made; // its images are not used
     float *pixels[MOST_IMAGES];
     int images;
 } Fixture;
@@ -36,7 +35,7 @@ static ReaderConfig config_of(const Reference *reference) {
 // Adds prompt b of the fixture to the batch; false: there are no more.
 static bool add_prompt(Fixture *fixture, int b) {
     const Reference *reference = &fixture->reference;
-    const ReaderConfig *config = &fixture->reader->config;
+    const ReaderConfig *config = &fixture->made.reader->config;
     char name[48];
     snprintf(name, sizeof name, "input/ids%d", b);
     if (!reference_has(reference, name)) {
@@ -61,19 +60,19 @@ static bool add_prompt(Fixture *fixture, int b) {
                                      .columns = (int)tensor->shape[2] / config->vision.P,
                                      .pixels = pixels};
     }
-    reader_batch_add(&fixture->batch, config, ids, (int)T, image, count, wanted, (int)wanted_count);
+    reader_batch_add(&fixture->made.batch, config, ids, (int)T, image, count, wanted, (int)wanted_count);
     free(ids);
     free(wanted);
     return true;
 }
 
 static Fixture fixture_new(const char *file, DType t, int rank, bool is_base_trainable) {
-    Fixture fixture = {.reference = reference_open(file), .batch = reader_batch_new()};
+    Fixture fixture = {.reference = reference_open(file), .made.batch = reader_batch_new()};
     ReaderConfig config = config_of(&fixture.reference);
     reader_set_lora(&config, (LoraConfig){.rank = rank, .alpha = 6}, true);
-    fixture.reader = reader_new(check_device(), t, &config, is_base_trainable);
-    tensors_formula(&fixture.reader->tensors);
-    tensors_pack(&fixture.reader->tensors, SIZE_MAX);
+    fixture.made.reader = reader_new(check_device(), t, &config, is_base_trainable);
+    tensors_formula(&fixture.made.reader->tensors);
+    tensors_pack(&fixture.made.reader->tensors, SIZE_MAX);
     for (int b = 0; add_prompt(&fixture, b); b++) {
     }
     return fixture;
@@ -83,30 +82,16 @@ static void fixture_free(Fixture *fixture) {
     for (int i = 0; i < fixture->images; i++) {
         free(fixture->pixels[i]);
     }
-    reader_batch_free(&fixture->batch);
-    reader_free(fixture->reader);
+    reader_batch_free(&fixture->made.batch);
+    reader_free(fixture->made.reader);
     reference_free(&fixture->reference);
-}
-
-static void pass(void *ctx, Run *run, void *out, const void *dout) {
-    Fixture *fixture = ctx;
-    ReaderState state;
-    reader_fwd(run, fixture->reader, &state, out, &fixture->batch);
-    if (dout) {
-        reader_bwd(run, fixture->reader, &state, dout);
-    }
-}
-
-static ModelUnderTest model_of(Fixture *fixture) {
-    return (ModelUnderTest){.list = &fixture->reader->tensors, .pass = pass, .ctx = fixture,
-                            .count = (size_t)fixture->batch.R * fixture->reader->config.V};
 }
 
 // Logits, and the gradients of all trainable tensors.
 static void expect_reference(const char *file, int rank) {
     Fixture fixture = fixture_new(file, DT_F32, rank, rank == 0);
-    const TensorList *list = &fixture.reader->tensors;
-    const ModelUnderTest model = model_of(&fixture);
+    const TensorList *list = &fixture.made.reader->tensors;
+    const ModelUnderTest model = reader_under_test(&fixture.made);
     size_t count;
     float *dout = reference_f32_new(&fixture.reference, "input/dout", &count);
     float *out = xmalloc(model.count, sizeof *out);
@@ -127,7 +112,7 @@ static void expect_reference(const char *file, int rank) {
 // Logits of the bf16 reader: at most twice as far from the truth as the original's own bf16 run.
 static void expect_bf16(const char *file) {
     Fixture fixture = fixture_new(file, DT_BF16, 0, false);
-    const ModelUnderTest model = model_of(&fixture);
+    const ModelUnderTest model = reader_under_test(&fixture.made);
     float *out = xmalloc(model.count, sizeof *out);
     model_run(&model, out, NULL, false);
     reference_expect(&fixture.reference, "bf16/out", out, model.count);

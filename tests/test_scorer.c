@@ -9,6 +9,7 @@
 
 #include "host/file.h"
 #include "host/png.h"
+#include "tests/reader_check.h"
 #include "tests/world.h"
 
 enum { QUERIES = 3, CORPUS = 4, PAIRS = 9, MOST_LABELS = 3 };
@@ -35,20 +36,7 @@ static float *direct_logits_new(World *w, Pair pair, const int32_t *answer, int 
     }
     ReaderBatch batch = reader_batch_new();
     prompt_add(&w->prompts, &batch, &input, answer, count);
-    const size_t values = (size_t)batch.R * w->reader->config.V;
-    float *out = xmalloc(values, sizeof *out),
-          *logits = device_alloc(w->dev, values * sizeof(float), "logits");
-    Run run = run_new(w->dev, DT_F32, NULL, false);
-    Arena plan = arena_plan();
-    Run planning = run_planning(&run, &plan);
-    ReaderState state;
-    reader_fwd(&planning, w->reader, &state, NULL, &batch);
-    Arena arena = arena_new(w->dev, "test", plan.peak);
-    run.arena = &arena;
-    reader_fwd(&run, w->reader, &state, logits, &batch);
-    device_copy_out(w->dev, out, logits, values * sizeof *out);
-    arena_free(&arena);
-    device_release(w->dev, logits);
+    float *out = reader_logits_new(w->reader, &batch);
     reader_batch_free(&batch);
     free((void *)input.query_image.pixels);
     free((void *)input.passage_image.pixels);
