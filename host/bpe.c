@@ -3,7 +3,6 @@
 #include "bpe.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "vocab.h"
 
