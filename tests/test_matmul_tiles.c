@@ -12,9 +12,10 @@
 typedef struct {
     int M, N, K;
 } Shape;
-// Whole tiles of 128 x 256 x 64, and one row, column and chunk more; deep and flat ones.
+// Whole tiles of 128 x 256 x 64, and one row, column and chunk more; deep and flat ones; more than 16
+// rows of tiles, and a sum long enough to be split.
 static const Shape shapes[] = {{128, 256, 64}, {129, 264, 72}, {264, 264, 136}, {8, 520, 200},
-                               {400, 8, 16},   {8, 136, 448},  {200, 64, 8}};
+                               {2100, 8, 264}, {8, 136, 448},  {200, 64, 8}};
 
 static Buf signs(DType t, size_t n, Rng *rng) {
     double *values = xcalloc(n, sizeof *values);
@@ -159,6 +160,20 @@ static void one_epilogues(Device *dev, Shape s, int rank) {
     one_side(dev, s, rank, true, &rng);
 }
 
+// ---- batches ----
+// The first row alone has the bits that it has among others: tiles differ, its sums do not.
+static void one_row(Device *dev, int M, int N, int K) {
+    const Ops *ops = device_ops(dev);
+    Rng rng = check_rng(0);
+    Buf inp = buf_normal(DT_BF16, (size_t)M * K, 1, &rng);
+    Buf weight = buf_normal(DT_BF16, (size_t)N * K, 1, &rng);
+    Buf all = buf_fill(DT_BF16, (size_t)M * N, NAN), one = buf_fill(DT_BF16, (size_t)N, NAN);
+    ops->matmul_fwd(dev, DT_BF16, all.dev, inp.dev, weight.dev, NULL, NULL, M, N, K, false, NULL);
+    ops->matmul_fwd(dev, DT_BF16, one.dev, inp.dev, weight.dev, NULL, NULL, 1, N, K, false, NULL);
+    expect_exact("row 0", buf_read(&one), buf_read(&all), (size_t)N);
+    buf_free(&inp), buf_free(&weight), buf_free(&all), buf_free(&one);
+}
+
 TEST_DEVICE(matmul_tiles) {
     // Several tiles; C without whole quads; an adapter whose rows begin anywhere.
     const struct {
@@ -182,6 +197,9 @@ TEST_DEVICE(matmul_tiles) {
                      device_arch(dev))) {
                 one_epilogues(dev, s, adapted[i].rank);
             }
+        }
+        if (CASE("a row alone, arch=%d", device_arch(dev))) {
+            one_row(dev, 200, 136, 200); // 128 columns at a time, and alone 64
         }
     }
     device_free(older);
