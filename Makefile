@@ -146,10 +146,11 @@ test: all
 	$(BUILD)/bin/test
 	$(if $(GXX),$(BUILD)/bin/test backend=emu)
 
-# The emulator's other builds, other orders of threads, early copies, large cases.
+# The emulator's other builds, other orders of threads, early copies, the older architecture, large cases.
 test-emu: all $(BUILD)/bin/test-plain
 	$(BUILD)/bin/test backend=emu large=1
 	EMU_ORDER=reverse EMU_COPIES=early $(BUILD)/bin/test backend=emu
+	EMU_ARCH=sm80 $(BUILD)/bin/test backend=emu matmul
 	EMU_ORDER=random:1 $(BUILD)/bin/test-plain backend=emu large=1
 	$(MAKE) SAN=address,undefined build/san/bin/test
 	build/san/bin/test backend=emu
