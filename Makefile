@@ -74,7 +74,7 @@ CUDA_TESTS := $(if $(NVCC),$(patsubst %,$(BUILD)/%.o,$(wildcard tests/emu/*.cu))
 # Everything but the vendors' libraries runs in the emulator; tests/emu/ has kernels of its own.
 EMU_CU := $(filter-out kernels/vendor_%,$(CU)) $(wildcard tests/emu/*.cu) bad.cu
 emu     = $(if $(GXX),$(patsubst %,$(BUILD)/emu-$(1)/%.o,$(EMU_CU) $(wildcard tests/emu/*.cpp)))
-BINS  := $(BUILD)/bin/jomed $(BUILD)/bin/test $(BUILD)/bin/bench
+BINS  := $(BUILD)/bin/jomed $(BUILD)/bin/test $(BUILD)/bin/bench $(if $(GXX),$(BUILD)/bin/bench-emu)
 
 # ---- rules ----
 .PHONY: all test test-emu test-gpu gpu-bundle emu-lint fuzz fuzz-bins test-oracle demo bench check readme deps help clean report-parts
@@ -84,9 +84,10 @@ all: report-parts $(BINS)
 $(BUILD)/bin/jomed: $(call obj,$(LIB) host/main.c) $(CUDA)
 $(BUILD)/bin/test:  $(call obj,$(LIB) $(TESTS)) $(CUDA) $(CUDA_TESTS) $(call emu,$(EMU))
 $(BUILD)/bin/bench: $(call obj,$(LIB) $(BENCH)) $(CUDA)
+$(BUILD)/bin/bench-emu: $(call obj,$(LIB) $(BENCH)) $(CUDA) $(call emu,$(EMU))
 $(BUILD)/bin/test-plain: $(call obj,$(LIB) $(TESTS)) $(CUDA) $(CUDA_TESTS) $(call emu,plain)
 $(BINS) $(BUILD)/bin/test-plain: LDLIBS += $(NVLIBS)
-$(BUILD)/bin/test $(BUILD)/bin/test-plain: LDLIBS += $(EMULIBS)
+$(BUILD)/bin/test $(BUILD)/bin/test-plain $(BUILD)/bin/bench-emu: LDLIBS += $(EMULIBS)
 $(BINS) $(BUILD)/bin/test-plain:
 	@mkdir -p $(@D)
 	@echo "LINK  $@"

@@ -8,12 +8,9 @@
 #include "bench/peer_torch.h"
 #include "models/image_tower.h"
 
-// Multiply-adds times two of one block over B sequences of T rows.
-static double block_flops(const BlockConfig *c, int B, int T, bool is_training) {
-    const double HD = (double)c->H * c->D;
-    const double linears = (double)c->C * (4 * HD + (c->is_gated ? 3 : 2) * c->F);
-    const double scores = 2 * HD * T;
-    return 2.0 * B * T * (is_training ? 3 * linears + 3.5 * scores : linears + scores);
+// Of L blocks over B sequences of T rows.
+static double pass_flops(const BlockConfig *c, int L, int B, int T, bool is_training) {
+    return stack_flops(c, L, (double)B * T, T, is_training ? 3 : 1, is_training ? 7 : 2);
 }
 
 // ---- one block ----
@@ -78,7 +75,8 @@ static void bench_block(const BlockConfig *config, const char *name, int B, int 
                                   : NULL;
         char shape[96];
         snprintf(shape, sizeof shape, "%s %dx%dx%d F=%d %s f32", name, B, T, C, config->F, what);
-        model_pass_time(&b.pass, shape, is_training, block_flops(config, B, T, is_training), peer);
+        model_pass_time(&b.pass, shape, is_training, pass_flops(config, 1, B, T, is_training),
+                        peer);
     }
     void *const all[] = {b.x, b.dout, b.in, b.out, b.d, tables[0], tables[1]};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
@@ -104,7 +102,8 @@ typedef struct {
     ModelPass pass;
     ImageTower tower;
     int B;
-    float *pixels, *out, *dout;
+    float *pixels;
+    void *out, *dout;
 } Vit;
 
 static void vit_pass(void *ctx) {
@@ -119,26 +118,27 @@ static void vit_pass(void *ctx) {
 }
 
 // The forward has frozen weights, as encoding has; the other trains every tensor.
-static void bench_vit(int B, bool is_training) {
+static void bench_vit(const char *preset, DType t, int B, bool is_training, bool has_peer) {
     ImageTowerConfig config;
-    CHECK(image_tower_preset(&config, "biomedclip"), "no preset");
+    CHECK(image_tower_preset(&config, preset), "no preset '%s'", preset);
     const size_t S = (size_t)config.image_size, outputs = (size_t)B * config.E;
     TensorList tensors = tensors_new();
     Vit vit = {.tower = image_tower_new(&tensors, &config), .B = B};
     tensors_mark(&tensors, "", is_training);
-    tensors_allocate(&tensors, bench_device(), DT_F32);
-    tensors_init(&tensors, 1);
+    tensors_allocate(&tensors, bench_device(), t);
+    model_fill(&tensors);
     vit.pixels = bench_normal(DT_F32, (size_t)B * 3 * S * S);
-    vit.dout = bench_normal(DT_F32, outputs);
-    vit.out = bench_zeros(outputs * sizeof(float));
-    vit.pass = (ModelPass){.fn = vit_pass, .owner = &vit, .result = vit.out, .count = outputs};
+    vit.dout = bench_normal(t, outputs);
+    vit.out = bench_zeros(outputs * dtype_size(t));
+    vit.pass = (ModelPass){.fn = vit_pass, .owner = &vit, .t = t, .result = vit.out,
+                           .count = outputs};
     const int T = vit.tower.T, C = config.block.C;
     const double ends = 2.0 * B * C * ((T - 1) * (double)vit.tower.patch.in + config.E);
     const double flops =
-        config.L * block_flops(&config.block, B, T, is_training) + (is_training ? 2 : 1) * ends;
-    bench_fn *peer = peer_torch("vit_%s %d", is_training ? "train" : "fwd", B);
+        pass_flops(&config.block, config.L, B, T, is_training) + (is_training ? 2 : 1) * ends;
+    bench_fn *peer = has_peer ? peer_torch("vit_%s %d", is_training ? "train" : "fwd", B) : NULL;
     char shape[64];
-    snprintf(shape, sizeof shape, "B=%d %s f32", B, is_training ? "fwd+bwd" : "fwd");
+    snprintf(shape, sizeof shape, "B=%d %s %s", B, is_training ? "fwd+bwd" : "fwd", dtype_name(t));
     model_pass_time(&vit.pass, shape, is_training, flops, peer);
     device_release(bench_device(), vit.pixels);
     device_release(bench_device(), vit.dout);
@@ -148,6 +148,12 @@ static void bench_vit(int B, bool is_training) {
 }
 
 BENCH(vit_b16) {
-    bench_vit(1, false);
-    bench_vit(1, true);
+    bench_vit("biomedclip", DT_F32, 1, false, true);
+    bench_vit("biomedclip", DT_F32, 1, true, true);
+}
+
+BENCH_REAL(vit_b16) {
+    const char *const preset = bench_is_shrunk() ? "tiny" : "biomedclip";
+    bench_vit(preset, bench_dtype(), bench_shrunk(256), false, false);
+    bench_vit(preset, bench_dtype(), bench_shrunk(256), true, false);
 }

@@ -40,11 +40,6 @@ static void text_pass(void *ctx) {
     arena_release(towers->pass.run.arena, mark);
 }
 
-// Of the matrices of a block alone, per row.
-static double row_flops(const BlockConfig *c) {
-    return 2.0 * c->C * (4.0 * c->H * c->D + (c->is_gated ? 3.0 : 2.0) * c->F);
-}
-
 static void time_both(const char *name, Towers *towers, bench_fn *fn, double flops) {
     towers->pass.fn = fn;
     towers->pass.count = (size_t)towers->B * towers->retriever->config.image.E;
@@ -80,12 +75,12 @@ BENCH(towers) {
         (TextBatch){.B = B, .N = B * T, .max_T = T, .ids = ids, .cu_seqlens = cu_seqlens};
     for (towers.B = 8; towers.B <= B; towers.B *= 16) {
         time_both("image tower", &towers, image_pass,
-                  towers.B * (17 * config.image.L * row_flops(&config.image.block) +
-                              2.0 * 16 * 192 * 64)); // and the patches
+                  stack_flops(&config.image.block, config.image.L, towers.B * 17, 17, 1, 2) +
+                      towers.B * 2.0 * 16 * 192 * 64); // the patches
     }
     towers.B = B;
     time_both("text tower T=9", &towers, text_pass,
-              B * T * config.text.L * row_flops(&config.text.block));
+              stack_flops(&config.text.block, config.text.L, B * T, T, 1, 2));
     device_release(bench_device(), towers.pixels);
     device_release(bench_device(), towers.out);
     device_release(bench_device(), towers.dout);

@@ -1,4 +1,5 @@
-// bench_peak: the most fused multiply-adds this machine does, the mark against which rows are set.
+// bench_peak: the marks against which rows are set: the most fused multiply-adds that a CPU does; a
+// copy of memory and the vendor's largest product on a GPU, in the same run as the rows.
 //
 // Twelve independent chains of the widest vectors in registers: enough to hide the latency of two
 // FMA units, and no memory. What it leaves out: the clock falls under long load on some machines.
@@ -6,6 +7,7 @@
 #include <stdio.h>
 
 #include "bench/bench.h"
+#include "kernels/vendor_cublaslt.h"
 
 #define CHAINS 12
 #define ROUNDS 1000000 // about 2 ms
@@ -95,6 +97,121 @@ double bench_peak_flops(int threads) {
     return flops_of[threads];
 }
 
+// ---- ceilings of a GPU ----
+#define COPY_MIB 4096 // read, and written: far past any cache
+#define SQUARE 8192   // rows, columns and depth of the vendor's product
+
+// Two buffers and a side for a copy; three squares and a side for a product.
+typedef struct {
+    void *a, *b, *out;
+    size_t bytes;
+    int side;
+} Ceiling;
+
+static void copy_once(void *ctx) {
+    const Ceiling *c = ctx;
+    device_copy(bench_device(), c->b, c->a, c->bytes);
+}
+
+static void vendor_product(void *ctx) {
+    const Ceiling *c = ctx;
+    matmul_fwd_cublaslt(bench_device(), DT_BF16, c->out, c->a, c->b, NULL, NULL, c->side, c->side,
+                        c->side, false);
+}
+
+static Ceiling copy_new(void) {
+    const size_t bytes = (size_t)bench_shrunk(COPY_MIB) << 20;
+    return (Ceiling){.a = bench_normal(DT_F32, bytes / sizeof(float)), .b = bench_zeros(bytes),
+                     .bytes = bytes};
+}
+
+static Ceiling product_new(void) {
+    const int side = bench_shrunk(SQUARE);
+    const size_t n = (size_t)side * side;
+    return (Ceiling){.a = bench_normal(DT_BF16, n), .b = bench_normal(DT_BF16, n),
+                     .out = bench_zeros(n * dtype_size(DT_BF16)), .side = side};
+}
+
+static void ceiling_free(Ceiling *c) {
+    device_release(bench_device(), c->a);
+    device_release(bench_device(), c->b);
+    device_release(bench_device(), c->out);
+}
+
+// Median of RUNS after one that is not counted: the clocks are what they are under load.
+static double seconds_of(bench_fn *run, Ceiling *c) {
+    double seconds[RUNS];
+    run(c);
+    for (int i = 0; i < RUNS; i++) {
+        device_timer_start(bench_device());
+        run(c);
+        double s = device_timer_stop(bench_device());
+        for (int k = 0; k < i; k++) { // kept sorted
+            const double larger = fmax(seconds[k], s);
+            seconds[k] = fmin(seconds[k], s);
+            s = larger;
+        }
+        seconds[i] = s;
+    }
+    ceiling_free(c);
+    return seconds[RUNS / 2];
+}
+
+static bool has_vendor(void) {
+    char why[200];
+    return cublaslt_open && cublaslt_open(bench_device(), why, sizeof why);
+}
+
+double bench_ceiling_bytes(void) {
+    static double rate = -1;
+    if (rate < 0) {
+        rate = 0;
+        if (device_kind(bench_device()) != DEVICE_CPU) {
+            Ceiling c = copy_new();
+            const double bytes = 2.0 * (double)c.bytes;
+            rate = bytes / seconds_of(copy_once, &c);
+        }
+    }
+    return rate;
+}
+
+double bench_ceiling_flops(DType t) {
+    static double rate = -1;
+    if (device_kind(bench_device()) == DEVICE_CPU) {
+        return bench_peak_flops(bench_threads());
+    }
+    if (rate < 0) {
+        rate = 0;
+        if (has_vendor()) {
+            Ceiling c = product_new();
+            const double flops = 2.0 * pow(c.side, 3);
+            cublaslt_tune(true);
+            rate = flops / seconds_of(vendor_product, &c);
+            cublaslt_tune(false);
+        }
+    }
+    return t == DT_F32 ? 0 : rate;
+}
+
+BENCH_REAL(ceiling) {
+    char shape[64];
+    Ceiling copy = copy_new();
+    snprintf(shape, sizeof shape, "copy %zu MiB", copy.bytes >> 20);
+    bench_time(shape, 0, 2.0 * (double)copy.bytes, copy_once, &copy, NULL, NULL, NULL);
+    ceiling_free(&copy);
+    if (has_vendor()) {
+        Ceiling product = product_new();
+        snprintf(shape, sizeof shape, "cuBLASLt %d x %d x %d bf16", product.side, product.side,
+                 product.side);
+        cublaslt_tune(true);
+        bench_time(shape, 2.0 * pow(product.side, 3), 0, vendor_product, &product, NULL, NULL,
+                   NULL);
+        cublaslt_tune(false);
+        ceiling_free(&product);
+    }
+}
+
+// ---- rows ----
 static void report(int threads) {
     printf("%-20s %-34s %10.1f GFLOP/s of fused multiply-adds\n", "peak",
            threads == 1 ? "1 thread" : "all threads", bench_peak_flops(threads) * 1e-9);

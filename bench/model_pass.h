@@ -3,13 +3,14 @@
 #define JOMED_BENCH_MODEL_PASS_H
 
 #include "bench/bench.h"
-#include "models/model.h"
+#include "models/block.h"
 
 typedef struct {
     Run run;             // set by model_pass_time
     bench_fn *fn;        // does it once, in run, leaving the arena as it found it
     void *owner;         // what fn is given
-    const float *result; // (count) on the device, of the forward
+    DType t;
+    const void *result;  // (count) t on the device, of the forward
     size_t count;
 } ModelPass;
 
@@ -17,5 +18,13 @@ typedef struct {
 // row of the bench; peer (or NULL) is PyTorch's.
 void model_pass_time(ModelPass *pass, const char *shape, bool is_training, double flops,
                      bench_fn *peer);
+// Values for a model too large to be drawn weight by weight: the bench's deviates, with the standard
+// deviation that each tensor is drawn with; adapters, half of which begin as zeros, with 0.02.
+void model_fill(TensorList *list);
+// Work of L blocks on so many rows, in sequences of T: `passes` products with each weight (the
+// forward; the gradient of the input; that of the weight) and `products` with the pairs of rows that
+// see each other (two forward, five backward).
+double stack_flops(const BlockConfig *config, int L, double rows, double T, int passes,
+                   int products);
 
 #endif

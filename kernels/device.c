@@ -46,6 +46,7 @@ Device *device_new(DeviceKind kind, int index, int threads) {
     }
     Device *dev = xcalloc(1, sizeof *dev);
     dev->backend = backend_of(kind);
+    dev->ops = dev->backend->ops;
     dev->backend->open(dev, index, threads);
     return dev;
 }
@@ -66,7 +67,8 @@ void device_limit_arch(Device *dev, int arch) {
     dev->arch = arch < dev->arch ? arch : dev->arch;
 }
 
-const Ops *device_ops(const Device *dev) { return dev->backend->ops; }
+const Ops *device_ops(const Device *dev) { return dev->ops; }
+size_t device_cache_bytes(const Device *dev) { return dev->cache_bytes; }
 
 // ---- memory ----
 // "index 12.0 GiB, gradients 3.1 GiB": the purposes that hold most, over all their blocks.
@@ -166,3 +168,5 @@ void device_use(Device *dev, StreamId stream) {
 DeviceEvent device_record(Device *dev) { return dev->backend->record(dev); }
 void device_wait(Device *dev, DeviceEvent event) { dev->backend->wait(dev, event); }
 void device_sync(Device *dev) { dev->backend->sync(dev); }
+void device_timer_start(Device *dev) { dev->backend->timer_start(dev); }
+double device_timer_stop(Device *dev) { return dev->backend->timer_stop(dev); }

@@ -47,6 +47,7 @@ int device_threads(const Device *dev);
 int device_arch(const Device *dev);
 void device_limit_arch(Device *dev, int arch);
 const struct Ops *device_ops(const Device *dev);
+size_t device_cache_bytes(const Device *dev); // last cache before the memory of a GPU; CPU: 0
 
 // Memory. `what` names the purpose in messages. Alignment: 256 bytes. Dies with EXIT_RESOURCE and
 // names the purposes that hold most. Not to be called from several threads at once.
@@ -70,6 +71,10 @@ typedef struct {
 DeviceEvent device_record(Device *dev);
 void device_wait(Device *dev, DeviceEvent event);
 void device_sync(Device *dev);
+// Time by the device's own clock: stop waits for the work that the current stream was given since
+// start, and says how many seconds passed there. One timer per device.
+void device_timer_start(Device *dev);
+double device_timer_stop(Device *dev);
 
 #ifdef __cplusplus
 }

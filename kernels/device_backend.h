@@ -32,11 +32,16 @@ typedef struct DeviceBackend {
     DeviceEvent (*record)(Device *dev);
     void (*wait)(Device *dev, DeviceEvent event);
     void (*sync)(Device *dev);
+    void (*timer_start)(Device *dev);
+    double (*timer_stop)(Device *dev);
 } DeviceBackend;
 
 struct Device {
     const DeviceBackend *backend;
+    const struct Ops *ops; // the backend's, or those with some of a vendor's among them
     void *state; // the backend's own
+    size_t cache_bytes;
+    double timer_start; // of the CPU
     int threads, arch;
     char name[96];
     DeviceBlock *block; // (block_count) live allocations

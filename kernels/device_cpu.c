@@ -85,10 +85,13 @@ static void cpu_wait(Device *dev, DeviceEvent event) {
 }
 
 static void cpu_sync(Device *dev) { (void)dev; }
+static void cpu_timer_start(Device *dev) { dev->timer_start = seconds_now(); }
+static double cpu_timer_stop(Device *dev) { return seconds_now() - dev->timer_start; }
 
 const DeviceBackend device_backend_cpu = {
     .kind = DEVICE_CPU, .ops = &ops_cpu, .probe = cpu_probe, .open = cpu_open, .close = cpu_close,
     .alloc = cpu_alloc, .release = cpu_release, .copy_in = cpu_copy_host,
     .copy_out = cpu_copy_host, .copy = cpu_copy, .zero = cpu_zero, .use = cpu_use,
     .record = cpu_record, .wait = cpu_wait, .sync = cpu_sync,
+    .timer_start = cpu_timer_start, .timer_stop = cpu_timer_stop,
 };

@@ -44,6 +44,7 @@ typedef struct {
     Lane lane[STREAM_COUNT];
     StreamId current;
     int processors;
+    cudaEvent_t timer[2]; // start and stop
 } State;
 
 static State *state_of(const Device *dev) { return (State *)dev->state; }
@@ -80,6 +81,9 @@ static void cuda_open(Device *dev, int index, int threads) {
     CUDA_CHECK(cudaGetDeviceProperties(&properties, index));
     State *state = (State *)xcalloc(1, sizeof *state);
     state->processors = properties.multiProcessorCount;
+    for (int e = 0; e < 2; e++) {
+        CUDA_CHECK(cudaEventCreate(&state->timer[e]));
+    }
     for (int s = 0; s < STREAM_COUNT; s++) {
         Lane *lane = &state->lane[s];
         CUDA_CHECK(cudaStreamCreateWithFlags(&lane->stream, cudaStreamNonBlocking));
@@ -88,6 +92,7 @@ static void cuda_open(Device *dev, int index, int threads) {
         }
     }
     dev->state = state;
+    dev->cache_bytes = (size_t)properties.l2CacheSize;
     dev->threads = threads > 0 ? threads : 1; // of what stays on the host
     dev->arch = properties.major == 9 ? 90 : 80;
     snprintf(dev->name, sizeof dev->name, "gpu %d, %.64s, sm_%d%d, %.0f GiB", index, properties.name,
@@ -108,6 +113,9 @@ static void cuda_close(Device *dev) {
             CUDA_CHECK(cudaEventDestroy(lane->event[e]));
         }
         CUDA_CHECK(cudaStreamDestroy(lane->stream));
+    }
+    for (int e = 0; e < 2; e++) {
+        CUDA_CHECK(cudaEventDestroy(state->timer[e]));
     }
     free(state);
 }
@@ -215,6 +223,19 @@ static void cuda_sync(Device *dev) {
     CUDA_CHECK(cudaDeviceSynchronize());
 }
 
+static void cuda_timer_start(Device *dev) {
+    CUDA_CHECK(cudaEventRecord(state_of(dev)->timer[0], lane_of(dev)->stream));
+}
+
+static double cuda_timer_stop(Device *dev) {
+    State *state = state_of(dev);
+    float milliseconds = 0;
+    CUDA_CHECK(cudaEventRecord(state->timer[1], lane_of(dev)->stream));
+    CUDA_CHECK(cudaEventSynchronize(state->timer[1]));
+    CUDA_CHECK(cudaEventElapsedTime(&milliseconds, state->timer[0], state->timer[1]));
+    return 1e-3 * milliseconds;
+}
+
 // ---- the tables ----
 static const Ops ops = {
 #define X(op) CUDA_NAME(op),
@@ -225,5 +246,5 @@ static const Ops ops = {
 extern "C" const DeviceBackend CUDA_NAME(device_backend) = {
     CUDA_KIND,    &ops,         cuda_probe,    cuda_open, cuda_close, cuda_alloc,  cuda_release,
     cuda_copy_in, cuda_copy_out, cuda_copy,    cuda_zero, cuda_use,   cuda_record, cuda_wait,
-    cuda_sync,
+    cuda_sync,    cuda_timer_start, cuda_timer_stop,
 };

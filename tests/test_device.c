@@ -134,6 +134,26 @@ TEST_DEVICE(device_streams) {
     device_release(dev, memory);
 }
 
+// ---- timer ----
+TEST_DEVICE(device_timer) {
+    Device *dev = check_device();
+    void *memory = device_alloc(dev, 1 << 20, "timed");
+    device_timer_start(dev);
+    device_zero(dev, memory, 1 << 20);
+    const double once = device_timer_stop(dev);
+    EXPECT(once > 0 && once < 10, "%g seconds", once);
+    device_timer_start(dev); // what came before does not count
+    const double start = seconds_now();
+    while (seconds_now() < start + 0.02) {
+        device_zero(dev, memory, 1 << 20);
+    }
+    const double many = device_timer_stop(dev);
+    EXPECT(many >= 0.019 && many < once + 10, "%g seconds", many);
+    device_release(dev, memory);
+    EXPECT((device_cache_bytes(dev) > 0) == (device_kind(dev) != DEVICE_CPU), "%zu bytes of cache",
+           device_cache_bytes(dev));
+}
+
 // ---- architecture ----
 TEST_DEVICE(device_architecture) {
     Device *dev = device_new(device_kind(check_device()), 0, 1);

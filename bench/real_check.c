@@ -1,0 +1,20 @@
+// real_check: see real_check.h.
+#include "bench/real_check.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+double unit_of(DType t) { return t == DT_F32 ? 0x1p-24 : t == DT_BF16 ? 0x1p-8 : 0x1p-11; }
+
+float *read_new(DType t, const void *tensor, size_t first, size_t n) {
+    float *wide = xmalloc(n, sizeof *wide);
+    void *narrow = xmalloc(n, dtype_size(t));
+    device_copy_out(bench_device(), narrow, dtype_at_const(t, tensor, first), n * dtype_size(t));
+    dtype_widen(wide, t, narrow, n);
+    free(narrow);
+    return wide;
+}
+
+void expect_near(const char *what, size_t i, double got, double want, double bound) {
+    CHECK(fabs(got - want) <= bound, "%s[%zu] is %g, want %g within %g", what, i, got, want, bound);
+}

@@ -1,0 +1,39 @@
+// vendor: how a library of NVIDIA's is loaded at run time, so that neither the build nor a machine
+// without it needs it. Only for vendor_*.cu, whose functions are declared there from the library's
+// documentation: its headers need not be there either.
+#ifndef JOMED_KERNELS_VENDOR_CUH
+#define JOMED_KERNELS_VENDOR_CUH
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cuda_common.cuh"
+
+// Opens the first of `names` that is there, where the loader looks (LD_LIBRARY_PATH), then below
+// CUDA_HOME. NULL, and why, when none is.
+static inline void *vendor_open(const char *const *names, int count, char *why, size_t size) {
+    const char *home = getenv("CUDA_HOME");
+    for (int i = 0; i < 2 * count; i++) {
+        char path[512];
+        snprintf(path, sizeof path, "%s%s%s", i < count || !home ? "" : home,
+                 i < count || !home ? "" : "/lib64/", names[i % count]);
+        void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        if (library) {
+            return library;
+        }
+    }
+    snprintf(why, size, "%s is not there; put its folder into LD_LIBRARY_PATH", names[0]);
+    return NULL;
+}
+
+// One function of a library; NULL, and why, when it lacks it.
+static inline void *vendor_function(void *library, const char *name, char *why, size_t size) {
+    void *function = dlsym(library, name);
+    if (!function) {
+        snprintf(why, size, "the library has no %s: it is too old", name);
+    }
+    return function;
+}
+
+#endif
