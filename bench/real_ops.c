@@ -71,12 +71,12 @@ static void linear_free(Linear *l) {
 static void run_fwd(void *ctx) {
     const Linear *l = ctx;
     bench_ops()->matmul_fwd(bench_device(), l->t, l->out, l->inp, l->weight, NULL, NULL, l->M,
-                            l->N, l->K, false);
+                            l->N, l->K, false, NULL);
 }
 static void run_bwd_input(void *ctx) {
     const Linear *l = ctx;
     bench_ops()->matmul_bwd_input(bench_device(), l->t, l->inp, l->out, l->weight, NULL, l->M,
-                                  l->N, l->K, false);
+                                  l->N, l->K, false, NULL);
 }
 static void run_bwd_weight(void *ctx) {
     const Linear *l = ctx;
@@ -86,12 +86,12 @@ static void run_bwd_weight(void *ctx) {
 static void vendor_fwd(void *ctx) {
     const Linear *l = ctx;
     matmul_fwd_cublaslt(bench_device(), l->t, l->out, l->inp, l->weight, NULL, NULL, l->M, l->N,
-                        l->K, false);
+                        l->K, false, NULL);
 }
 static void vendor_bwd_input(void *ctx) {
     const Linear *l = ctx;
     matmul_bwd_input_cublaslt(bench_device(), l->t, l->inp, l->out, l->weight, NULL, l->M, l->N,
-                              l->K, false);
+                              l->K, false, NULL);
 }
 static void vendor_bwd_weight(void *ctx) {
     const Linear *l = ctx;
@@ -288,14 +288,15 @@ typedef struct {
     DType t;
     void *param;
     float *master, *m, *v, *grad;
+    AdamWCount *count;
     size_t n;
 } Params;
 
 static void adamw(void *ctx) {
-    static const AdamWConfig config = {1e-4f, 0.9f, 0.999f, 1e-8f, 0.01f, 1};
+    static const AdamWConfig config = {1e-4f, 0.9f, 0.999f, 1e-8f, 0.01f};
     Params *p = ctx;
-    bench_ops()->adamw(bench_device(), p->t, p->param, p->master, p->m, p->v, p->grad, NULL, p->n,
-                       &config);
+    bench_ops()->adamw(bench_device(), p->t, p->param, p->master, p->m, p->v, p->count, p->grad,
+                       NULL, NULL, p->n, &config);
 }
 
 // ViT-B/16 and JinaBERT. Master, both moments: read and written; the gradient read; the type written.
@@ -306,6 +307,7 @@ BENCH_REAL(adamw) {
         Params p = {.t = t, .n = (size_t)bench_shrunk(sizes[i])};
         p.master = bench_normal(DT_F32, p.n), p.grad = bench_normal(DT_F32, p.n);
         p.m = bench_zeros(p.n * sizeof(float)), p.v = bench_zeros(p.n * sizeof(float));
+        p.count = bench_zeros(sizeof *p.count);
         p.param = t == DT_F32 ? p.master : bench_zeros(p.n * dtype_size(t));
         const double before = bench_at(DT_F32, p.master, p.n - 1);
         const double grad = bench_at(DT_F32, p.grad, p.n - 1);
@@ -320,8 +322,8 @@ BENCH_REAL(adamw) {
         if (t != DT_F32) {
             device_release(bench_device(), p.param);
         }
-        void *const all[] = {p.master, p.m, p.v, p.grad};
-        for (int k = 0; k < 4; k++) {
+        void *const all[] = {p.master, p.m, p.v, p.grad, p.count};
+        for (int k = 0; k < 5; k++) {
             device_release(bench_device(), all[k]);
         }
     }

@@ -45,6 +45,7 @@
     C(KEY_LAYOUT_OPEN_CLIP, "open_clip") C(KEY_LAYOUT_JINA, "jina_clip")
 #define DTYPE_CHOICES(C) C(KEY_F32, "f32") C(KEY_BF16, "bf16") C(KEY_F16, "f16")
 #define ARCH_CHOICES(C) C(KEY_ARCH_AUTO, "auto") C(KEY_ARCH_SM80, "sm80")
+#define MATMUL_CHOICES(C) C(KEY_OWN, "own") C(KEY_CUBLASLT, "cublaslt")
 #define DEVICE_CHOICES(C) C(KEY_CPU, "cpu") C(KEY_CUDA, "cuda") C(KEY_AUTO, "auto")
 
 // ---- the list ----
@@ -53,6 +54,7 @@
 X(, seed, INT, "1", BETWEEN(0, 2147483647), "key of every random number") \
 X(, threads, INT, "0", BETWEEN(0, 4096), "CPU threads; 0: what OpenMP says; results do not depend on it") \
 X(, device, CHOICE, "cpu", ONE_OF(DEVICE_CHOICES), "where ops run; cuda never falls back to cpu; auto: cuda if it is there") \
+X(, matmul, CHOICE, "own", ONE_OF(MATMUL_CHOICES), "products on a GPU: our kernels, or cuBLASLt, whose bits may depend on the batch") \
 X(, comm, CHOICE, "auto", ONE_OF(COMM_CHOICES), "how several processes talk") \
 X(, world, INT, "0", BETWEEN(0, 65536), "number of processes expected; 0: what the launcher says") \
 X(, question, TEXT, "", ANY, "question of the task, put before the answer") \

@@ -1,12 +1,26 @@
 // settings: see settings.h.
 #include "settings.h"
 
+#include "kernels/vendor_cublaslt.h"
+
 Device *device_of_kind(const Config *config, DeviceKind kind, int threads) {
     Device *dev = device_new(kind, 0, threads);
     if (config->kernels.arch == KEY_ARCH_SM80) {
         device_limit_arch(dev, 80);
     }
     return dev;
+}
+
+static void take_cublaslt(Device *dev) {
+    char why[200] = "this build has none";
+    if (device_kind(dev) == DEVICE_CPU) {
+        die(EXIT_CONFIG, "matmul: cublaslt is for a GPU; use device=cuda, or matmul=own");
+    }
+    if (!cublaslt_open || !cublaslt_open(dev, why, sizeof why)) {
+        die(EXIT_NO_DEPENDENCY, "matmul: %s; use matmul=own", why);
+    }
+    cublaslt_take_over(dev);
+    LOG(INFO, "matmul=cublaslt: NVIDIA's products; bits may depend on what else is in a batch");
 }
 
 Device *device_of_keys(const Config *config, int threads) {
@@ -21,6 +35,9 @@ Device *device_of_keys(const Config *config, int threads) {
             kind == DEVICE_CUDA ? "a GPU is there" : why);
     } else if (kind == DEVICE_CUDA) {
         LOG(INFO, "device: %s; kernels of sm_%d", device_name(dev), device_arch(dev));
+    }
+    if (config->matmul == KEY_CUBLASLT) {
+        take_cublaslt(dev);
     }
     return dev;
 }

@@ -111,13 +111,13 @@ static_assert(DT_F32 == 0 && DT_BF16 == 1 && DT_F16 == 2, "as in the table above
 typedef struct {
     DType t, out_t;
     int rows, columns, depth; // of D'
-    bool is_a_transposed, is_b_transposed, has_bias, is_accumulated, is_tuned;
-    uint32_t a_alignment, b_alignment, d_alignment, bias_alignment; // bytes, at most 16
+    bool is_a_transposed, is_b_transposed, has_bias, has_c, is_tuned;
+    uint32_t a_alignment, b_alignment, c_alignment, d_alignment, bias_alignment; // bytes, at most 16
 } Key;
 
 typedef struct {
     Key key;
-    void *desc, *a, *b, *d; // layouts; C is D
+    void *desc, *a, *b, *d; // layouts; C has D's
     Proposal proposal;
 } Plan;
 
@@ -136,18 +136,18 @@ static void desc_set(void *desc, int name, int value) {
 // The operands of one product in the library's terms.
 typedef struct {
     const void *a, *b, *bias; // bias NULL: none
+    const void *c;            // D = scale A B + keep C + bias
     void *d;
+    float scale, keep;
 } Operands;
 
 static void run_plan(Device *dev, Plan *plan, const Proposal *proposal, const Operands *x) {
-    const float one = 1, zero = 0;
     if (plan->key.has_bias) {
         LT_CHECK(cublasLtMatmulDescSetAttribute(plan->desc, DESC_BIAS, &x->bias, sizeof x->bias));
     }
-    LT_CHECK(cublasLtMatmul(lt.handle, plan->desc, &one, x->a, plan->a, x->b, plan->b,
-                            plan->key.is_accumulated ? &one : &zero, x->d, plan->d, x->d, plan->d,
-                            &proposal->algorithm, device_scratch(dev, WORKSPACE), WORKSPACE,
-                            device_stream(dev)));
+    LT_CHECK(cublasLtMatmul(lt.handle, plan->desc, &x->scale, x->a, plan->a, x->b, plan->b,
+                            &x->keep, x->c, plan->d, x->d, plan->d, &proposal->algorithm, 
+                            device_scratch(dev, WORKSPACE), WORKSPACE, device_stream(dev)));
 }
 
 // The fastest of the proposals, each run a few times; the first run of each is not counted.
@@ -171,7 +171,7 @@ static int fastest(Device *dev, Plan *plan, const Proposal *proposal, int count,
 
 static void propose(Device *dev, Plan *plan, const Operands *x) {
     const Key *key = &plan->key;
-    const uint32_t alignments[] = {key->a_alignment, key->b_alignment, key->d_alignment,
+    const uint32_t alignments[] = {key->a_alignment, key->b_alignment, key->c_alignment,
                                    key->d_alignment};
     const uint64_t workspace = WORKSPACE;
     const uint32_t reduction = REDUCTION_IN_F32;
@@ -237,9 +237,11 @@ static void product(Device *dev, Key key, const Operands *x) {
     CHECK(lt.handle, "cublaslt_open comes first");
     key.a_alignment = alignment_of(x->a);
     key.b_alignment = alignment_of(x->b);
+    key.c_alignment = alignment_of(x->c);
     key.d_alignment = alignment_of(x->d);
     key.bias_alignment = alignment_of(x->bias);
     key.has_bias = x->bias != NULL;
+    key.has_c = x->keep != 0;
     key.is_tuned = lt.is_tuned;
     Plan *plan = plan_of(dev, &key, x);
     run_plan(dev, plan, &plan->proposal, x);
@@ -256,26 +258,45 @@ static Key key_of(DType t, DType out_t, int rows, int columns, int depth) {
 }
 
 // ---- the ops ----
+// Whether the library can end a product so; if it can, x gets what that takes.
+static bool ends_so(Operands *x, bool is_accumulated, const MatmulEpilogue *epilogue) {
+    const EpilogueKind kind = epilogue ? epilogue->kind : EPILOGUE_NONE;
+    x->c = kind == EPILOGUE_RESIDUAL ? epilogue->residual : x->d;
+    x->scale = kind == EPILOGUE_SCALE ? epilogue->scale : 1;
+    x->keep = kind == EPILOGUE_RESIDUAL ? 1 : is_accumulated ? x->scale : 0;
+    return (kind == EPILOGUE_NONE || (kind == EPILOGUE_SCALE && !x->bias) ||
+            (kind == EPILOGUE_RESIDUAL && !is_accumulated)) &&
+           !(epilogue && epilogue->rank);
+}
+
 extern "C" void matmul_fwd_cublaslt(Device *dev, DType t, void *out, const void *inp,
                                     const void *weight, const void *packed, const void *bias, int M,
-                                    int N, int K, bool is_accumulated) {
+                                    int N, int K, bool is_accumulated,
+                                    const MatmulEpilogue *epilogue) {
     CHECK(!(is_accumulated && bias), "bias with is_accumulated");
     CHECK(!packed, "weights are not packed here");
     Key key = key_of(t, t, N, M, K);
     key.is_a_transposed = true;
-    key.is_accumulated = is_accumulated;
-    const Operands x = {weight, inp, bias, out};
-    product(dev, key, &x);
+    Operands x = {weight, inp, bias, NULL, out, 1, 0};
+    if (ends_so(&x, is_accumulated, epilogue)) {
+        product(dev, key, &x);
+    } else {
+        matmul_fwd_cuda(dev, t, out, inp, weight, packed, bias, M, N, K, is_accumulated, epilogue);
+    }
 }
 
 extern "C" void matmul_bwd_input_cublaslt(Device *dev, DType t, void *dinp, const void *dout,
                                           const void *weight, const void *packed, int M, int N,
-                                          int K, bool is_accumulated) {
+                                          int K, bool is_accumulated,
+                                          const MatmulEpilogue *epilogue) {
     CHECK(!packed, "weights are not packed here");
-    Key key = key_of(t, t, K, M, N);
-    key.is_accumulated = is_accumulated;
-    const Operands x = {weight, dout, NULL, dinp};
-    product(dev, key, &x);
+    const Key key = key_of(t, t, K, M, N);
+    Operands x = {weight, dout, NULL, NULL, dinp, 1, 0};
+    if (ends_so(&x, is_accumulated, epilogue)) {
+        product(dev, key, &x);
+    } else {
+        matmul_bwd_input_cuda(dev, t, dinp, dout, weight, packed, M, N, K, is_accumulated, epilogue);
+    }
 }
 
 // The library's bias gradient is assigned, not added: that sum stays ours.
@@ -284,8 +305,7 @@ extern "C" void matmul_bwd_weight_cublaslt(Device *dev, DType t, float *dweight,
     if (dweight) {
         Key key = key_of(t, DT_F32, K, N, M);
         key.is_b_transposed = true;
-        key.is_accumulated = true;
-        const Operands x = {inp, dout, NULL, dweight};
+        const Operands x = {inp, dout, NULL, dweight, dweight, 1, 1};
         product(dev, key, &x);
     }
     if (dbias) {
