@@ -245,6 +245,9 @@ bool stack_is_trainable(const BlockStack *stack) {
 }
 
 // ---- forward ----
+// The end of a product that adds the residual.
+#define PLUS(x) ((MatmulEpilogue){.kind = EPILOGUE_RESIDUAL, .residual = (x)})
+
 static AttentionShape attention_shape(const BlockConfig *config, const BlockBatch *batch) {
     const int HD = config->H * config->D, HkvD = config->Hkv * config->D;
     return (AttentionShape){
@@ -279,8 +282,8 @@ static void use_cache(Run *run, BlockState *state, AttentionShape *shape, const 
     shape->max_Tk = kv->max_T;
 }
 
-// out = attn(state->attn_in), before the residual.
-static void attn_fwd(Run *run, const Block *block, BlockState *state, void *out,
+// out = x + attn(state->attn_in).
+static void attn_fwd(Run *run, const Block *block, BlockState *state, void *out, const void *x,
                      const BlockBatch *batch) {
     const BlockConfig *config = &block->config;
     const int N = batch->N, HD = config->H * config->D, HkvD = config->Hkv * config->D;
@@ -289,7 +292,7 @@ static void attn_fwd(Run *run, const Block *block, BlockState *state, void *out,
     state->v = run_take(run, (size_t)N, (size_t)HkvD);
     void *lora[3];
     linears_fwd(run, (const Linear *[]){&block->q, &block->k, &block->v}, 3,
-                (void *[]){state->q, state->k, state->v}, lora, state->attn_in, N);
+                (void *[]){state->q, state->k, state->v}, lora, state->attn_in, N, NULL);
     state->q_lora = lora[0];
     state->k_lora = lora[1];
     state->v_lora = lora[2];
@@ -311,37 +314,39 @@ static void attn_fwd(Run *run, const Block *block, BlockState *state, void *out,
         state->inner = run_take(run, (size_t)N, (size_t)HD);
         norm_fwd(run, &block->inner_norm, &state->inner_norm, state->inner, state->attn, N);
     }
-    linear_fwd(run, &block->o, out, &state->o_lora, state->inner, N);
+    linear_fwd(run, &block->o, out, &state->o_lora, state->inner, N, &PLUS(x));
 }
 
-// out = mlp(state->mlp_in), before the residual.
-static void mlp_fwd(Run *run, const Block *block, BlockState *state, void *out, int N) {
+// out = x + mlp(state->mlp_in).
+static void mlp_fwd(Run *run, const Block *block, BlockState *state, void *out, const void *x,
+                    int N) {
     const BlockConfig *config = &block->config;
-    const size_t F = (size_t)config->F, NF = (size_t)N * F;
-    state->up = run_take(run, (size_t)N, F);
+    const size_t F = (size_t)config->F;
+    // The product of `up` ends in the activation; what it had before is kept for a backward alone.
+    // Without one the activation overwrites the gate, which nobody reads again.
+    const bool is_training = run->is_training;
+    state->up = is_training ? run_take(run, (size_t)N, F) : NULL;
+    state->gate = config->is_gated ? run_take(run, (size_t)N, F) : NULL;
+    state->act = is_training || !config->is_gated ? run_take(run, (size_t)N, F) : state->gate;
+    const MatmulEpilogue end = {.kind = config->is_gated ? EPILOGUE_GATED : EPILOGUE_ACT,
+                                .act = config->act,
+                                .gate = state->gate,
+                                .pre = state->up};
     if (config->is_gated) {
-        state->gate = run_take(run, (size_t)N, F);
         void *lora[2];
         linears_fwd(run, (const Linear *[]){&block->gate, &block->up}, 2,
-                    (void *[]){state->gate, state->up}, lora, state->mlp_in, N);
+                    (void *[]){state->gate, state->act}, lora, state->mlp_in, N, &end);
         state->gate_lora = lora[0];
         state->up_lora = lora[1];
     } else {
-        linear_fwd(run, &block->up, state->up, &state->up_lora, state->mlp_in, N);
-    }
-    // Without a backward the activation overwrites what nobody reads again.
-    state->act = run->is_training ? run_take(run, (size_t)N, F) : state->up;
-    if (config->is_gated) {
-        RUN(run, gated_fwd, state->act, state->gate, state->up, NF, config->act);
-    } else {
-        RUN(run, activation_fwd, state->act, state->up, NF, config->act);
+        linear_fwd(run, &block->up, state->act, &state->up_lora, state->mlp_in, N, &end);
     }
     state->down_in = state->act;
     if (config->has_mlp_norm) {
         state->down_in = run_take(run, (size_t)N, F);
         norm_fwd(run, &block->mlp_norm, &state->mlp_norm, state->down_in, state->act, N);
     }
-    linear_fwd(run, &block->down, out, &state->down_lora, state->down_in, N);
+    linear_fwd(run, &block->down, out, &state->down_lora, state->down_in, N, &PLUS(x));
 }
 
 // out may alias x where the run does not train.
@@ -349,29 +354,25 @@ static void block_fwd(Run *run, const Block *block, BlockState *state, void *out
                       const BlockBatch *batch) {
     const BlockConfig *config = &block->config;
     const int N = batch->N;
-    const size_t C = (size_t)config->C, NC = (size_t)N * C;
+    const size_t C = (size_t)config->C;
     state->mid = run_take(run, (size_t)N, C);
     if (config->is_post_norm) {
         state->attn_in = x;
         state->sum1 = run_take(run, (size_t)N, C);
-        attn_fwd(run, block, state, state->sum1, batch);
-        RUN(run, residual_fwd, state->sum1, state->sum1, x, NC);
+        attn_fwd(run, block, state, state->sum1, x, batch);
         norm_fwd(run, &block->norm1, &state->norm1, state->mid, state->sum1, N);
         state->mlp_in = state->mid;
         state->sum2 = run_take(run, (size_t)N, C);
-        mlp_fwd(run, block, state, state->sum2, N);
-        RUN(run, residual_fwd, state->sum2, state->sum2, state->mid, NC);
+        mlp_fwd(run, block, state, state->sum2, state->mid, N);
         norm_fwd(run, &block->norm2, &state->norm2, out, state->sum2, N);
     } else {
         void *normed1 = run_take(run, (size_t)N, C), *normed2 = run_take(run, (size_t)N, C);
         norm_fwd(run, &block->norm1, &state->norm1, normed1, x, N);
         state->attn_in = normed1;
-        attn_fwd(run, block, state, state->mid, batch);
-        RUN(run, residual_fwd, state->mid, state->mid, x, NC);
+        attn_fwd(run, block, state, state->mid, x, batch);
         norm_fwd(run, &block->norm2, &state->norm2, normed2, state->mid, N);
         state->mlp_in = normed2;
-        mlp_fwd(run, block, state, out, N);
-        RUN(run, residual_fwd, out, out, state->mid, NC);
+        mlp_fwd(run, block, state, out, state->mid, N);
     }
 }
 
@@ -408,7 +409,7 @@ static void attn_bwd(Run *run, const Block *block, const BlockState *state, void
     const BlockConfig *config = &block->config;
     const int N = batch->N, HD = config->H * config->D, HkvD = config->Hkv * config->D;
     void *dinner = run_take(run, (size_t)N, (size_t)HD);
-    linear_bwd(run, &block->o, dinner, d, state->o_lora, state->inner, N);
+    linear_bwd(run, &block->o, dinner, d, state->o_lora, state->inner, N, NULL);
     if (config->has_inner_norm) {
         norm_bwd(run, &block->inner_norm, &state->inner_norm, dinner, dinner, state->attn, N);
     }
@@ -426,28 +427,46 @@ static void attn_bwd(Run *run, const Block *block, const BlockState *state, void
     }
     linears_bwd(run, (const Linear *[]){&block->q, &block->k, &block->v}, 3, dx,
                 (const void *[]){dq, dk, dv},
-                (void *[]){state->q_lora, state->k_lora, state->v_lora}, state->attn_in, N);
+                (void *[]){state->q_lora, state->k_lora, state->v_lora}, state->attn_in, N, NULL);
 }
 
-// dx = gradient of state->mlp_in, from d, that of mlp's output.
-static void mlp_bwd(Run *run, const Block *block, const BlockState *state, void *dx, const void *d,
-                    int N) {
+// dup, and dgate where there is a gate: gradients of what `up` and `gate` put out. They are where
+// the product of `down` ends, unless a norm stands between.
+static void act_bwd(Run *run, const Block *block, const BlockState *state, void *dup, void *dgate,
+                    const void *d, int N) {
     const BlockConfig *config = &block->config;
-    const size_t F = (size_t)config->F, NF = (size_t)N * F;
-    void *dact = run_take(run, (size_t)N, F);
-    linear_bwd(run, &block->down, dact, d, state->down_lora, state->down_in, N);
+    const size_t NF = (size_t)N * config->F;
+    const MatmulEpilogue end = {.kind = config->is_gated ? EPILOGUE_GATED_BWD : EPILOGUE_ACT_BWD,
+                                .act = config->act,
+                                .gate = state->gate,
+                                .pre = state->up,
+                                .dgate = dgate};
+    linear_bwd(run, &block->down, dup, d, state->down_lora, state->down_in, N,
+               config->has_mlp_norm ? NULL : &end);
     if (config->has_mlp_norm) {
-        norm_bwd(run, &block->mlp_norm, &state->mlp_norm, dact, dact, state->act, N);
+        norm_bwd(run, &block->mlp_norm, &state->mlp_norm, dup, dup, state->act, N);
+        if (config->is_gated) {
+            RUN(run, gated_bwd, dgate, dup, dup, state->gate, state->up, NF, config->act);
+        } else {
+            RUN(run, activation_bwd, dup, dup, state->up, NF, config->act);
+        }
     }
-    if (config->is_gated) {
-        void *dgate = run_take(run, (size_t)N, F), *dup = dact;
-        RUN(run, gated_bwd, dgate, dup, dact, state->gate, state->up, NF, config->act);
+}
+
+// dx = gradient of state->mlp_in, from d, that of mlp's output; end as for linears_bwd.
+static void mlp_bwd(Run *run, const Block *block, const BlockState *state, void *dx, const void *d,
+                    int N, const MatmulEpilogue *end) {
+    const size_t F = (size_t)block->config.F;
+    void *dup = run_take(run, (size_t)N, F);
+    if (block->config.is_gated) {
+        void *dgate = run_take(run, (size_t)N, F);
+        act_bwd(run, block, state, dup, dgate, d, N);
         linears_bwd(run, (const Linear *[]){&block->gate, &block->up}, 2, dx,
                     (const void *[]){dgate, dup}, (void *[]){state->gate_lora, state->up_lora},
-                    state->mlp_in, N);
+                    state->mlp_in, N, end);
     } else {
-        RUN(run, activation_bwd, dact, dact, state->up, NF, config->act);
-        linear_bwd(run, &block->up, dx, dact, state->up_lora, state->mlp_in, N);
+        act_bwd(run, block, state, dup, NULL, d, N);
+        linear_bwd(run, &block->up, dx, dup, state->up_lora, state->mlp_in, N, end);
     }
 }
 
@@ -460,13 +479,12 @@ static void block_bwd(Run *run, const Block *block, const BlockState *state, voi
     const size_t mark = arena_mark(run->arena);
     if (block->config.is_post_norm) {
         norm_bwd(run, &block->norm2, &state->norm2, d, d, state->sum2, N);
-        mlp_bwd(run, block, state, branch, d, N);
+        mlp_bwd(run, block, state, branch, d, N, &PLUS(d));
         arena_release(run->arena, mark);
-        RUN(run, residual_fwd, d, d, branch, NC);
-        norm_bwd(run, &block->norm1, &state->norm1, d, d, state->sum1, N);
+        norm_bwd(run, &block->norm1, &state->norm1, d, branch, state->sum1, N);
         attn_bwd(run, block, state, wants_dx ? branch : NULL, d, batch);
     } else {
-        mlp_bwd(run, block, state, branch, d, N);
+        mlp_bwd(run, block, state, branch, d, N, NULL);
         arena_release(run->arena, mark);
         norm_bwd(run, &block->norm2, &state->norm2, branch, branch, state->mid, N);
         RUN(run, residual_fwd, d, d, branch, NC);

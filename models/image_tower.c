@@ -212,7 +212,7 @@ void image_tower_fwd(Run *run, ImageTower *tower, ImageTowerState *state, void *
     void *x = run_take(run, (size_t)N, (size_t)C);
     const size_t mark = arena_mark(run->arena);
     void *rows = run_take(run, (size_t)patches, (size_t)C);
-    linear_fwd(run, &tower->patch, rows, &state->patch_lora, state->patches, patches);
+    linear_fwd(run, &tower->patch, rows, &state->patch_lora, state->patches, patches, NULL);
     RUN(run, rows_scatter, x, rows, state->patch_rows, patches, C, N);
     RUN(run, embedding_fwd, rows, tower->cls->data, state->zeros, B, C, 1, false);
     RUN(run, rows_scatter, x, rows, state->cls_rows, B, C, N);
@@ -231,7 +231,7 @@ void image_tower_fwd(Run *run, ImageTower *tower, ImageTowerState *state, void *
     if (config->has_projection) {
         state->normed = run_take(run, (size_t)B, (size_t)C);
         norm_fwd(run, &tower->norm, &state->norm, state->normed, state->cls, B);
-        linear_fwd(run, &tower->projection, out, &state->projection_lora, state->normed, B);
+        linear_fwd(run, &tower->projection, out, &state->projection_lora, state->normed, B, NULL);
     } else {
         norm_fwd(run, &tower->norm, &state->norm, out, state->cls, B);
     }
@@ -248,7 +248,8 @@ void image_tower_bwd(Run *run, ImageTower *tower, ImageTowerState *state, const 
     const size_t start = arena_mark(run->arena);
     void *dcls = run_take(run, (size_t)B, (size_t)C), *d = run_take(run, (size_t)N, (size_t)C);
     if (config->has_projection) {
-        linear_bwd(run, &tower->projection, dcls, dout, state->projection_lora, state->normed, B);
+        linear_bwd(run, &tower->projection, dcls, dout, state->projection_lora, state->normed, B,
+                   NULL);
         dout = dcls;
     }
     norm_bwd(run, &tower->norm, &state->norm, dcls, dout, state->cls, B);
@@ -272,7 +273,8 @@ void image_tower_bwd(Run *run, ImageTower *tower, ImageTowerState *state, const 
         }
         void *dpatch = run_take(run, (size_t)patches, (size_t)C);
         RUN(run, rows_gather, dpatch, d, state->patch_rows, patches, C, N);
-        linear_bwd(run, &tower->patch, NULL, dpatch, state->patch_lora, state->patches, patches);
+        linear_bwd(run, &tower->patch, NULL, dpatch, state->patch_lora, state->patches, patches,
+                   NULL);
     }
     arena_release(run->arena, start);
 }

@@ -50,38 +50,41 @@ bool norm_is_trainable(const Norm *norm) {
 // ---- linear ----
 static float *grad_of(const Tensor *tensor) { return tensor ? tensor->grad : NULL; }
 
+// s x A^T, the adapter's low side.
+static void *low_fwd(Run *run, const Linear *l, const void *inp, int N) {
+    const Tensor *a = l->lora_a;
+    const MatmulEpilogue scaled = {.kind = EPILOGUE_SCALE, .scale = l->scale};
+    void *low = run_take(run, (size_t)N, (size_t)l->rank);
+    RUN(run, matmul_fwd, low, inp, a->data, a->packed_fwd, NULL, N, l->rank, l->in, false, &scaled);
+    return low;
+}
+
 void linears_fwd(Run *run, const Linear *const *linear, int count, void *const *out, void **lora,
-                 const void *inp, int N) {
+                 const void *inp, int N, const MatmulEpilogue *end) {
     CHECK(count >= 1 && count <= LINEAR_GROUP, "count=%d", count);
     for (int i = 0; i < count; i++) {
         const Linear *l = linear[i];
-        const Tensor *a = l->lora_a, *b = l->lora_b;
-        RUN(run, matmul_fwd, out[i], inp, l->weight->data, l->weight->packed_fwd,
-            l->bias ? l->bias->data : NULL, N, l->out, l->in, false, NULL);
+        MatmulEpilogue e = i == count - 1 && end ? *end : (MatmulEpilogue){0};
         lora[i] = NULL;
-        if (!a) {
-            continue;
+        if (l->lora_a) {
+            lora[i] = i > 0 && linear[i - 1]->lora_a == l->lora_a ? lora[i - 1]
+                                                                   : low_fwd(run, l, inp, N);
+            e.low = lora[i];
+            e.up = l->lora_b->data;
+            e.packed_up = l->lora_b->packed_fwd;
+            e.rank = l->rank;
         }
-        if (i > 0 && linear[i - 1]->lora_a == a) {
-            lora[i] = lora[i - 1];
-        } else {
-            lora[i] = run_take(run, (size_t)N, (size_t)l->rank);
-            RUN(run, matmul_fwd, lora[i], inp, a->data, a->packed_fwd, NULL, N, l->rank, l->in,
-                false, NULL);
-            RUN(run, scale_fwd, lora[i], lora[i], l->scale, (size_t)N * l->rank);
-        }
-        RUN(run, matmul_fwd, out[i], lora[i], b->data, b->packed_fwd, NULL, N, l->out, l->rank,
-            true, NULL);
+        RUN(run, matmul_fwd, out[i], inp, l->weight->data, l->weight->packed_fwd,
+            l->bias ? l->bias->data : NULL, N, l->out, l->in, false, &e);
     }
 }
 
-// The adapters' part: with u = s x A^T,  dB += dy^T u,  du = s dy B,  dA += du^T x,  dx += du A.
-// Layers first .. last-1 share A, so their du add up.
-static void adapters_bwd(Run *run, const Linear *const *linear, int first, int last, void *dinp,
-                         const void *const *dout, void *const *lora, const void *inp, int N) {
+// The adapters' part: with u = s x A^T,  dB += dy^T u,  du = s dy B,  dA += du^T x. Layers
+// first .. last-1 share A, so their du add up. Returns du, for dx += du A.
+static void *low_bwd(Run *run, const Linear *const *linear, int first, int last,
+                     const void *const *dout, void *const *lora, const void *inp, int N) {
     const Linear *shared = linear[first];
-    const Tensor *a = shared->lora_a;
-    const size_t mark = arena_mark(run->arena);
+    const MatmulEpilogue scaled = {.kind = EPILOGUE_SCALE, .scale = shared->scale};
     void *du = run_take(run, (size_t)N, (size_t)shared->rank);
     for (int i = first; i < last; i++) {
         const Linear *l = linear[i];
@@ -90,50 +93,54 @@ static void adapters_bwd(Run *run, const Linear *const *linear, int first, int l
             RUN(run, matmul_bwd_weight, b->grad, NULL, dout[i], lora[i], N, l->out, l->rank);
         }
         RUN(run, matmul_bwd_input, du, dout[i], b->data, b->packed_bwd, N, l->out, l->rank,
-            i > first, NULL);
+            i > first, i == last - 1 ? &scaled : NULL);
     }
-    RUN(run, scale_fwd, du, du, shared->scale, (size_t)N * shared->rank);
-    if (a->grad) {
-        RUN(run, matmul_bwd_weight, a->grad, NULL, du, inp, N, shared->rank, shared->in);
+    if (shared->lora_a->grad) {
+        RUN(run, matmul_bwd_weight, shared->lora_a->grad, NULL, du, inp, N, shared->rank,
+            shared->in);
     }
-    if (dinp) {
-        RUN(run, matmul_bwd_input, dinp, du, a->data, a->packed_bwd, N, shared->rank, shared->in,
-            true, NULL);
-    }
-    arena_release(run->arena, mark);
+    return du;
 }
 
 void linears_bwd(Run *run, const Linear *const *linear, int count, void *dinp,
-                 const void *const *dout, void *const *lora, const void *inp, int N) {
+                 const void *const *dout, void *const *lora, const void *inp, int N,
+                 const MatmulEpilogue *end) {
     CHECK(count >= 1 && count <= LINEAR_GROUP, "count=%d", count);
-    for (int i = 0; i < count; i++) {
+    const size_t mark = arena_mark(run->arena);
+    for (int i = 0, first = 0; i < count; i++) {
         const Linear *l = linear[i];
+        const Tensor *a = l->lora_a;
         float *dweight = grad_of(l->weight), *dbias = grad_of(l->bias);
+        MatmulEpilogue e = i == count - 1 && end ? *end : (MatmulEpilogue){0};
         if (dweight || dbias) {
             RUN(run, matmul_bwd_weight, dweight, dbias, dout[i], inp, N, l->out, l->in);
         }
+        // The last layer with this A takes the sum of all their du.
+        if (i == count - 1 || linear[i + 1]->lora_a != a) {
+            if (a) {
+                e.low = low_bwd(run, linear, first, i + 1, dout, lora, inp, N);
+                e.up = a->data;
+                e.packed_up = a->packed_bwd;
+                e.rank = l->rank;
+            }
+            first = i + 1;
+        }
         if (dinp) {
             RUN(run, matmul_bwd_input, dinp, dout[i], l->weight->data, l->weight->packed_bwd, N,
-                l->out, l->in, i > 0, NULL);
+                l->out, l->in, i > 0, &e);
         }
-    }
-    for (int first = 0, last; first < count; first = last) {
-        for (last = first + 1; last < count && linear[last]->lora_a == linear[first]->lora_a;) {
-            last++;
-        }
-        if (linear[first]->lora_a) {
-            adapters_bwd(run, linear, first, last, dinp, dout, lora, inp, N);
-        }
+        arena_release(run->arena, mark);
     }
 }
 
-void linear_fwd(Run *run, const Linear *linear, void *out, void **lora, const void *inp, int N) {
-    linears_fwd(run, &linear, 1, &out, lora, inp, N);
+void linear_fwd(Run *run, const Linear *linear, void *out, void **lora, const void *inp, int N,
+                const MatmulEpilogue *end) {
+    linears_fwd(run, &linear, 1, &out, lora, inp, N, end);
 }
 
 void linear_bwd(Run *run, const Linear *linear, void *dinp, const void *dout, void *lora,
-                const void *inp, int N) {
-    linears_bwd(run, &linear, 1, dinp, &dout, &lora, inp, N);
+                const void *inp, int N, const MatmulEpilogue *end) {
+    linears_bwd(run, &linear, 1, dinp, &dout, &lora, inp, N, end);
 }
 
 // ---- norm ----

@@ -243,7 +243,7 @@ static void forward(Run *run, Reader *reader, ReaderState *state, void *logits,
     RUN(run, rows_gather, state->picked, x, state->wanted, R, C, N);
     norm_fwd(run, &reader->norm, &state->norm, state->normed, state->picked, R);
     void *unused; // the head has no adapter
-    linear_fwd(run, &reader->head, logits, &unused, state->normed, R);
+    linear_fwd(run, &reader->head, logits, &unused, state->normed, R, NULL);
     if (!run->is_training) {
         arena_release(run->arena, start);
     }
@@ -277,7 +277,7 @@ void reader_bwd(Run *run, Reader *reader, ReaderState *state, const void *dlogit
     CHECK(run->is_training, "the forward of %d rows kept nothing for a backward", N);
     const size_t start = arena_mark(run->arena);
     void *d = run_take(run, (size_t)N, (size_t)C), *dpicked = run_take(run, (size_t)R, (size_t)C);
-    linear_bwd(run, &reader->head, dpicked, dlogits, NULL, state->normed, R);
+    linear_bwd(run, &reader->head, dpicked, dlogits, NULL, state->normed, R, NULL);
     norm_bwd(run, &reader->norm, &state->norm, dpicked, dpicked, state->picked, R);
     run_zero(run, d, (size_t)N, (size_t)C);
     RUN(run, rows_scatter, d, dpicked, state->wanted, R, C, N);

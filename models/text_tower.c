@@ -186,12 +186,11 @@ static void head_fwd(Run *run, TextTower *tower, TextTowerState *state, void *ou
     if (config->head_hidden) {
         state->hidden = run_take(run, (size_t)B, (size_t)config->head_hidden);
         state->activated = run_take(run, (size_t)B, (size_t)config->head_hidden);
-        linear_fwd(run, &tower->head1, state->hidden, &unused, state->head_in, B);
-        RUN(run, activation_fwd, state->activated, state->hidden, (size_t)B * config->head_hidden,
-            ACT_GELU);
-        linear_fwd(run, &tower->head2, out, &unused, state->activated, B);
+        const MatmulEpilogue gelu = {.kind = EPILOGUE_ACT, .act = ACT_GELU, .pre = state->hidden};
+        linear_fwd(run, &tower->head1, state->activated, &unused, state->head_in, B, &gelu);
+        linear_fwd(run, &tower->head2, out, &unused, state->activated, B, NULL);
     } else {
-        linear_fwd(run, &tower->projection, out, &unused, state->head_in, B);
+        linear_fwd(run, &tower->projection, out, &unused, state->head_in, B, NULL);
     }
 }
 
@@ -256,12 +255,13 @@ static void head_bwd(Run *run, TextTower *tower, TextTowerState *state, void *dp
     if (config->head_hidden) {
         const size_t width = (size_t)config->head_hidden;
         void *dhidden = run_take(run, (size_t)B, width);
-        linear_bwd(run, &tower->head2, dhidden, dout, NULL, state->activated, B);
-        RUN(run, activation_bwd, dhidden, dhidden, state->hidden, (size_t)B * width, ACT_GELU);
-        linear_bwd(run, &tower->head1, dpooled, dhidden, NULL, state->head_in, B);
+        const MatmulEpilogue gelu = {
+            .kind = EPILOGUE_ACT_BWD, .act = ACT_GELU, .pre = state->hidden};
+        linear_bwd(run, &tower->head2, dhidden, dout, NULL, state->activated, B, &gelu);
+        linear_bwd(run, &tower->head1, dpooled, dhidden, NULL, state->head_in, B, NULL);
         dout = dpooled;
     } else if (config->has_projection) {
-        linear_bwd(run, &tower->projection, dpooled, dout, NULL, state->head_in, B);
+        linear_bwd(run, &tower->projection, dpooled, dout, NULL, state->head_in, B, NULL);
         dout = dpooled;
     }
     if (config->has_final_norm) {

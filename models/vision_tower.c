@@ -164,7 +164,7 @@ void vision_tower_fwd(Run *run, VisionTower *tower, VisionState *state, void *ou
     state->patches = run_take(run, (size_t)N, (size_t)tower->patch.in);
     unfold(run, config, state->patches, image, count);
     void *x = run_take(run, (size_t)N, (size_t)C);
-    linear_fwd(run, &tower->patch, x, &unused, state->patches, N);
+    linear_fwd(run, &tower->patch, x, &unused, state->patches, N, NULL);
     if (tower->ln_pre.weight) {
         state->embedded = x;
         x = run->is_training ? run_take(run, (size_t)N, (size_t)C) : x;
@@ -179,11 +179,11 @@ void vision_tower_fwd(Run *run, VisionTower *tower, VisionState *state, void *ou
         norm_fwd(run, &tower->ln_q, &state->ln_q, state->merged, x, N);
     }
     const size_t width = (size_t)tower->merge1.out;
-    state->hidden = run_take(run, (size_t)merged, width);
-    state->activated = run->is_training ? run_take(run, (size_t)merged, width) : state->hidden;
-    linear_fwd(run, &tower->merge1, state->hidden, &unused, state->merged, merged);
-    RUN(run, activation_fwd, state->activated, state->hidden, (size_t)merged * width, ACT_GELU);
-    linear_fwd(run, &tower->merge2, out, &unused, state->activated, merged);
+    state->hidden = run->is_training ? run_take(run, (size_t)merged, width) : NULL;
+    state->activated = run_take(run, (size_t)merged, width);
+    const MatmulEpilogue gelu = {.kind = EPILOGUE_ACT, .act = ACT_GELU, .pre = state->hidden};
+    linear_fwd(run, &tower->merge1, state->activated, &unused, state->merged, merged, &gelu);
+    linear_fwd(run, &tower->merge2, out, &unused, state->activated, merged, NULL);
     if (!run->is_training) {
         arena_release(run->arena, start);
     }
@@ -200,9 +200,9 @@ void vision_tower_bwd(Run *run, VisionTower *tower, VisionState *state, const vo
     const int merged = N / (config->merge * config->merge);
     const size_t start = arena_mark(run->arena), width = (size_t)tower->merge1.out;
     void *dhidden = run_take(run, (size_t)merged, width), *d = run_take(run, (size_t)N, (size_t)C);
-    linear_bwd(run, &tower->merge2, dhidden, dout, NULL, state->activated, merged);
-    RUN(run, activation_bwd, dhidden, dhidden, state->hidden, (size_t)merged * width, ACT_GELU);
-    linear_bwd(run, &tower->merge1, d, dhidden, NULL, state->merged, merged);
+    const MatmulEpilogue gelu = {.kind = EPILOGUE_ACT_BWD, .act = ACT_GELU, .pre = state->hidden};
+    linear_bwd(run, &tower->merge2, dhidden, dout, NULL, state->activated, merged, &gelu);
+    linear_bwd(run, &tower->merge1, d, dhidden, NULL, state->merged, merged, NULL);
     if (tower->ln_q.weight) {
         norm_bwd(run, &tower->ln_q, &state->ln_q, d, d, state->blocks.x[tower->blocks.L], N);
     }
@@ -214,7 +214,7 @@ void vision_tower_bwd(Run *run, VisionTower *tower, VisionState *state, const vo
         if (tower->ln_pre.weight) {
             norm_bwd(run, &tower->ln_pre, &state->ln_pre, d, d, state->embedded, N);
         }
-        linear_bwd(run, &tower->patch, NULL, d, NULL, state->patches, N);
+        linear_bwd(run, &tower->patch, NULL, d, NULL, state->patches, N, NULL);
     }
     arena_release(run->arena, start);
 }

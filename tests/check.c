@@ -277,6 +277,19 @@ double check_round(DType t, double x) {
     return fabs(rounded) >= end ? copysign(INFINITY, value) : rounded;
 }
 
+void expect_abort(const char *what, void (*run)(void)) {
+    const pid_t child = fork();
+    if (child == 0) {
+        freopen("/dev/null", "w", stderr); // the message of the CHECK is expected
+        run();
+        _exit(0);
+    }
+    int status = 0;
+    EXPECT(waitpid(child, &status, 0) == child && WIFSIGNALED(status) &&
+               WTERMSIG(status) == SIGABRT,
+           "%s does not stop the program", what);
+}
+
 // ---- the device under test ----
 Device *check_device(void) {
     static Device *dev;

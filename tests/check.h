@@ -78,6 +78,8 @@ void expect_sum(const char *what, const double *got, const double *f64, const do
 // x (n) is perturbed in place and restored. At most `probes` elements are tried, spread evenly.
 void expect_gradient(const char *what, const double *grad, double *x, size_t n,
                      double (*loss)(void *ctx), void *ctx, int probes);
+// run() ends by a failed CHECK. It runs in a child.
+void expect_abort(const char *what, void (*run)(void));
 
 // The larger of two distances, and NaN if either is NaN (fmax would pass it over).
 static inline double check_worst(double a, double b) { return a >= b || a != a ? a : b; }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "tests/check.h"
+#include "tests/exact_act.h"
 
 static const char *const names[ACT_COUNT] = {"gelu", "gelu_tanh", "quick_gelu", "silu"};
 static const size_t sizes[] = {1, 15, 16, 17, 255, 256, 257, 4001};
@@ -14,14 +15,9 @@ static const size_t sizes[] = {1, 15, 16, 17, 255, 256, 257, 4001};
 #define PI 3.14159265358979323846
 
 // ---- reference ----
-typedef struct {
-    double value, slope;
-    double terms; // |G| + |x G'|: what the slope's error is measured against
-} Exact;
-
 static double logistic(double v) { return v < 0 ? exp(v) / (1 + exp(v)) : 1 / (1 + exp(-v)); }
 
-static Exact exact_act(Activation act, double x) {
+Exact exact_act(Activation act, double x) {
     double gate = 0, change = 0; // G(x) and x G'(x)
     const double k = 2 * sqrt(2 / PI);
     switch (act) {

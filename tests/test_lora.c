@@ -43,9 +43,9 @@ static void pass(void *ctx, Run *run, void *out, const void *dout) {
         dtype_narrow(run->t, rounded, wide, ROWS * IN);
         device_copy_in(run->dev, inp, rounded, ROWS * IN * dtype_size(run->t));
     }
-    linear_fwd(run, &fixture->linear, out, &lora, inp, ROWS);
+    linear_fwd(run, &fixture->linear, out, &lora, inp, ROWS, NULL);
     if (dout) {
-        linear_bwd(run, &fixture->linear, run_take(run, ROWS, IN), dout, lora, inp, ROWS);
+        linear_bwd(run, &fixture->linear, run_take(run, ROWS, IN), dout, lora, inp, ROWS, NULL);
     }
     arena_release(run->arena, start);
 }
