@@ -29,12 +29,13 @@ typedef void matmul_pack_fn(Device *dev, DType t, void *packed, const void *weig
 
 // ---- the end of a product ----
 // What becomes of a sum z before it is stored, so that nobody reads the output again only to finish
-// it. z is the f32 chain; z' is z rounded to t, as an op in between would have stored it: ACT and
-// GATED give the bits of a plain product and activation_fwd or gated_fwd. The others round once.
+// it. z is the f32 chain; z' is z rounded to t, as a product of its own would have stored it: RESIDUAL,
+// ACT and GATED give the bits of two ops, so that a forward has the same bits with and without them.
+// The others round once.
 typedef enum {
     EPILOGUE_NONE,      // out = z
     EPILOGUE_SCALE,     // out = scale z
-    EPILOGUE_RESIDUAL,  // out = residual + z
+    EPILOGUE_RESIDUAL,  // out = residual + z'
     EPILOGUE_ACT,       // pre = z'   out = act(z')                          forward only
     EPILOGUE_GATED,     // pre = z'   out = act(gate) z'                     forward only
     EPILOGUE_ACT_BWD,   // out = z act'(pre)                                 bwd_input only

@@ -41,20 +41,20 @@ bool matmul_epilogue_reads(const MatmulEpilogue *e, const void *out) {
 
 // ---- one element: the definition ----
 void matmul_finish_one(const MatmulEpilogue *e, DType t, void *out, size_t at, float z) {
-    float value = z;
+    float value = z, stored; // of t or f32
+    dtype_store(t, &stored, 0, z);
+    const float rounded = dtype_load(t, &stored, 0);
+    if ((e->kind == EPILOGUE_ACT || e->kind == EPILOGUE_GATED) && e->pre) {
+        dtype_store(t, e->pre, at, rounded);
+    }
     if (e->kind == EPILOGUE_SCALE) {
         value = e->scale * z;
     } else if (e->kind == EPILOGUE_RESIDUAL) {
-        value = dtype_load(t, e->residual, at) + z;
-    } else if (e->kind == EPILOGUE_ACT || e->kind == EPILOGUE_GATED) {
-        const bool is_gated = e->kind == EPILOGUE_GATED;
-        const float gate = is_gated ? dtype_load(t, e->gate, at) : 0;
-        dtype_store(t, out, at, z);
-        const float rounded = dtype_load(t, out, at);
-        value = is_gated ? act_of(gate, e->act).value * rounded : act_of(rounded, e->act).value;
-        if (e->pre) {
-            dtype_store(t, e->pre, at, rounded);
-        }
+        value = dtype_load(t, e->residual, at) + rounded;
+    } else if (e->kind == EPILOGUE_ACT) {
+        value = act_of(rounded, e->act).value;
+    } else if (e->kind == EPILOGUE_GATED) {
+        value = act_of(dtype_load(t, e->gate, at), e->act).value * rounded;
     } else if (e->kind == EPILOGUE_ACT_BWD) {
         value = z * act_of(dtype_load(t, e->pre, at), e->act).slope;
     } else if (e->kind == EPILOGUE_GATED_BWD) {
@@ -103,6 +103,7 @@ static void finish_piece(const MatmulEpilogue *e, DType t, size_t at, float *z, 
             z[i] = e->scale * z[i];
         }
     } else if (e->kind == EPILOGUE_RESIDUAL) {
+        round_and_keep(t, NULL, at, z, n);
         const float *residual = chunk_in(buffer, t, e->residual, at, n);
 #pragma omp simd
         for (int i = 0; i < n; i++) {

@@ -163,12 +163,12 @@ static __device__ inline void finish_quad(const Product &p, int i, int j, float 
     float x[QUAD], up[QUAD];
     widen_quad<Out>(x, end.x);
     widen_quad<Out>(up, end.up);
-    if (kind == EPILOGUE_ACT || kind == EPILOGUE_GATED) {
+    if (kind == EPILOGUE_ACT || kind == EPILOGUE_GATED || kind == EPILOGUE_RESIDUAL) {
         UNROLL for (int k = 0; k < QUAD; k++) {
             z[k] = to_float(from_float<Out>(z[k]));
             x[k] = kind == EPILOGUE_ACT ? z[k] : x[k];
         }
-        if (e.pre) {
+        if (e.pre && kind != EPILOGUE_RESIDUAL) {
             store_quad<Out>(p, e.pre, at, z, n);
         }
     }

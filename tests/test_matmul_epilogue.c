@@ -257,7 +257,8 @@ TEST_DEVICE(matmul_epilogue_bwd) { each_problem(false, one_problem); }
 // A plain product (its adapter is part of it) and then the op that the epilogue stands for.
 static void one_pair(Problem *p, int variant) {
     (void)variant;
-    const bool is_rounded_between = p->kind == EPILOGUE_ACT || p->kind == EPILOGUE_GATED;
+    const bool is_rounded_between =
+        p->kind == EPILOGUE_RESIDUAL || p->kind == EPILOGUE_ACT || p->kind == EPILOGUE_GATED;
     if (!is_rounded_between && p->t != DT_F32) {
         return; // one rounding where two ops have two
     }
