@@ -139,6 +139,63 @@ BENCH_OP(matmul_pack) {
     }
 }
 
+// ---- epilogues, beside the ops that they stand for ----
+typedef struct {
+    Linear linear;
+    MatmulEpilogue epilogue;
+} Ended;
+
+static void run_ended(void *ctx) {
+    Ended *x = ctx;
+    Linear *l = &x->linear;
+    bench_ops()->matmul_fwd(bench_device(), l->t, l->out, l->inp, l->weight, l->packed, NULL, l->M,
+                            l->N, l->K, false, &x->epilogue);
+}
+
+static void run_apart(void *ctx) {
+    Ended *x = ctx;
+    const Linear *l = &x->linear;
+    const MatmulEpilogue *e = &x->epilogue;
+    const size_t n = (size_t)l->M * l->N;
+    run_fwd(&x->linear);
+    if (e->rank) {
+        bench_ops()->matmul_fwd(bench_device(), l->t, l->out, e->low, e->up, NULL, NULL, l->M, l->N,
+                                e->rank, true, NULL);
+    } else if (e->kind == EPILOGUE_RESIDUAL) {
+        bench_ops()->residual_fwd(bench_device(), l->t, l->out, e->residual, l->out, n);
+    } else if (e->kind == EPILOGUE_ACT) {
+        bench_ops()->activation_fwd(bench_device(), l->t, l->out, l->out, n, e->act);
+    } else {
+        bench_ops()->gated_fwd(bench_device(), l->t, l->out, e->gate, l->out, n, e->act);
+    }
+}
+
+// The MLP of a ViT-B/16, in both types; the two ways give the same bits (tests).
+static void bench_epilogues(void) {
+    enum { RANK = 8 };
+    static const char *const names[] = {" +adapter 8", " +residual", " +gelu", " +gated silu"};
+    for (int i = 0; i < 8; i++) {
+        const DType t = i < 4 ? DT_F32 : DT_BF16;
+        Ended x = {.linear = linear_new(t, 197, 3072, 768)};
+        void *const other = bench_normal(t, (size_t)197 * 3072);
+        void *const low = bench_normal(t, 197 * RANK), *const up = bench_normal(t, 3072 * RANK);
+        const MatmulEpilogue epilogues[] = {
+            {.low = low, .up = up, .rank = RANK},
+            {.kind = EPILOGUE_RESIDUAL, .residual = other},
+            {.kind = EPILOGUE_ACT, .act = ACT_GELU},
+            {.kind = EPILOGUE_GATED, .act = ACT_SILU, .gate = other},
+        };
+        x.epilogue = epilogues[i % 4];
+        pack(&x.linear, MATMUL_PACK_FWD);
+        char shape[64];
+        snprintf(shape, sizeof shape, "M=197 N=3072 K=768 %s%s", dtype_name(t), names[i % 4]);
+        bench_time(shape, 2.0 * 197 * 3072 * 768, 0, run_ended, &x, "two ops", run_apart, &x);
+        device_release(bench_device(), other);
+        device_release(bench_device(), low), device_release(bench_device(), up);
+        linear_free(&x.linear);
+    }
+}
+
 BENCH_OP(matmul_fwd) {
     for (int t = DT_F32; t <= DT_BF16; t++) {
         for (int i = 0; i < SHAPES; i++) {
@@ -159,6 +216,7 @@ BENCH_OP(matmul_fwd) {
             linear_free(&l);
         }
     }
+    bench_epilogues();
 }
 
 BENCH_OP(matmul_bwd_input) {
