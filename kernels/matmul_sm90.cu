@@ -35,42 +35,17 @@
 #include "matmul_sm90.cuh"
 
 #include "device_cuda.cuh"
-#include "ptx_hopper.cuh"
+#include "ring_hopper.cuh"
 
-static const int ROWS3 = 128;      // of a tile of C: 64 per consumer
-static const int DEPTH3 = 64;      // of a stage: 128 bytes, the width of the swizzle
-static const int GROUP3 = 16;      // rows of tiles in a band
-static const int WARPGROUP = 128;  // threads
-static const int BLOCK3 = 3 * WARPGROUP;
-static const int HALF = 64 * DEPTH3 * 2; // bytes of 64 rows, or 64 columns, of a stage
+static const int ROWS3 = RING_ROWS;   // of a tile of C: 64 per consumer
+static const int DEPTH3 = RING_DEPTH; // of a stage
+static const int GROUP3 = 16;         // rows of tiles in a band
 static const int PIECE_ROWS = 16, PIECE_COLUMNS = 64; // that a warp stores at once
-static const int PRODUCER_REGISTERS = 40, CONSUMER_REGISTERS = 232;
-static_assert(PRODUCER_REGISTERS + 2 * CONSUMER_REGISTERS <= 65536 / WARPGROUP, "they exist");
 
-// The ring of a tile width, as one thread sees it. The block's shared memory: stages, pieces of the
-// eight consumer warps, mbarriers.
-template <int COLUMNS> struct Ring {
-    enum {
-        STAGES = COLUMNS == 256 ? 4 : COLUMNS == 128 ? 6 : 8,
-        BYTES = (ROWS3 + COLUMNS) * DEPTH3 * 2, // of a stage
-        SUMS = 8 * PIECE_ROWS * PIECE_COLUMNS,
-        SHARED = STAGES * BYTES + SUMS * 4 + 2 * STAGES * 8,
-    };
-    static_assert(SHARED <= 227 * 1024, "a block's shared memory");
-    uint32_t stages, bars; // shared addresses
-    int stage, phase;
-    __device__ uint32_t full() const { return bars + 8 * stage; }
-    __device__ uint32_t empty() const { return bars + 8 * (STAGES + stage); }
-    __device__ uint32_t empty_before() const { // of the stage before
-        return stage > 0 ? empty() - 8 : bars + 8 * (2 * STAGES - 1);
-    }
-    __device__ uint32_t a() const { return stages + BYTES * stage; }
-    __device__ uint32_t b() const { return a() + 2 * HALF; }
-    __device__ void next() {
-        stage = stage + 1 < STAGES ? stage + 1 : 0;
-        phase ^= stage == 0;
-    }
-};
+// The block's shared memory: stages, pieces of the eight consumer warps, mbarriers.
+static const int SUMS = 8 * PIECE_ROWS * PIECE_COLUMNS;
+template <int COLUMNS> static constexpr int SHARED = Ring<COLUMNS>::SHARED + SUMS * 4;
+static_assert(SHARED<256> <= 227 * 1024 && SHARED<64> <= 227 * 1024, "a block's shared memory");
 
 struct Maps {
     TensorMap a, b;
@@ -117,7 +92,7 @@ static __device__ void load_operand(uint32_t to, const TensorMap *map, int exten
                                     int inner, uint32_t full) {
     if (IS_MN) {
         for (int chunk = 0; chunk < extent / 64; chunk++) {
-            tma_load(to + chunk * HALF, map, outer + 64 * chunk, inner, full);
+            tma_load(to + chunk * RING_HALF, map, outer + 64 * chunk, inner, full);
         }
     } else {
         tma_load(to, map, inner, outer, full);
@@ -142,42 +117,6 @@ static __device__ void produce(const Product &p, const Plan3 &plan, Ring<COLUMNS
 }
 
 // ---- the consumers ----
-// Hands back the stage before, once all lanes of the warp are done with it.
-template <int COLUMNS> static __device__ void release_before(const Ring<COLUMNS> &ring) {
-    __syncwarp();
-    if (threadIdx.x % WARP == 0) {
-        mbar_arrive(ring.empty_before());
-    }
-}
-
-// acc = the sums of one tile's steps, for the consumer's half of its rows.
-template <int COLUMNS, bool A_MN, bool B_MN>
-static __device__ void multiply(float (&acc)[COLUMNS / 2], Ring<COLUMNS> &ring, int steps, int half) {
-    const int A_NEXT = A_MN ? 16 * 128 / 16 : 16 * 2 / 16; // 16 of l on, in units of descriptors
-    const int B_NEXT = B_MN ? 16 * 128 / 16 : 16 * 2 / 16;
-    UNROLL for (int k = 0; k < COLUMNS / 2; k++) { acc[k] = 0; }
-    wgmma_hold(acc);
-    for (int step = 0; step < steps; step++) {
-        mbar_wait(ring.full(), ring.phase); // the copies have arrived
-        const uint32_t a = ring.a() + half * HALF;
-        const uint64_t a_tile = A_MN ? wgmma_tile_mn(a, HALF) : wgmma_tile(a);
-        const uint64_t b_tile = B_MN ? wgmma_tile_mn(ring.b(), HALF) : wgmma_tile(ring.b());
-        wgmma_fence();
-        UNROLL for (int k = 0; k < DEPTH3 / 16; k++) {
-            wgmma_m64k16_bf16<A_MN, B_MN>(acc, a_tile + k * A_NEXT, b_tile + k * B_NEXT);
-        }
-        wgmma_commit();
-        wgmma_wait<1>(); // the step before; this one goes on
-        if (step > 0) {
-            release_before(ring);
-        }
-        ring.next();
-    }
-    wgmma_wait<0>();
-    wgmma_hold(acc);
-    release_before(ring);
-}
-
 // Where a warp's piece holds quad j of row i. A write touches quads 2x and 2x + 1 of four rows at
 // once, a read eight neighbouring quads of a row: both all 32 banks.
 static __device__ int place_of_quad(int i, int j) {
@@ -263,13 +202,12 @@ static __device__ void store(const float (&acc)[COUNT], const Product &p, float 
 
 template <typename Out, int COLUMNS, bool A_MN, bool B_MN>
 static __device__ void consume(const Product &p, int splits, Ring<COLUMNS> ring, float *pieces) {
-    // By a shuffle, so that the compiler knows that a warp agrees: descriptors are uniform.
-    const int warp = __shfl_sync(0xffffffffu, (int)threadIdx.x / WARP, 0) - WARPGROUP / WARP;
+    const int warp = consumer_warp();
     const int half = warp / 4, count = work_count<COLUMNS>(p, splits);
     for (int index = blockIdx.x; index < count; index += gridDim.x) {
         const Work work = work_at<COLUMNS>(p, splits, index);
         float acc[COLUMNS / 2];
-        multiply<COLUMNS, A_MN, B_MN>(acc, ring, work.end - work.step, half);
+        multiply<bf16, A_MN, B_MN>(acc, ring, work.end - work.step, half);
         const int row = work.row + PIECE_ROWS * warp;
         store<Out>(acc, p, pieces + warp * PIECE_ROWS * PIECE_COLUMNS, row, work.column,
                    work.split * p.rows + row);
@@ -277,25 +215,16 @@ static __device__ void consume(const Product &p, int splits, Ring<COLUMNS> ring,
 }
 
 // ---- the kernel ----
-// Launch: as many blocks as multiprocessors, or tiles if fewer; BLOCK3 threads; Ring::SHARED bytes of
+// Launch: as many blocks as multiprocessors, or tiles if fewer; RING_BLOCK threads; Ring::SHARED bytes of
 // shared memory. One block per multiprocessor; see setmaxnreg for the registers.
 template <typename Out, int COLUMNS, bool A_MN, bool B_MN>
-static __global__ void __launch_bounds__(BLOCK3, 1)
+static __global__ void __launch_bounds__(RING_BLOCK, 1)
     matmul_kernel3(const __grid_constant__ Product p, const __grid_constant__ Plan3 plan) {
-    const int STAGES = Ring<COLUMNS>::STAGES;
     SMEM_CARVER(carver);
-    SMEM_TAKE(carver, stages, uint8_t, STAGES * Ring<COLUMNS>::BYTES, 1024);
-    SMEM_TAKE(carver, pieces, float, Ring<COLUMNS>::SUMS, 16);
-    SMEM_TAKE(carver, bars, uint64_t, 2 * STAGES, 8);
-    const Ring<COLUMNS> ring = {smem_u32(stages), smem_u32(bars), 0, 0};
-    if (threadIdx.x == 0) {
-        for (int stage = 0; stage < STAGES; stage++) {
-            mbar_init(ring.bars + 8 * stage, 1);            // full: the producer, and its bytes
-            mbar_init(ring.bars + 8 * (STAGES + stage), 8); // empty: the consumers' warps
-        }
-        mbar_init_fence();
-    }
-    __syncthreads(); // the barriers are seen by all
+    SMEM_TAKE(carver, stages, uint8_t, Ring<COLUMNS>::STAGES * Ring<COLUMNS>::BYTES, 1024);
+    SMEM_TAKE(carver, pieces, float, SUMS, 16);
+    SMEM_TAKE(carver, bars, uint64_t, 2 * Ring<COLUMNS>::STAGES, 8);
+    const Ring<COLUMNS> ring = ring_open<COLUMNS>(smem_u32(stages), smem_u32(bars));
     if (threadIdx.x < WARPGROUP) {
         registers_release<PRODUCER_REGISTERS>();
         if (threadIdx.x == 0) {
@@ -328,9 +257,9 @@ static void launch(Device *dev, Product p, int splits) {
     }
     p.has_quads = has_quads(p, sizeof(bf16), sizeof(Out));
     const int count = work_count<COLUMNS>(p, splits), processors = device_processors(dev);
-    SMEM_ALLOW((matmul_kernel3<Out, COLUMNS, A_MN, B_MN>), Ring<COLUMNS>::SHARED);
+    SMEM_ALLOW((matmul_kernel3<Out, COLUMNS, A_MN, B_MN>), SHARED<COLUMNS>);
     LAUNCH((matmul_kernel3<Out, COLUMNS, A_MN, B_MN>), count < processors ? count : processors,
-           BLOCK3, Ring<COLUMNS>::SHARED, device_stream(dev), p, plan);
+           RING_BLOCK, SHARED<COLUMNS>, device_stream(dev), p, plan);
 }
 
 // How long C takes in tiles of a width, in steps of a tile 256 wide: rounds of the card's

@@ -95,7 +95,7 @@ template <int COUNT> PTX void wgmma_hold(float (&acc)[COUNT]) {
         asm volatile("" : "+f"(acc[i])::"memory");
     }
 }
-// acc (64xN, f32) += a (64x16) b (Nx16)^T, bf16; read from shared memory until wgmma_wait. N = 64,
+// acc (64xN, f32) += a (64x16) b (Nx16)^T, bf16 or f16; read from shared memory until wgmma_wait. N = 64,
 // 128 or 256 is twice the length of acc; A_MN, B_MN: that tile is MN-major. Warp w holds rows
 // 16 w ..: acc[4j], acc[4j+1]: row g, columns 8j+2i and the next; acc[4j+2], [4j+3]: row g + 8.
 // acc is one local array, untouched between issue and wait.
@@ -104,28 +104,32 @@ template <int COUNT> PTX void wgmma_hold(float (&acc)[COUNT]) {
 #define TEN(t)                                                                                     \
     "%" #t "0, %" #t "1, %" #t "2, %" #t "3, %" #t "4, "                                           \
     "%" #t "5, %" #t "6, %" #t "7, %" #t "8, %" #t "9, "
-#define WGMMA(N, registers, a_at, b_at, a_mn_at, b_mn_at, ...)                                     \
-    HOPPER("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" registers "}, "            \
+#define WGMMA(N, type, registers, a_at, b_at, a_mn_at, b_mn_at, ...)                               \
+    HOPPER("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." #type "." #type " {" registers "}, "  \
            "%" #a_at ", %" #b_at ", 1, 1, 1, %" #a_mn_at ", %" #b_mn_at ";"                        \
            : __VA_ARGS__                                                                           \
            : "l"(a), "l"(b), "n"(A_MN), "n"(B_MN))
-template <int A_MN, int B_MN>
-PTX void wgmma_m64k16_bf16(float (&acc)[32], uint64_t a, uint64_t b) {
-    WGMMA(64, TEN() TEN(1) TEN(2) "%30, %31", 32, 33, 34, 35, SIXTEEN(0), SIXTEEN(16));
-}
-template <int A_MN, int B_MN>
-PTX void wgmma_m64k16_bf16(float (&acc)[64], uint64_t a, uint64_t b) {
-    WGMMA(128, TEN() TEN(1) TEN(2) TEN(3) TEN(4) TEN(5) "%60, %61, %62, %63", 64, 65, 66, 67,
-          SIXTEEN(0), SIXTEEN(16), SIXTEEN(32), SIXTEEN(48));
-}
-template <int A_MN, int B_MN>
-PTX void wgmma_m64k16_bf16(float (&acc)[128], uint64_t a, uint64_t b) {
-    WGMMA(256,
-          TEN() TEN(1) TEN(2) TEN(3) TEN(4) TEN(5) TEN(6) TEN(7) TEN(8) TEN(9) TEN(10) TEN(11)
-          "%120, %121, %122, %123, %124, %125, %126, %127",
-          128, 129, 130, 131, SIXTEEN(0), SIXTEEN(16), SIXTEEN(32), SIXTEEN(48), SIXTEEN(64),
-          SIXTEEN(80), SIXTEEN(96), SIXTEEN(112));
-}
+#define WGMMAS(type)                                                                               \
+    template <int A_MN, int B_MN>                                                                  \
+    PTX void wgmma_m64k16_##type(float (&acc)[32], uint64_t a, uint64_t b) {                       \
+        WGMMA(64, type, TEN() TEN(1) TEN(2) "%30, %31", 32, 33, 34, 35, SIXTEEN(0), SIXTEEN(16));  \
+    }                                                                                              \
+    template <int A_MN, int B_MN>                                                                  \
+    PTX void wgmma_m64k16_##type(float (&acc)[64], uint64_t a, uint64_t b) {                       \
+        WGMMA(128, type, TEN() TEN(1) TEN(2) TEN(3) TEN(4) TEN(5) "%60, %61, %62, %63", 64, 65,    \
+              66, 67, SIXTEEN(0), SIXTEEN(16), SIXTEEN(32), SIXTEEN(48));                          \
+    }                                                                                              \
+    template <int A_MN, int B_MN>                                                                  \
+    PTX void wgmma_m64k16_##type(float (&acc)[128], uint64_t a, uint64_t b) {                      \
+        WGMMA(256, type,                                                                           \
+              TEN() TEN(1) TEN(2) TEN(3) TEN(4) TEN(5) TEN(6) TEN(7) TEN(8) TEN(9) TEN(10)         \
+              TEN(11) "%120, %121, %122, %123, %124, %125, %126, %127",                            \
+              128, 129, 130, 131, SIXTEEN(0), SIXTEEN(16), SIXTEEN(32), SIXTEEN(48), SIXTEEN(64),  \
+              SIXTEEN(80), SIXTEEN(96), SIXTEEN(112));                                             \
+    }
+WGMMAS(bf16)
+WGMMAS(f16)
+#undef WGMMAS
 #undef WGMMA
 #undef TEN
 #undef SIXTEEN

@@ -16,20 +16,19 @@
 // ROOM hits at most), the host waits for nothing, and the result does not depend on any of it: the K
 // best under a total order are what they are.
 //
-// Scores: kernel1 takes chains over e ascending, bit for bit the CPU's; kernel2, for 16-bit rows of
-// whole 16-byte chunks, tensor cores (mma_tile.cuh). Which one runs depends on type, E and alignment
-// alone, and the order of a score's sum on nothing else, so neither do the other queries matter. Few
-// queries take a narrow tile: a search that memory bounds computes for 32 queries, not for 128.
-// Bytes per query block and tile: 2 E (MMA_ROWS + COLUMNS) through shared memory for 2 E MMA_ROWS
-// COLUMNS operations; neighbouring blocks have the same rows and other queries, so that the second
-// finds the rows in the L2 cache. Left out: wgmma and TMA (sm_90a), without which a Hopper card
-// gives about half of its products; at Q <= 32 memory is the limit on both.
+// Scores: kernel1 takes chains over e ascending, bit for bit the CPU's; for 16-bit rows of whole
+// 16-byte chunks kernel2 takes the tensor cores of sm_80 (mma_tile.cuh) and kernel3 those of sm_90a
+// (ring_hopper.cuh). Which one runs depends on type, E, alignment and card alone, and the order of a
+// score's sum on nothing else, so neither do the other queries matter. Few queries take a narrow
+// tile: a search that memory bounds does not compute for 256. Neighbouring blocks have the same rows
+// and other queries, so that the second finds the rows in the second-level cache.
+// Left out: clusters and multicast; the offers of one tile under the products of the next.
 //
-//   version        idea                                        shape  time                  % of peak
-//   kernel1        64x64 tiles through shared memory, chains   -      not yet run on a GPU  -
-//   kernel2<128>   128x128x32 tiles, cp.async, mma             -      not yet run on a GPU  -
-//   kernel2<32>    128x32x32, six stages                       -      not yet run on a GPU  -
-//   select         radix select of the keys, rank by counting  -      not yet run on a GPU  -
+//   version   idea                                              shape  time                  % of peak
+//   kernel1   64x64 tiles through shared memory, chains         -      not yet run on a GPU  -
+//   kernel2   128x128x32 or 128x32x32, cp.async, mma            -      not yet run on a GPU  -
+//   kernel3   128x256x64, x128, x64: TMA, wgmma, 2 consumers    -      not yet run on a GPU  -
+//   select    radix select of the keys, rank by counting        -      not yet run on a GPU  -
 #include "topk.h"
 
 #include <limits.h>
@@ -37,6 +36,7 @@
 
 #include "device_cuda.cuh"
 #include "mma_tile.cuh"
+#include "ring_hopper.cuh"
 
 static const int BLOCK = 256;                 // threads of every kernel here
 static const int BINS = 256;                  // values of a digit of a key
@@ -44,7 +44,7 @@ static const int ROOM = 512;                  // places of a list beyond K
 static const int TILE_MOST = MMA_ROWS;        // rows that a tile can add to a list
 static const int QUERIES_AT_ONCE = 4096;      // more are searched for one after the other
 static const int SAMPLE_FROM = 4;             // samples an index must hold to be worth two passes
-static const size_t LISTS_MOST = 256 << 20;   // bytes of all lists, where each block may have one
+static const size_t LISTS_MOST = 448 << 20;   // bytes of all lists, where each block may have one
 static_assert(BLOCK == MMA_BLOCK && BLOCK == BINS, "a thread per bin");
 static_assert(ROOM >= TILE_MOST, "a list that was cut has room for a tile");
 
@@ -58,6 +58,18 @@ typedef struct {
     int tiles, stride; // of this pass: every stride-th tile from 0 if is_sample, else the others;
     bool is_sample;    // stride 1: all
 } Search;
+
+// ---- teams ----
+// The 256 threads that keep lists: a whole block, or the two consumer warpgroups of kernel3.
+struct WholeBlock {
+    static __device__ int rank() { return threadIdx.x; }
+    static __device__ void sync() { __syncthreads(); }
+};
+struct Consumers {
+    static __device__ int rank() { return threadIdx.x - WARPGROUP; }
+    static __device__ void sync() { bar_sync(1, 2 * WARPGROUP); }
+};
+static_assert(BLOCK == 2 * WARPGROUP, "both are as many");
 
 // ---- keys ----
 // Of a score that is not NaN. Adding 0 makes -0 equal to 0.
@@ -84,7 +96,7 @@ typedef struct {
 } Source;
 // for each key of this thread's share of a source; the loads do not wait for each other.
 #define EACH_KEY(key, s)                                                                           \
-    for (int n_ = threadIdx.x; n_ < (s).slots; n_ += BLOCK)                                        \
+    for (int n_ = Team::rank(); n_ < (s).slots; n_ += BLOCK)                                       \
         if (const int i_ = n_ & ((1 << (s).shift) - 1), at_ = n_ >> (s).shift; i_ < (s).count[at_]) \
             if (const uint64_t key = (s).keys[at_ * (s).stride + i_]; key)
 
@@ -94,9 +106,9 @@ typedef struct {
     int found, shift;
 } Work;
 
-// By the first warp: the digit of the need-th largest key, -1 if there are fewer keys.
-static __device__ void choose_digit(Work &w, int need) {
-    const int lane = threadIdx.x, EACH = BINS / WARP, top = BINS - 1 - lane * EACH;
+// By the team's first warp: the digit of the need-th largest key, -1 if there are fewer keys.
+static __device__ void choose_digit(Work &w, int lane, int need) {
+    const int EACH = BINS / WARP, top = BINS - 1 - lane * EACH;
     int mine = 0;
     for (int k = 0; k < EACH; k++) {
         mine += w.histogram[top - k];
@@ -124,22 +136,23 @@ static __device__ void choose_digit(Work &w, int need) {
 // found[0..K) = the K best keys of a source, in no order, 0 where there are fewer. A radix search
 // for the K-th, eight bits at a time from the top; it ends early when all keys that share the bits so
 // far are wanted. Before: a barrier after the source was written; after: found is whole.
+template <typename Team>
 static __device__ void find_best(uint64_t *found, Work &w, const Source &s, int K) {
     uint64_t prefix = 0, bound = 0; // all above bound are wanted, and bound itself to fill up
     int need = K;
     for (int shift = 56; shift >= 0; shift -= 8) {
-        w.histogram[threadIdx.x] = 0;
-        __syncthreads(); // the bins are empty
+        w.histogram[Team::rank()] = 0;
+        Team::sync(); // the bins are empty
         EACH_KEY(key, s) {
             if (shift == 56 || key >> (shift + 8) == prefix) {
                 atomicAdd(&w.histogram[key >> shift & (BINS - 1)], 1);
             }
         }
-        __syncthreads(); // the bins are full
-        if (threadIdx.x < WARP) {
-            choose_digit(w, need);
+        Team::sync(); // the bins are full
+        if (Team::rank() < WARP) {
+            choose_digit(w, Team::rank(), need);
         }
-        __syncthreads(); // the digit is chosen
+        Team::sync(); // the digit is chosen
         if (w.digit < 0) {
             break; // fewer than K
         }
@@ -150,19 +163,19 @@ static __device__ void find_best(uint64_t *found, Work &w, const Source &s, int 
             break; // all from bound on, which itself may or may not be a key
         }
     }
-    for (int i = threadIdx.x; i < K; i += BLOCK) {
+    for (int i = Team::rank(); i < K; i += BLOCK) {
         found[i] = bound; // stays where fewer than K keys are above it
     }
-    if (threadIdx.x == 0) {
+    if (Team::rank() == 0) {
         w.found = 0;
     }
-    __syncthreads();
+    Team::sync();
     EACH_KEY(key, s) {
         if (key > bound) {
             found[atomicAdd(&w.found, 1)] = key;
         }
     }
-    __syncthreads();
+    Team::sync();
 }
 
 // Place of found[i] among K keys, best first.
@@ -200,7 +213,7 @@ static __global__ void topk_select_kernel1(float *scores, int32_t *ids, Search s
     __syncthreads(); // count is whole, no list is longer than 2^shift
     shift = work->shift;
     uint64_t *list = s.keys + q * s.room;
-    find_best(found, *work, {list, (size_t)s.Q * s.room, count, segments << shift, shift}, s.K);
+    find_best<WholeBlock>(found, *work, {list, (size_t)s.Q * s.room, count, segments << shift, shift}, s.K);
     for (int i = threadIdx.x; i < s.K; i += BLOCK) {
         const size_t rank = (size_t)rank_of(found, s.K, i);
         list[rank] = found[i];
@@ -240,6 +253,7 @@ template <int N> struct Lists {
     float least[N];    // its score: a quick look before the key is made
     int32_t group[N];  // -1 matches nothing
     int count[N];
+    int is_full[2]; // of even and odd tiles: some list lacks room for another
     Work work;
 };
 
@@ -253,33 +267,37 @@ static __device__ uint64_t *lists_open(Lists<N> &l, const Search &s, int q0) {
         l.group[q] = is_query && s.query_group ? s.query_group[q0 + q] : -1;
         l.count[q] = 0;
     }
+    if (threadIdx.x < 2) {
+        l.is_full[threadIdx.x] = 0;
+    }
     __syncthreads(); // the lists are open
     return s.keys + ((size_t)(1 + blockIdx.y) * s.Q + q0) * s.room;
 }
 
-// Appends row m to the list of query q if it is wanted. Returns whether the list then lacks room
-// for a tile.
+// Appends row m to the list of query q if it is wanted. turn: of the tile, among the block's.
 template <int N>
-static __device__ bool offer(Lists<N> &l, uint64_t *lists, const Search &s, int q, int m,
+static __device__ void offer(Lists<N> &l, uint64_t *lists, const Search &s, int turn, int q, int m,
                              float score) {
     if (!(score >= l.least[q]) || m >= s.M) { // NaN is not wanted
-        return false;
+        return;
     }
     const uint64_t key = key_of(score, s.first_row + m);
     if (key <= l.bound[q] || (l.group[q] != -1 && l.group[q] == s.row_group[m])) {
-        return false;
+        return;
     }
     const int at = atomicAdd(&l.count[q], 1);
     lists[(size_t)q * s.room + at] = key;
-    return at >= s.room - TILE_MOST;
+    if (at >= s.room - TILE_MOST) {
+        atomicOr(&l.is_full[turn % 2], 1);
+    }
 }
 
-// Before another tile: cuts the lists that lack room for it to their K best. is_full: offer said so
-// to this thread.
-template <int N>
+// After a tile, before another: cuts the lists that lack room for it to their K best.
+template <typename Team, int N>
 static __device__ void make_room(Lists<N> &l, uint64_t *lists, uint64_t *found, const Search &s,
-                                 bool is_full) {
-    if (!__syncthreads_or(is_full)) { // and all offers are made
+                                 int turn) {
+    Team::sync(); // all offers are made; a thread that reads late meets the next tile's other flag
+    if (!l.is_full[turn % 2]) {
         return;
     }
     for (int q = 0; q < N; q++) {
@@ -287,8 +305,8 @@ static __device__ void make_room(Lists<N> &l, uint64_t *lists, uint64_t *found, 
             continue;
         }
         uint64_t *list = lists + (size_t)q * s.room;
-        find_best(found, l.work, {list, 0, &l.count[q], l.count[q], 30}, s.K);
-        for (int i = threadIdx.x; i < s.K; i += BLOCK) {
+        find_best<Team>(found, l.work, {list, 0, &l.count[q], l.count[q], 30}, s.K);
+        for (int i = Team::rank(); i < s.K; i += BLOCK) {
             const int rank = rank_of(found, s.K, i);
             list[rank] = found[i];
             if (rank == s.K - 1) {
@@ -296,17 +314,19 @@ static __device__ void make_room(Lists<N> &l, uint64_t *lists, uint64_t *found, 
                 l.least[q] = score_of(found[i]);
             }
         }
-        if (threadIdx.x == 0) {
+        if (Team::rank() == 0) {
             l.count[q] = s.K;
+            l.is_full[turn % 2] = 0;
         }
-        __syncthreads(); // the list and its bound are there, found is free
+        Team::sync(); // the list and its bound are there, found is free
     }
 }
 
 // After the last tile.
-template <int N> static __device__ void lists_close(const Lists<N> &l, const Search &s, int q0) {
-    __syncthreads(); // all offers are made
-    for (int q = threadIdx.x; q < N && q0 + q < s.Q; q += BLOCK) {
+template <typename Team, int N>
+static __device__ void lists_close(const Lists<N> &l, const Search &s, int q0) {
+    Team::sync(); // all offers are made
+    for (int q = Team::rank(); q < N && q0 + q < s.Q; q += BLOCK) {
         s.count[(size_t)(1 + blockIdx.y) * s.Q + q0 + q] = l.count[q];
     }
 }
@@ -346,7 +366,7 @@ template <typename T> static __global__ void topk_kernel1(Search s) {
     const int q0 = blockIdx.x * TILE;
     const int row = threadIdx.x / (TILE / EACH) * EACH, query = threadIdx.x % (TILE / EACH) * EACH;
     uint64_t *lists = lists_open(*l, s, q0);
-    for (int j = blockIdx.y; j < s.tiles; j += s.ranges) {
+    for (int j = blockIdx.y, turn = 0; j < s.tiles; j += s.ranges, turn++) {
         const int m0 = tile_of(s, j) * TILE;
         const bool is_idle = m0 + row >= s.M || q0 + query >= s.Q; // but meets the others
         float sum[EACH][EACH] = {};
@@ -365,41 +385,38 @@ template <typename T> static __global__ void topk_kernel1(Search s) {
             }
             __syncthreads(); // everybody is done with the pieces
         }
-        bool is_full = false;
         UNROLL for (int a = 0; a < EACH; a++) {
             UNROLL for (int b = 0; b < EACH; b++) {
-                is_full |= offer(*l, lists, s, query + b, m0 + row + a, sum[a][b]);
+                offer(*l, lists, s, turn, query + b, m0 + row + a, sum[a][b]);
             }
         }
         if (j + s.ranges < s.tiles) {
-            make_room(*l, lists, found, s, is_full);
+            make_room<WholeBlock>(*l, lists, found, s, turn);
         }
     }
-    lists_close(*l, s, q0);
+    lists_close<WholeBlock>(*l, s, q0);
 }
 
 // ---- kernel 2 ----
 // Offers this thread's scores of fragment column b. Few are wanted: they are marked, and then taken
 // one by one, in one piece of code.
 template <int COLUMNS, int F>
-static __device__ bool offer_fragments(Lists<COLUMNS> &l, uint64_t *lists, const Search &s, int m0,
-                                       int b, const float (&acc)[F][F][4]) {
+static __device__ void offer_fragments(Lists<COLUMNS> &l, uint64_t *lists, const Search &s, int turn,
+                                       int m0, int b, const float (&acc)[F][F][4]) {
     const float least[2] = {l.least[mma_column<COLUMNS>(b, 0)], l.least[mma_column<COLUMNS>(b, 1)]};
     uint32_t marks = 0;
     UNROLL for (int n = 0; n < 4 * F; n++) {
         marks |= (uint32_t)(acc[n / 4][b][n % 4] >= least[n % 2]) << n;
     }
-    bool is_full = false;
     for (; marks; marks &= marks - 1) {
         const int n = __ffs((int)marks) - 1;
         float score = 0;
         UNROLL for (int k = 0; k < 4 * F; k++) {
             score = k == n ? acc[k / 4][b][k % 4] : score; // no register has a variable number
         }
-        is_full |= offer(l, lists, s, mma_column<COLUMNS>(b, n % 4),
-                         m0 + mma_row<COLUMNS>(n / 4, n % 4), score);
+        offer(l, lists, s, turn, mma_column<COLUMNS>(b, n % 4),
+              m0 + mma_row<COLUMNS>(n / 4, n % 4), score);
     }
-    return is_full;
 }
 
 // One ring runs through all tiles of a block, so that the next tile's first stages come while this
@@ -434,7 +451,7 @@ static __global__ void __launch_bounds__(MMA_BLOCK, 2) topk_kernel2(Search s) {
         load_next(i);
     }
     int stage = 0;
-    for (int j = blockIdx.y; j < s.tiles; j += s.ranges) {
+    for (int j = blockIdx.y, turn = 0; j < s.tiles; j += s.ranges, turn++) {
         float acc[Tile::F][Tile::F][4] = {};
         for (int e = 0; e < s.E; e += MMA_DEPTH) {
             cp_async_wait<Tile::STAGES - 2>(); // this thread's part of the stage is there
@@ -444,39 +461,124 @@ static __global__ void __launch_bounds__(MMA_BLOCK, 2) topk_kernel2(Search s) {
             stage = stage + 1 < Tile::STAGES ? stage + 1 : 0;
         }
         const int m0 = tile_of(s, j) * MMA_ROWS;
-        bool is_full = false;
         UNROLL for (int b = 0; b < Tile::F; b++) {
-            is_full |= offer_fragments<COLUMNS>(*l, lists, s, m0, b, acc);
+            offer_fragments<COLUMNS>(*l, lists, s, turn, m0, b, acc);
         }
         if (j + s.ranges < s.tiles) {
-            make_room(*l, lists, found, s, is_full);
+            make_room<WholeBlock>(*l, lists, found, s, turn);
         }
     }
-    lists_close(*l, s, q0);
+    lists_close<WholeBlock>(*l, s, q0);
+}
+
+// ---- kernel 3 ----
+static const int PART = 32; // sums of a thread that are marked at once
+
+// Offers a consumer's sums of a tile: acc[4x + e] is row g + 8 (e / 2), column 8x + 2i + e % 2 of the
+// warp's 16 (g = lane / 4, i = lane % 4). Otherwise as offer_fragments.
+template <int COLUMNS>
+static __device__ void offer_sums(Lists<COLUMNS> &l, uint64_t *lists, const Search &s, int turn,
+                                  int m0, const float (&acc)[COLUMNS / 2]) {
+    const int row = m0 + threadIdx.x % WARP / 4, column = threadIdx.x % 4 * 2;
+    UNROLL for (int part = 0; part < COLUMNS / 2; part += PART) {
+        uint32_t marks = 0;
+        UNROLL for (int n = 0; n < PART; n++) {
+            const int k = part + n;
+            marks |= (uint32_t)(acc[k] >= l.least[k / 4 * 8 + column + k % 2]) << n;
+        }
+        for (; marks; marks &= marks - 1) {
+            const int n = __ffs((int)marks) - 1, k = part + n;
+            float score = 0;
+            UNROLL for (int i = 0; i < PART; i++) {
+                score = i == n ? acc[part + i] : score; // no register has a variable number
+            }
+            offer(l, lists, s, turn, k / 4 * 8 + column + k % 2, row + k / 2 % 2 * 8, score);
+        }
+    }
+}
+
+struct Maps {
+    TensorMap rows, queries;
+};
+
+// The ring of ring_hopper.cuh: a tile is RING_ROWS rows of the index by COLUMNS queries.
+// Launch: (Q / COLUMNS, ranges) blocks of RING_BLOCK threads; smem3(COLUMNS, K) bytes of dynamic
+// shared memory, 217 KB at most. One block per multiprocessor.
+template <typename T, int COLUMNS>
+static __global__ void __launch_bounds__(RING_BLOCK, 1)
+    topk_kernel3(const __grid_constant__ Search s, const __grid_constant__ Maps maps) {
+    SMEM_CARVER(carver);
+    SMEM_TAKE(carver, stages, uint8_t, Ring<COLUMNS>::STAGES * Ring<COLUMNS>::BYTES, 1024);
+    SMEM_TAKE(carver, l, Lists<COLUMNS>, 1, 16);
+    SMEM_TAKE(carver, found, uint64_t, s.K, 16);
+    SMEM_TAKE(carver, bars, uint64_t, 2 * Ring<COLUMNS>::STAGES, 8);
+    const int q0 = blockIdx.x * COLUMNS;
+    uint64_t *lists = lists_open(*l, s, q0);
+    Ring<COLUMNS> ring = ring_open<COLUMNS>(smem_u32(stages), smem_u32(bars));
+    if (threadIdx.x < WARPGROUP) {
+        registers_release<PRODUCER_REGISTERS>();
+        for (int j = blockIdx.y; threadIdx.x == 0 && j < s.tiles; j += s.ranges) {
+            const int m0 = tile_of(s, j) * RING_ROWS;
+            for (int e = 0; e < s.E; e += RING_DEPTH) {
+                mbar_wait(ring.empty(), ring.phase ^ 1); // the consumers gave it back
+                mbar_arrive_expect(ring.full(), Ring<COLUMNS>::BYTES);
+                tma_load(ring.a(), &maps.rows, e, m0, ring.full());
+                tma_load(ring.b(), &maps.queries, e, q0, ring.full());
+                ring.next();
+            }
+        }
+    } else {
+        registers_claim<CONSUMER_REGISTERS>();
+        const int warp = consumer_warp(), steps = (s.E + RING_DEPTH - 1) / RING_DEPTH;
+        for (int j = blockIdx.y, turn = 0; j < s.tiles; j += s.ranges, turn++) {
+            float acc[COLUMNS / 2];
+            multiply<T, false, false>(acc, ring, steps, warp / 4);
+            offer_sums(*l, lists, s, turn, tile_of(s, j) * RING_ROWS + 16 * warp, acc);
+            if (j + s.ranges < s.tiles) {
+                make_room<Consumers>(*l, lists, found, s, turn);
+            }
+        }
+        lists_close<Consumers>(*l, s, q0);
+    }
+}
+template <int COLUMNS> static size_t smem3(int K) {
+    return Ring<COLUMNS>::SHARED + (sizeof(Lists<COLUMNS>) + 15) / 16 * 16 +
+           ((size_t)K * sizeof(uint64_t) + 15) / 16 * 16;
 }
 
 // ---- launchers ----
 static int ceil_div(int a, int b) { return a / b + (a % b > 0); }
 
-// Rows and queries of the tiles that a search of these sizes takes.
+// How a search of these sizes is done: rows and queries of a tile.
 typedef struct {
-    int rows, queries;
-    bool has_mma;
+    int kernel, rows, queries;
 } Shape;
 
-static Shape shape_of(DType t, const Search &s) {
-    const bool has_mma = t != DT_F32 && s.E % MMA_CHUNK == 0 && is_packable(s.rows);
-    const int queries = !has_mma ? TILE : s.Q <= 32 ? 32 : 128;
-    return {has_mma ? MMA_ROWS : TILE, queries, has_mma};
+static Shape shape_of(const Device *dev, DType t, const Search &s) {
+    if (t == DT_F32 || s.E % MMA_CHUNK || !is_packable(s.rows)) {
+        return {1, TILE, TILE};
+    }
+    if (device_arch(dev) == 90) {
+        return {3, RING_ROWS, s.Q <= 64 ? 64 : s.Q <= 128 ? 128 : 256};
+    }
+    return {2, MMA_ROWS, s.Q <= 32 ? 32 : 128};
 }
 
 template <typename T, int COLUMNS>
-static void launch_mma(Device *dev, const Search &s, dim3 grid, size_t lists_bytes) {
-    if constexpr (sizeof(T) == 2) {
-        const size_t bytes = 2 * MmaTile<COLUMNS>::RING + lists_bytes;
-        SMEM_ALLOW((topk_kernel2<T, COLUMNS>), bytes);
-        LAUNCH((topk_kernel2<T, COLUMNS>), grid, MMA_BLOCK, bytes, device_stream(dev), s);
-    }
+static void launch2(Device *dev, const Search &s, dim3 grid) {
+    const size_t bytes = 2 * MmaTile<COLUMNS>::RING + (size_t)s.K * sizeof(uint64_t);
+    SMEM_ALLOW((topk_kernel2<T, COLUMNS>), bytes);
+    LAUNCH((topk_kernel2<T, COLUMNS>), grid, MMA_BLOCK, bytes, device_stream(dev), s);
+}
+
+template <typename T, int COLUMNS>
+static void launch3(Device *dev, const Search &s, dim3 grid) {
+    Maps maps;
+    tensor_map(&maps.rows, s.rows, (size_t)s.M, (size_t)s.E, (size_t)s.E, RING_ROWS);
+    tensor_map(&maps.queries, s.queries, (size_t)s.Q, (size_t)s.E, (size_t)s.E, COLUMNS);
+    SMEM_ALLOW((topk_kernel3<T, COLUMNS>), smem3<COLUMNS>(s.K));
+    LAUNCH((topk_kernel3<T, COLUMNS>), grid, RING_BLOCK, smem3<COLUMNS>(s.K), device_stream(dev), s,
+           maps);
 }
 
 static void launch_select(Device *dev, float *scores, int32_t *ids, const Search &s,
@@ -489,13 +591,18 @@ static void launch_select(Device *dev, float *scores, int32_t *ids, const Search
 template <typename T>
 static void pass(Device *dev, float *scores, int32_t *ids, const Search &s, const Shape &shape) {
     const dim3 grid((unsigned)ceil_div(s.Q, shape.queries), (unsigned)s.ranges);
-    const size_t bytes = (size_t)s.K * sizeof(uint64_t);
-    if (!shape.has_mma) {
-        LAUNCH((topk_kernel1<T>), grid, BLOCK, bytes, device_stream(dev), s);
-    } else if (shape.queries == 32) {
-        launch_mma<T, 32>(dev, s, grid, bytes);
-    } else {
-        launch_mma<T, 128>(dev, s, grid, bytes);
+    if constexpr (sizeof(T) == 2) {
+        if (shape.kernel == 2) {
+            (shape.queries == 32 ? launch2<T, 32> : launch2<T, 128>)(dev, s, grid);
+        } else if (shape.kernel == 3) {
+            (shape.queries == 64    ? launch3<T, 64>
+             : shape.queries == 128 ? launch3<T, 128>
+                                    : launch3<T, 256>)(dev, s, grid);
+        }
+    }
+    if (shape.kernel == 1) {
+        LAUNCH((topk_kernel1<T>), grid, BLOCK, (size_t)s.K * sizeof(uint64_t), device_stream(dev),
+               s);
     }
     launch_select(dev, scores, ids, s, s.ranges + 1);
 }
@@ -505,7 +612,7 @@ template <typename T>
 static void search(Device *dev, float *scores, int32_t *ids, const float *queries, Search s,
                    const Shape &shape, bool is_first) {
     const int query_blocks = ceil_div(s.Q, shape.queries), tiles = ceil_div(s.M, shape.rows);
-    const int blocks = 2 * device_processors(dev); // all at work at once
+    const int blocks = (shape.kernel == 3 ? 1 : 2) * device_processors(dev); // all at work at once
     const size_t list = (size_t)s.Q * s.room;
     const int wanted = blocks / query_blocks, affordable = (int)(LISTS_MOST / (list * 8));
     s.ranges = min(min(wanted, affordable), tiles);
@@ -555,7 +662,7 @@ CUDA_OP(topk)(Device *dev, DType row_type, float *scores, int32_t *ids, const fl
         s.K = K;
         s.room = K + ROOM;
         s.first_row = first_row;
-        const Shape shape = shape_of(row_type, s);
+        const Shape shape = shape_of(dev, row_type, s);
         FOR_DTYPE(row_type, T, search<T>(dev, scores + (size_t)q * K, ids + (size_t)q * K,
                                          queries + (size_t)q * E, s, shape, is_first));
     }

@@ -12,7 +12,7 @@
     X(mma, (Device *, DType, float *, const void *, const void *, int))                            \
     X(cp_async, (Device *, void *, const void *, int))                                             \
     X(registers, (Device *, float *))                                                              \
-    X(wgmma, (Device *, float *, const void *, const void *, int, int, int, int, int, int))
+    X(wgmma, (Device *, DType, float *, const void *, const void *, int, int, int, int, int, int))
 #define X(name, arguments)                                                                         \
     void conformance_##name##_emu arguments __attribute__((weak));                                 \
     void conformance_##name##_cuda arguments __attribute__((weak));
@@ -48,17 +48,17 @@ static void one_mma(DType t, bool is_transposed) {
     buf_free(&a), buf_free(&b), buf_free(&out);
 }
 
-static void one_wgmma(int width, int a_mn, int b_mn, int rows, int columns, int K) {
+static void one_wgmma(DType t, int width, int a_mn, int b_mn, int rows, int columns, int K) {
     Rng rng = check_rng(2);
-    Buf a = integers(DT_BF16, (size_t)(rows * K), &rng), out = buf_fill(DT_F32, 64 * width, NAN);
-    Buf b = integers(DT_BF16, (size_t)(columns * K), &rng);
+    Buf a = integers(t, (size_t)(rows * K), &rng), out = buf_fill(DT_F32, 64 * width, NAN);
+    Buf b = integers(t, (size_t)(columns * K), &rng);
     double *want = xcalloc((size_t)(64 * width), sizeof *want);
     for (int i = 0; i < rows * columns * K; i++) {
         const int row = i / K / columns, column = i / K % columns, k = i % K;
         want[row * width + column] += a.host[a_mn ? k * rows + row : row * K + k] *
                                       b.host[b_mn ? k * columns + column : column * K + k];
     }
-    PICK(wgmma)(check_device(), buf_f32(&out), a.dev, b.dev, width, a_mn, b_mn, rows, columns, K);
+    PICK(wgmma)(check_device(), t, buf_f32(&out), a.dev, b.dev, width, a_mn, b_mn, rows, columns, K);
     expect_exact("wgmma", buf_read(&out), want, out.n);
     free(want);
     buf_free(&a), buf_free(&b), buf_free(&out);
@@ -100,14 +100,16 @@ TEST_BODY(conformance, NOT_CPU) { // the CPU has no instructions to test
     }
     // Whole tiles, and ragged ones: MN-major operands have rows and columns in multiples of 8.
     for (int width = 64; width <= 256; width *= 2) {
-        for (int k = 0; k < 12; k++) {
+        for (int n = 0; n < 24; n++) {
+            const int k = n % 12;
+            const DType t = n < 12 ? DT_BF16 : DT_F16;
             const int a_mn = k / 2 % 2, b_mn = k % 2;
             const int rows = k < 4 ? 64 : k < 8 ? 40 : a_mn ? 8 : 1;
             const int columns = k < 4 ? width : k < 8 ? width - 24 : b_mn ? 8 : 3;
             const int K = k < 4 ? 64 : k < 8 ? 40 : a_mn && b_mn ? 5 : 8;
-            if (CASE("wgmma %d wide, %s-major x %s-major, rows=%d columns=%d K=%d", width,
-                     a_mn ? "MN" : "K", b_mn ? "MN" : "K", rows, columns, K)) {
-                one_wgmma(width, a_mn, b_mn, rows, columns, K);
+            if (CASE("wgmma %s %d wide, %s-major x %s-major, rows=%d columns=%d K=%d",
+                     dtype_name(t), width, a_mn ? "MN" : "K", b_mn ? "MN" : "K", rows, columns, K)) {
+                one_wgmma(t, width, a_mn, b_mn, rows, columns, K);
             }
         }
     }

@@ -76,31 +76,37 @@ CUDA_OP(conformance_registers)(Device *dev, float *out) {
     LAUNCH(registers_kernel1, 1, 384, 0, device_stream(dev), out);
 }
 
-template <int COLUMNS, int A_MN, int B_MN>
+template <typename T, int COLUMNS, int A_MN, int B_MN>
 static void wgmma_tile_launch(Device *dev, float *out, const TensorMap &a, const TensorMap &b) {
-    SMEM_ALLOW((wgmma_tile_kernel1<TILE_RIGHT, COLUMNS, A_MN, B_MN>), wgmma_tile_bytes(COLUMNS));
-    LAUNCH((wgmma_tile_kernel1<TILE_RIGHT, COLUMNS, A_MN, B_MN>), 1, 160, wgmma_tile_bytes(COLUMNS),
+    const int bytes = wgmma_tile_bytes(COLUMNS);
+    SMEM_ALLOW((wgmma_tile_kernel1<TILE_RIGHT, COLUMNS, A_MN, B_MN, T>), bytes);
+    LAUNCH((wgmma_tile_kernel1<TILE_RIGHT, COLUMNS, A_MN, B_MN, T>), 1, 160, bytes,
            device_stream(dev), out, a, b);
 }
-template <int COLUMNS>
+template <typename T, int COLUMNS>
 static void wgmma_majors_launch(Device *dev, float *out, const TensorMap &a, const TensorMap &b,
                                 int a_mn, int b_mn) {
-    a_mn ? (b_mn ? wgmma_tile_launch<COLUMNS, 1, 1> : wgmma_tile_launch<COLUMNS, 1, 0>)(dev, out, a,
-                                                                                        b)
-         : (b_mn ? wgmma_tile_launch<COLUMNS, 0, 1> : wgmma_tile_launch<COLUMNS, 0, 0>)(dev, out, a,
-                                                                                        b);
+    (a_mn ? (b_mn ? wgmma_tile_launch<T, COLUMNS, 1, 1> : wgmma_tile_launch<T, COLUMNS, 1, 0>)
+          : (b_mn ? wgmma_tile_launch<T, COLUMNS, 0, 1> : wgmma_tile_launch<T, COLUMNS, 0, 0>))(
+        dev, out, a, b);
+}
+template <typename T>
+static void wgmma_width_launch(Device *dev, float *out, const TensorMap &a, const TensorMap &b,
+                               int width, int a_mn, int b_mn) {
+    (width == 64    ? wgmma_majors_launch<T, 64>
+     : width == 128 ? wgmma_majors_launch<T, 128>
+                    : wgmma_majors_launch<T, 256>)(dev, out, a, b, a_mn, b_mn);
 }
 
 // a: (rows,K), or (K,rows) with a_mn; b: (columns,K), or (K,columns); out: (64,width) with
 // width = 64, 128 or 256.
-CUDA_OP(conformance_wgmma)(Device *dev, float *out, const void *a, const void *b, int width,
+CUDA_OP(conformance_wgmma)(Device *dev, DType t, float *out, const void *a, const void *b, int width,
                            int a_mn, int b_mn, int rows, int columns, int K) {
     TensorMap a_map, b_map;
     tensor_map(&a_map, a, (size_t)(a_mn ? K : rows), (size_t)(a_mn ? rows : K),
                (size_t)(a_mn ? rows : K), 64);
     tensor_map(&b_map, b, (size_t)(b_mn ? K : columns), (size_t)(b_mn ? columns : K),
                (size_t)(b_mn ? columns : K), b_mn ? 64 : width);
-    (width == 64    ? wgmma_majors_launch<64>
-     : width == 128 ? wgmma_majors_launch<128>
-                    : wgmma_majors_launch<256>)(dev, out, a_map, b_map, a_mn, b_mn);
+    (t == DT_BF16 ? wgmma_width_launch<bf16> : wgmma_width_launch<f16>)(dev, out, a_map, b_map, width,
+                                                                        a_mn, b_mn);
 }

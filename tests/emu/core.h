@@ -53,6 +53,7 @@ struct Copy { // one cp.async, made when its group is waited for
 struct Product { // one wgmma, computed when its group is waited for
     float *acc;
     int columns;
+    DType t; // of a and b
     uint64_t a, b;
     bool a_mn, b_mn; // the tile is MN-major
     uintptr_t pc;

@@ -2,6 +2,8 @@
 #ifndef JOMED_TESTS_EMU_EMU_HOPPER_H
 #define JOMED_TESTS_EMU_EMU_HOPPER_H
 
+#include "kernels/dtype.h"
+
 struct alignas(64) TensorMap {
     const char *base;
     size_t rows, columns, stride; // elements of 2 bytes
@@ -19,7 +21,7 @@ void fence_proxy_async();
 void tma_load(uint32_t to, const TensorMap *map, int column, int row, uint32_t bar);
 
 namespace emu {
-void wgmma(float *acc, int columns, uint64_t a, bool a_mn, uint64_t b, bool b_mn);
+void wgmma(float *acc, int columns, DType t, uint64_t a, bool a_mn, uint64_t b, bool b_mn);
 void wgmma_wait(int newest);
 void registers_release(int count, Place place);
 void registers_claim(int count, Place place);
@@ -30,11 +32,15 @@ void wgmma_fence();
 void wgmma_commit();
 template <int N> static inline void wgmma_wait() { emu::wgmma_wait(N); }
 template <int COUNT> static inline void wgmma_hold(float (&)[COUNT]) {}
-template <int A_MN, int B_MN, int COUNT>
-static inline void wgmma_m64k16_bf16(float (&acc)[COUNT], uint64_t a, uint64_t b) {
-    static_assert(COUNT % 4 == 0 && COUNT <= 128, "8 to 256 columns");
-    emu::wgmma(acc, 2 * COUNT, a, A_MN, b, B_MN);
-}
+#define WGMMA(type, t)                                                                             \
+    template <int A_MN, int B_MN, int COUNT>                                                       \
+    static inline void wgmma_m64k16_##type(float (&acc)[COUNT], uint64_t a, uint64_t b) {          \
+        static_assert(COUNT % 4 == 0 && COUNT <= 128, "8 to 256 columns");                         \
+        emu::wgmma(acc, 2 * COUNT, t, a, A_MN, b, B_MN);                                           \
+    }
+WGMMA(bf16, DT_BF16)
+WGMMA(f16, DT_F16)
+#undef WGMMA
 template <int N> static inline void registers_release(PLACE) { emu::registers_release(N, place); }
 template <int N> static inline void registers_claim(PLACE) { emu::registers_claim(N, place); }
 #endif

@@ -144,10 +144,8 @@ static uint32_t address_of(uint64_t descriptor, bool is_mn, uint32_t row, uint32
     return swizzle(start + at);
 }
 
-static float element(uint64_t descriptor, bool is_mn, int row, int k) {
-    bf16 value;
-    memcpy(&value, shared + address_of(descriptor, is_mn, (uint32_t)row, (uint32_t)k), 2);
-    return bf16_to_float(value);
+static float element(DType t, uint64_t descriptor, bool is_mn, int row, int k) {
+    return dtype_load(t, shared + address_of(descriptor, is_mn, (uint32_t)row, (uint32_t)k), 0);
 }
 
 // For the shadow: what a warp reads of a tile's rows, in pieces of 16 bytes, shared out to lanes.
@@ -166,13 +164,13 @@ static void compute(const Product &p, float *sum) {
     touch(p.b, p.b_mn, 0, p.columns, p.pc);
     float a[2][16], b[16];
     for (int j = 0; j < 16; j++) {
-        a[0][j] = element(p.a, p.a_mn, row, j);
-        a[1][j] = element(p.a, p.a_mn, row + 8, j);
+        a[0][j] = element(p.t, p.a, p.a_mn, row, j);
+        a[1][j] = element(p.t, p.a, p.a_mn, row + 8, j);
     }
     for (int pair = 0; pair < p.columns / 4; pair++) { // columns 2i and 2i + 1 of every 8
         const int at = pair / 2 * 4 + pair % 2;
         for (int j = 0; j < 16; j++) {
-            b[j] = element(p.b, p.b_mn, pair / 2 * 8 + 2 * i + pair % 2, j);
+            b[j] = element(p.t, p.b, p.b_mn, pair / 2 * 8 + 2 * i + pair % 2, j);
         }
         for (int half = 0; half < 2; half++) {
             double total = sum[at + 2 * half];
@@ -197,7 +195,7 @@ static void check_tile(uint64_t descriptor, bool is_mn, uintptr_t pc) {
     }
 }
 
-void wgmma(float *acc, int columns, uint64_t a, bool a_mn, uint64_t b, bool b_mn) {
+void wgmma(float *acc, int columns, DType t, uint64_t a, bool a_mn, uint64_t b, bool b_mn) {
     const uintptr_t pc = HERE_PC;
     if (!cur->is_fenced) {
         fail("wgmma at %s without wgmma_fence since its registers were touched",
@@ -205,7 +203,7 @@ void wgmma(float *acc, int columns, uint64_t a, bool a_mn, uint64_t b, bool b_mn
     }
     check_tile(a, a_mn, pc);
     check_tile(b, b_mn, pc);
-    Product p = {acc, columns, a, b, a_mn, b_mn, pc, cur->product_groups, {}};
+    Product p = {acc, columns, t, a, b, a_mn, b_mn, pc, cur->product_groups, {}};
     bool is_first = true; // of those under way on these registers: their values still stand in acc
     for (const Product &other : cur->products) {
         is_first = is_first && other.acc != acc;

@@ -22,13 +22,13 @@ enum TileMistake {
 // Launch: one block of 160 threads, wgmma_tile_bytes(COLUMNS) of shared memory. The maps' boxes: 64
 // rows, and COLUMNS for a K-major b.
 constexpr int wgmma_tile_bytes(int columns) { return (64 + columns) * 128 + 8; }
-template <TileMistake mistake, int COLUMNS = 64, int A_MN = 0, int B_MN = 0>
+template <TileMistake mistake, int COLUMNS = 64, int A_MN = 0, int B_MN = 0, typename T = bf16>
 static __global__ void wgmma_tile_kernel1(float *out, const __grid_constant__ TensorMap a_map,
                                           const __grid_constant__ TensorMap b_map) {
     const int BYTES = (64 + COLUMNS) * 128; // of both tiles
     SMEM_CARVER(carver);
-    SMEM_TAKE(carver, a, bf16, 64 * 64, 1024);
-    SMEM_TAKE(carver, b, bf16, COLUMNS * 64, 1024);
+    SMEM_TAKE(carver, a, T, 64 * 64, 1024);
+    SMEM_TAKE(carver, b, T, COLUMNS * 64, 1024);
     SMEM_TAKE(carver, full, uint64_t, 1, 8);
     const uint32_t bar = smem_u32(full);
     if (threadIdx.x == 0) {
@@ -61,8 +61,13 @@ static __global__ void wgmma_tile_kernel1(float *out, const __grid_constant__ Te
         const uint64_t a_tile = A_MN ? wgmma_tile_mn(smem_u32(a), 8192) : wgmma_tile(smem_u32(a));
         const uint64_t b_tile = B_MN ? wgmma_tile_mn(smem_u32(b), 8192) : wgmma_tile(smem_u32(b));
         UNROLL for (int k = 0; k < 4; k++) { // 16 of k: 32 or 2048 bytes, 2 or 128 units
-            wgmma_m64k16_bf16<A_MN, B_MN>(acc, a_tile + k * (A_MN ? 128 : 2),
-                                          b_tile + k * (B_MN ? 128 : 2));
+            const uint64_t a_part = a_tile + k * (A_MN ? 128 : 2);
+            const uint64_t b_part = b_tile + k * (B_MN ? 128 : 2);
+            if constexpr (std::is_same<T, bf16>::value) {
+                wgmma_m64k16_bf16<A_MN, B_MN>(acc, a_part, b_part);
+            } else {
+                wgmma_m64k16_f16<A_MN, B_MN>(acc, a_part, b_part);
+            }
         }
         wgmma_commit();
         if constexpr (mistake != TILE_PRODUCT_NOT_AWAITED) {
