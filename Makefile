@@ -171,8 +171,10 @@ emu-lint: all
 demo: all
 	$(BUILD)/bin/jomed demo
 
+# make bench backend=cuda [ONLY=matmul]: on a GPU, beside its peers, into a record.
 bench: all
-	$(BUILD)/bin/bench seconds=0.2 json=$(BUILD)/bench.json
+	$(if $(filter cuda,$(backend)),BUILD=$(BUILD) tools/bench_gpu.sh only=$(ONLY),\
+	    $(BUILD)/bin/bench seconds=0.2 json=$(BUILD)/bench.json)
 
 # libFuzzer on every parser in turn: make fuzz SECONDS=600 [FUZZ_ONLY=png]
 SECONDS   ?= 600
@@ -206,6 +208,7 @@ record: record-test record-bench record-demo record-real
 readme:
 	@tools/readme_numbers.sh
 	@tools/verification_table.sh
+	@tools/bench_bars.sh
 
 help:
 	@echo "make            build what this machine allows, and say what it left out"
@@ -216,6 +219,7 @@ help:
 	@echo "make emu-lint   LINT=op: memory accesses of its CUDA kernels against the least"
 	@echo "make demo       the embedded benchmark, three seeds"
 	@echo "make bench      kernels and models beside their peers, rows also in $(BUILD)/bench.json"
+	@echo "make bench backend=cuda  ONLY=matmul: the same on a GPU, at the real models' sizes, into bench/results"
 	@echo "make fuzz       SECONDS=600: libFuzzer on every parser in turn (clang)"
 	@echo "make test-oracle  live against PyTorch's models; ORACLE='jina-text=DIR data=DIR'"
 	@echo "make check      layout, sizes, includes, stale numbers"

@@ -1,5 +1,5 @@
 // Tests of the benches: the real shapes, shrunk, on the CPU and on the emulated GPU; what the rows
-// hold; settings that are wrong.
+// hold; settings that are wrong; and the table of bars that is made of a GPU's record.
 #define _POSIX_C_SOURCE 200809L
 #include <math.h>
 #include <stdio.h>
@@ -132,5 +132,151 @@ TEST(bench_settings) {
                    output);
             free(output);
         }
+    }
+}
+
+// ---- bars ----
+#define GENERATOR "tools/bench_bars.sh"
+#define GPU "\"backend\":\"cuda\",\"machine\":\"gpu 0, NVIDIA H200, 140 GiB\""
+
+typedef struct {
+    const char *bench, *shape;
+    double us, bytes; // of ours
+    const char *peer;
+    double peer_us;
+} Row;
+
+// A record in which every bar is just reached: copies run at 4 TB/s.
+static const Row reached[] = {
+    {"ceiling", "copy 4096 MiB", 2000, 8e9, NULL, 0},
+    {"attention_fwd", "ViT B=256 T=197 H=12 Hkv=12 D=64 bf16", 100, 1, "SDPA cuDNN", 100},
+    {"attention_fwd", "ViT B=256 T=256 H=12 Hkv=12 D=64 bf16", 100, 1, "cuDNN", 101},
+    {"attention_bwd", "ViT B=256 T=197 H=12 Hkv=12 D=64 bf16", 100, 1, "SDPA cuDNN", 100},
+    {"attention_bwd", "ViT B=256 T=256 H=12 Hkv=12 D=64 bf16", 100, 1, "SDPA cuDNN", 100},
+    {"layernorm_fwd", "N=50432 C=768 bf16", 10, 3.4e7, NULL, 0},
+    {"layernorm_bwd", "N=50432 C=768 bf16", 10, 3.9e7, NULL, 0},
+    {"rmsnorm_fwd", "N=35000 C=3584 bf16", 10, 3.5e7, NULL, 0},
+    {"rmsnorm_bwd", "N=35000 C=3584 bf16", 10, 3.6e7, NULL, 0},
+    {"adamw", "n=86567656 bf16", 10, 3.4e7, NULL, 0},
+    {"adamw", "n=137368320 bf16", 10, 3.7e7, NULL, 0},
+    {"topk", "Q=256 M=1600000 E=768 K=50 f16", 1100, 1, "matmul+topk", 1980},
+    {"vit_b16", "B=256 fwd bf16", 16000, 0, NULL, 0},
+    {"vit_b16", "B=256 fwd+bwd bf16", 50000, 0, NULL, 0},
+    {"qwen2vl_7b_score", "prompts=100 T=350 bf16", 1e6, 0, NULL, 0},
+    {"qwen2vl_7b_lora", "prompts=3 T=350 rank=8 bf16", 60000, 0, NULL, 0}};
+enum { ROWS = sizeof reached / sizeof *reached, BARS = 11 };
+
+static void write_row(FILE *file, const Row *row, double us) {
+    fprintf(file,
+            "{\"round\":1,\"bench\":\"%s\",\"shape\":\"%s\",\"median_us\":%.3f,\"bytes\":%.0f," GPU
+            "}\n",
+            row->bench, row->shape, us, row->bytes);
+    if (row->peer) {
+        fprintf(file,
+                "{\"round\":1,\"side\":\"peer\",\"bench\":\"%s\",\"shape\":\"%s\","
+                "\"peer\":\"%s\",\"median_us\":%.3f}\n",
+                row->bench, row->shape, row->peer, row->peer_us);
+    }
+}
+
+// The 48 products of the bar, in 90 us beside the library's 81, which stands in the same row.
+static void write_products(FILE *file, int count) {
+    static const char *const pass[] = {"fwd", "bwd_input", "bwd_weight"};
+    for (int i = 0; i < count; i++) {
+        fprintf(file,
+                "{\"round\":1,\"bench\":\"matmul_%s\",\"shape\":\"ViT M=%d N=768 K=768 bf16\","
+                "\"median_us\":90,\"bytes\":1,\"peer\":\"cuBLASLt\",\"peer_median_us\":81," GPU "}\n",
+                pass[i % 3], i);
+    }
+}
+
+static FILE *record_open(const char *name) {
+    char path[400];
+    snprintf(path, sizeof path, "%s/%s", check_tmpdir(), name);
+    FILE *file = fopen(path, "w");
+    CHECK(file, "%s", path);
+    return file;
+}
+
+// The page that the generator writes of the records in the test's directory.
+static char *page_new(void) {
+    char *output, *page = NULL;
+    const int code = check_run(&output, GENERATOR " %s/README.md %s && cat %s/README.md",
+                               check_tmpdir(), check_tmpdir(), check_tmpdir());
+    EXPECT(code == 0, "code %d: %s", code, output);
+    page = output;
+    return page;
+}
+
+static int count_of(const char *page, const char *word) {
+    int count = 0;
+    for (const char *at = page; (at = strstr(at, word)); at += strlen(word)) {
+        count++;
+    }
+    return count;
+}
+
+static void expect_counts(int met, int missed, int unmeasured) {
+    char *page = page_new();
+    EXPECT(count_of(page, "| reached |") == met && count_of(page, "| **not reached** |") == missed &&
+               count_of(page, "| not measured |") == unmeasured,
+           "want %d reached, %d not, %d not measured:\n%s", met, missed, unmeasured, page);
+    free(page);
+}
+
+TEST(bench_bars) {
+    if (access(GENERATOR, X_OK) != 0) {
+        check_skip("no source tree here");
+        return;
+    }
+    if (CASE("no record")) {
+        expect_counts(0, 0, BARS);
+    }
+    if (CASE("all reached, and an older record does not count")) {
+        FILE *file = record_open("h200-2026-01-02-abc.json"), *old;
+        write_products(file, 48);
+        for (int i = 0; i < ROWS; i++) {
+            write_row(file, &reached[i], reached[i].us);
+        }
+        fclose(file);
+        old = record_open("zzz-2026-01-01-def.json");
+        write_row(old, &reached[12], 1e9);
+        fclose(old);
+        expect_counts(BARS, 0, 0);
+        char *page = page_new();
+        EXPECT(strstr(page, "a copy of 4.00 TB/s") && strstr(page, "h200-2026-01-02-abc.json"), "%s",
+               page);
+        free(page);
+    }
+    for (int slow = 0; slow < ROWS; slow++) {
+        // A second round in which one row is slower (the copy: faster), and a peer that is not.
+        if (CASE("slower: %s %s", reached[slow].bench, reached[slow].shape)) {
+            const bool is_copy = strcmp(reached[slow].bench, "ceiling") == 0;
+            const bool is_search = strcmp(reached[slow].bench, "topk") == 0;
+            FILE *file = record_open("h200-2026-01-02-abc.json");
+            write_products(file, 48);
+            for (int i = 0; i < ROWS; i++) {
+                write_row(file, &reached[i], reached[i].us);
+            }
+            Row again = reached[slow];
+            again.peer_us *= 2;
+            write_row(file, &again, again.us * (is_copy ? 0.9 : 1.2));
+            fclose(file);
+            const int missed = is_copy || is_search ? 2 : 1;
+            expect_counts(BARS - missed, missed, 0);
+        }
+    }
+    if (CASE("rows that are not there, not numbers, or not a GPU's")) {
+        FILE *file = record_open("h200-2026-01-02-abc.json");
+        write_products(file, 47);
+        for (int i = 0; i < ROWS; i++) {
+            if (i < 12) {
+                write_row(file, &reached[i], i == 1 ? NAN : reached[i].us);
+            }
+        }
+        fprintf(file, "{\"bench\":\"vit_b16\",\"shape\":\"B=256 fwd bf16\",\"median_us\":1}\n");
+        fclose(file);
+        // Left: backward, norms, AdamW and the two of the search.
+        expect_counts(5, 0, BARS - 5);
     }
 }

@@ -8,7 +8,7 @@
 #   ops        every line of OPS has a TEST_OP and a BENCH_OP
 #   text       every source opens with what it is; no tabs or trailing blanks; no TODO without its
 #              condition ("TODO when ..."); no path of one machine; lines over 100 columns (a warning)
-#   numbers    README.md and tests/README.md are what their generators write
+#   numbers    README.md, tests/README.md and bench/results/README.md are what their generators write
 #
 # Prints file:line: problem, one per line, then a summary. Exit code 1 when there is a problem.
 set -u
@@ -86,7 +86,11 @@ stale() { # stale GENERATOR FILE: the generator rewrites a copy
     cp "$2" "$list.new" && tools/"$1" "$list.new" && cmp -s "$2" "$list.new" && return
     echo "$2:1: stale numbers; make readme rewrites them"
 }
-{ stale readme_numbers.sh README.md; stale verification_table.sh tests/README.md; } >>"$out"
+{
+    stale readme_numbers.sh README.md
+    stale verification_table.sh tests/README.md
+    stale bench_bars.sh bench/results/README.md
+} >>"$out"
 
 # ---- summary ----
 cat "$out"
