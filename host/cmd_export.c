@@ -127,7 +127,8 @@ static void open_towers(Towers *out, const Config *config, const char *head) {
     HubRetriever values = out->hub;
     values.weights = xstrdup(weights[0] ? weights : out->hub.weights);
     retriever_build(&out->retriever, &out->hub.config);
-    tensors_mark(&out->retriever.tensors, "", true); // no value stays in a mapped file: a head writes
+    // No value stays in a mapped file: a head writes over it.
+    tensors_mark(&out->retriever.tensors, "", true);
     error_die(values.weights, hub_retriever_load(&out->retriever, out->dev, DT_F32, &out->store,
                                                  &values));
     free(values.weights);

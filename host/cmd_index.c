@@ -53,8 +53,8 @@ static void read_rows(float *rows, const char *path, int n, int E) {
     error_die(path, npy_parse(&array, bytes.data, bytes.size));
     if (array.rank != 2 || array.shape[0] != (size_t)n || array.shape[1] != (size_t)E ||
         (array.type != NPY_F2 && array.type != NPY_F4)) {
-        die(EXIT_BAD_DATA, "%s: rank %d, %zu rows of %zu, %s; the corpus and the towers want <f2 or "
-            "<f4, rank 2, %d rows of %d", path, array.rank, array.shape[0],
+        die(EXIT_BAD_DATA, "%s: rank %d, %zu rows of %zu, %s; corpus and towers want rank 2, %d "
+            "rows of %d, <f2 or <f4", path, array.rank, array.shape[0],
             array.rank > 1 ? array.shape[1] : 1, npy_type_name(array.type), n, E);
     }
     for (int i = 0; i < n; i++) {
@@ -74,11 +74,15 @@ static void read_rows(float *rows, const char *path, int n, int E) {
 }
 
 // Rows from a file are only as good as the towers they came from: some of them are made again, and
-// the lowest cosine is told. picks (count): rows; made (count,E): what our towers give for them.
-static void compare_rows(const char *path, const float *rows, const int *picks, const float *made,
-                         int count, int E) {
+// the lowest cosine is told. picks (count): rows; made (count,E): what our towers give for them,
+// but nothing for bad pictures.
+static void compare_rows(const char *path, const Dataset *corpus, const float *rows,
+                         const int *picks, const float *made, int count, int E) {
     double lowest = 1;
     for (int i = 0; i < count; i++) {
+        if (corpus->is_bad[picks[i]]) {
+            continue;
+        }
         double dot = 0, squares = 0;
         for (int e = 0; e < E; e++) {
             const double x = (double)rows[(size_t)picks[i] * E + e];
@@ -123,7 +127,7 @@ static float *make_rows_new(System *system, IndexSide side, int n) {
                      is_given ? picked_texts : texts, is_given ? count : n, system->max_tokens);
     }
     if (is_given) {
-        compare_rows(path, rows, picks, made, count, E);
+        compare_rows(path, system->corpus, rows, picks, made, count, E);
         free(made);
     }
     free(texts);

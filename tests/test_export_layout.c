@@ -1,7 +1,7 @@
 // test_export_layout: towers exported into another family's layout: CLIP from transformers' folder
-// to open_clip's and back to the same bytes, query heads on the way, the tiny towers as jina-clip-v1's,
-// and forms that the other family has no place for. The libraries themselves open such folders in
-// tools/verify_export.py.
+// to open_clip's and back to the same bytes, query heads on the way, the tiny towers as
+// jina-clip-v1's, and forms that the other family has no place for. The libraries themselves open
+// such folders in tools/verify_export.py.
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,14 +12,14 @@
 #include "tests/program.h"
 
 #define CLIP(act, more)                                                                            \
-    "{\"model_type\": \"clip\", \"projection_dim\": 5, \"vision_config\": {\"hidden_size\": 12,"    \
-    " \"intermediate_size\": 20, \"num_hidden_layers\": 2, \"num_attention_heads\": 3,"             \
-    " \"image_size\": 8, \"patch_size\": 4, \"hidden_act\": \"gelu\"}, \"text_config\":"            \
-    " {\"hidden_size\": 8, \"intermediate_size\": 12, \"num_hidden_layers\": 1,"                    \
-    " \"num_attention_heads\": 2, \"vocab_size\": 9, \"max_position_embeddings\": 6,"               \
+    "{\"model_type\": \"clip\", \"projection_dim\": 5, \"vision_config\": {\"hidden_size\": 12," \
+    " \"intermediate_size\": 20, \"num_hidden_layers\": 2, \"num_attention_heads\": 3," \
+    " \"image_size\": 8, \"patch_size\": 4, \"hidden_act\": \"gelu\"}, \"text_config\":" \
+    " {\"hidden_size\": 8, \"intermediate_size\": 12, \"num_hidden_layers\": 1," \
+    " \"num_attention_heads\": 2, \"vocab_size\": 9, \"max_position_embeddings\": 6," \
     " \"hidden_act\": \"" act "\"" more "}}"
 #define PICTURES(size)                                                                             \
-    "{\"image_processor_type\": \"CLIPImageProcessor\", \"size\": " size ", \"crop_size\": 8,"      \
+    "{\"image_processor_type\": \"CLIPImageProcessor\", \"size\": " size ", \"crop_size\": 8," \
     " \"image_mean\": [0.1, 0.25, 0.5], \"image_std\": [0.3, 0.3, 0.2]}"
 static const char clip[] = CLIP("gelu", ", \"eos_token_id\": 2"),
                   pictures[] = PICTURES("{\"shortest_edge\": 8}");

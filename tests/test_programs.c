@@ -204,12 +204,20 @@ TEST(programs_index_of_given_rows) {
     program_must_run("embed c.yaml " TOWERS " embed.texts=corpus.jsonl embed.dir=raw "
                      "embed.unit=false");
     check_run(NULL, "cd '%s' && mv less/images.npy rows/short.npy", world_dir());
-    int code = program_run(&output, GIVEN "index.images=rows/images.npy index.texts=rows/texts.npy");
-    EXPECT(code == EXIT_OK && strstr(output, "texts.npy: of 16 rows that the towers made again, "
-                                             "the lowest cosine is 1.0000\n"), "%d %s", code, output);
+#define BOTH GIVEN "index.images=rows/images.npy index.texts=rows/texts.npy "
+    int code = program_run(&output, BOTH);
+    EXPECT(code == EXIT_OK && strstr(output, "texts.npy: of 16 rows that the towers made again, the "
+                                             "lowest cosine is 1.0000\n"), "%d %s", code, output);
     free(output);
     expect_same_file("given/meta.json", "index/meta.json");
     expect_same_file("given/image.00000.shard", "index/image.00000.shard");
+    // A row whose picture is bad goes, and says nothing about the others.
+    world_write("images/c0.png", "", 0);
+    code = program_run(&output, BOTH "data.max_bad_images=0.1");
+    EXPECT(code == EXIT_OK && !strstr(output, "are these the rows of this corpus") &&
+               strstr(output, "23 rows of 64, 1 skipped"), "%d %s", code, output);
+    free(output);
+    check_run(NULL, "cd '%s' && cp images/c2.png images/c0.png", world_dir());
     // Of other towers: built as told, with a warning.
     code = program_run(&output, GIVEN "index.images=rows/texts.npy");
     EXPECT(code == EXIT_OK && strstr(output, "are these the rows of this corpus"), "%d %s", code,

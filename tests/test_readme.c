@@ -1,6 +1,6 @@
 // test_readme: the lines of README.md between "<!-- run: NAME -->" and "<!-- /run -->", run by a
-// shell in a small world: every command ends well, and leaves what it says. The published folders that
-// they name are tiny ones of the same families, with values of the formula.
+// shell in a small world: every command ends well, and leaves what it says. The published folders
+// that they name are tiny ones of the same families, with values of the formula.
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,7 +31,8 @@ static char *folder_new(const char *name, const char *config, const char *proces
 }
 
 static void write_towers(const char *name, const char *config, const char *processor) {
-    char *dir = folder_new(name, config, processor), *path = file_join_new(dir, "model.safetensors");
+    char *dir = folder_new(name, config, processor),
+         *path = file_join_new(dir, "model.safetensors");
     HubRetriever hub;
     error_die(name, hub_retriever_parse(&hub, config, strlen(config), false));
     Retriever *retriever = retriever_new(check_device(), DT_F32, &hub.config, false);
@@ -43,7 +44,8 @@ static void write_towers(const char *name, const char *config, const char *proce
 }
 
 static void write_reader(const char *name, const char *config, const char *processor) {
-    char *dir = folder_new(name, config, processor), *path = file_join_new(dir, "model.safetensors");
+    char *dir = folder_new(name, config, processor),
+         *path = file_join_new(dir, "model.safetensors");
     json_t *root;
     ReaderConfig form;
     error_die(name, json_parse_new(&root, config, strlen(config)));
@@ -126,14 +128,14 @@ TEST(readme_checkpoints) {
     put("chats.jsonl", "{\"messages\": [{\"role\": \"user\", \"content\": \"why ?\"}]}\n");
     put("lines.sh", lines);
     char *output;
-    const int code = check_run(&output, "cd '%s' && mkdir data runs && mv images *.jsonl data && "
-                               "mv data/chats.jsonl . && cp data/images/q0.png a.png && "
-                               "cp a.png b.png && jomed='%s' OMP_WAIT_POLICY=passive sh -eu lines.sh",
-                               world_dir(), check_program());
+    const int code = check_run(
+        &output, "cd '%s' && mkdir data runs && mv images *.jsonl data && mv data/chats.jsonl . && "
+        "cp data/images/q0.png a.png && cp a.png b.png && jomed='%s' OMP_WAIT_POLICY=passive "
+        "sh -eu lines.sh", world_dir(), check_program());
     EXPECT(code == EXIT_OK, "code %d: %s", code, output);
     static const char *const made[] = {
-        "runs/index/meta.json", "runs/lora/adapter/adapter_config.json", "runs/evaluate/results.json",
-        "answers.jsonl", "vectors/images.npy", "vectors/texts.npy", "merged/model.safetensors",
+        "runs/index/meta.json", "runs/lora/adapter/adapter_config.json",
+        "runs/evaluate/results.json", "answers.jsonl", "vectors/images.npy", "vectors/texts.npy", "merged/model.safetensors",
         "adapter/adapter_config.json", "head/config.json", "faiss/text.faiss",
         "open/open_clip_config.json"};
     for (size_t i = 0; i < sizeof made / sizeof *made; i++) {

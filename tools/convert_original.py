@@ -57,7 +57,9 @@ def passages_of(path):
         fail(f"{path}: {error or 'damaged'}")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         fail(f"{path}: not a list of passages")
-    return rows
+    # NaN, which a column of scores may hold, equals nothing and is no JSON.
+    return [{name: None if isinstance(value, float) and not math.isfinite(value) else value
+             for name, value in row.items()} for row in rows]
 
 
 def tensors_of(path):
@@ -135,7 +137,7 @@ def convert_index(images, texts, out, shards="128", ranks="1"):
     if image_rows.shape != text_rows.shape:
         fail(f"{images} and {texts}: rows of widths {image_rows.shape[1]} and {text_rows.shape[1]}")
     os.makedirs(out, exist_ok=True)
-    with open(os.path.join(out, "corpus.jsonl"), "w", encoding="utf-8") as file:
+    with open(os.path.join(out, "corpus.jsonl"), "w", encoding="utf-8", errors="replace") as file:
         for i, passage in enumerate(passages):
             if not all(isinstance(passage.get(name), str) for name in ("img_path", "text")):
                 fail(f"{images}: passage {i} has no img_path or no text")

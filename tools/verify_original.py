@@ -97,8 +97,8 @@ def write_world(where):
         json.dump({"model_cfg": FORM, "preprocess_cfg": {"mean": MEAN, "std": STD}}, file)
     shutil.copy(os.path.join(os.path.dirname(open_clip.__file__), "bpe_simple_vocab_16e6.txt.gz"),
                 towers)
-    passages = [{"id": i, "img_path": f"p{i}.png", "text": f"caption number {i}", "score": i / 7,
-                 "dataset_source": "roco"} for i in range(N)]
+    passages = [{"id": i, "img_path": f"p{i}.png", "text": f"caption numbér {i}",
+                 "score": i / 7 if i else math.nan, "dataset_source": "roco"} for i in range(N)]
     with torch.no_grad():
         pictures = torch.stack([write_picture(where, f"p{i}.png", i) for i in range(N)])
         ids = open_clip.tokenizer.SimpleTokenizer()([p["text"] for p in passages])
