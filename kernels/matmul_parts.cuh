@@ -150,9 +150,9 @@ static __device__ inline QuadEnd<Out> load_end(const Product &p, int i, int j) {
     return end;
 }
 
-// The epilogue and the store of the quad at (i, j), inside C, whose sums are z and for which end was
-// loaded. This is the text of the contract (matmul.h); z is spoiled. Whatever load_end reads may be
-// where C is.
+// The epilogue and the store of the quad at (i, j), inside C, whose sums are z and for which end
+// was loaded. This is the text of the contract (matmul.h); z is spoiled. Whatever load_end reads
+// may be where C is.
 template <typename Out>
 static __device__ inline void finish_quad(const Product &p, int i, int j, float (&z)[QUAD],
                                           const QuadEnd<Out> &end) {

@@ -1,15 +1,11 @@
 // matmul_sm90: bf16 products on Hopper: TMA copies, mbarriers, warpgroup products (wgmma).
 //
-// C[i,j] = end(start[i,j] + sum_l A[i,l] B[l,j]), as in matmul.cu. A block is three warpgroups. One
-// thread of the first (the producer) issues TMA copies of 64 l of A and B into a ring of stages; the
-// other two (consumers) own 64 of the tile's 128 rows each, COLUMNS wide, in registers, and
-// multiply. Two mbarriers per stage: `full` (the copies have arrived) and `empty` (all eight consumer
-// warps are done with it). A consumer issues the products of a stage and then waits for those of the
-// stage BEFORE, which it hands back: one stage of products is always under way. setmaxnreg moves the
+// C[i,j] = end(start[i,j] + sum_l A[i,l] B[l,j]), as in matmul.cu. A block has a producer of stages
+// and two consumers, each with 64 of the tile's 128 rows: ring_hopper.cuh. setmaxnreg moves the
 // producer's registers to the consumers.
 //
 // As many blocks as multiprocessors; a block takes tiles at that distance, and its producer runs
-// ahead into the next tile while the consumers store. Tiles go down GROUP rows of tiles before the
+// ahead into the next tile while the consumers store. Tiles go down GROUP3 rows of tiles before the
 // next column, so that those under way share A and B in the second-level cache: 132 tiles of 256
 // columns in bands of 16 read 16 strips of A and 8 of B.
 // Both operands may lie either way in memory (K-major, MN-major): the transposed reads are the
@@ -17,11 +13,11 @@
 // factors are steps behind those of the weight, through maps of their own.
 //
 // Every element is the same sum whatever the tile's width: 16 l at a time, ascending, its start
-// added last; only which rows and columns share a block changes with the sizes. A warp stores its 16
-// rows through a piece of shared memory of its own, so that its lanes store neighbours; quads are
-// placed so that neither side meets bank conflicts.
+// added last; only which rows and columns share a block changes with the sizes. A warp stores its
+// 16 rows through a piece of shared memory of its own, so that its lanes store neighbours; quads
+// are placed so that neither side meets bank conflicts.
 //
-// bwd_weight with few tiles and a long sum cuts l into ranges (splits_of, from the sizes alone);
+// bwd_weight with few tiles and a long sum cuts l into ranges (weight_product, by the sizes alone);
 // their sums wait in scratch memory and are added in order.
 //
 // Tiles of 256 columns read 85 FLOP per byte copied into shared memory, of 128 64, of 64 43: the
@@ -30,8 +26,8 @@
 // Left out: clusters and multicast; the store of one tile under the products of the next (a second
 // set of sums does not fit the registers; two consumers on different tiles could); f16.
 //
-//   version  idea                                             shape  time                  % of peak
-//   kernel3  TMA, wgmma, 2 consumers, release behind by one   -      not yet run on a GPU  -
+//   version  idea                                            shape  time                  % of peak
+//   kernel3  TMA, wgmma, 2 consumers, release behind by one  -      not yet run on a GPU  -
 #include "matmul_sm90.cuh"
 
 #include "device_cuda.cuh"
@@ -86,7 +82,8 @@ template <int COLUMNS> static __host__ __device__ int work_count(const Product &
 
 // ---- the producer ----
 // Begins to load what a stage holds of one operand: `extent` of the kept index from `outer` on, and
-// DEPTH3 of the reduction from `inner` on. K-major: one box of `extent` rows; MN-major: boxes of 64.
+// DEPTH3 of the reduction from `inner` on. K-major: one box of `extent` rows; MN-major: boxes of
+// 64.
 template <bool IS_MN>
 static __device__ void load_operand(uint32_t to, const TensorMap *map, int extent, int outer,
                                     int inner, uint32_t full) {
@@ -129,9 +126,9 @@ static __device__ void add_sums(float (&z)[QUAD], const float *sums) {
     z[2] += __uint_as_float(bits.z), z[3] += __uint_as_float(bits.w);
 }
 
-// Finishes and stores what the warp's piece holds: 16 rows from `row` on, PIECE_COLUMNS columns from
-// `column` on; row_of_c: where `row` lies in c. A lane has BATCH quads at a time, two rows apart:
-// all they need is loaded before the first is finished.
+// Finishes and stores what the warp's piece holds: 16 rows from `row` on, PIECE_COLUMNS columns
+// from `column` on; row_of_c: where `row` lies in c. A lane has BATCH quads at a time, two rows
+// apart: all they need is loaded before the first is finished.
 template <typename Out>
 static __device__ void finish_piece(const Product &p, const float *piece, int row, int column,
                                     int row_of_c) {
@@ -215,8 +212,8 @@ static __device__ void consume(const Product &p, int splits, Ring<COLUMNS> ring,
 }
 
 // ---- the kernel ----
-// Launch: as many blocks as multiprocessors, or tiles if fewer; RING_BLOCK threads; Ring::SHARED bytes of
-// shared memory. One block per multiprocessor; see setmaxnreg for the registers.
+// Launch: as many blocks as multiprocessors, or tiles if fewer; RING_BLOCK threads; Ring::SHARED
+// bytes of shared memory. One block per multiprocessor; see setmaxnreg for the registers.
 template <typename Out, int COLUMNS, bool A_MN, bool B_MN>
 static __global__ void __launch_bounds__(RING_BLOCK, 1)
     matmul_kernel3(const __grid_constant__ Product p, const __grid_constant__ Plan3 plan) {
@@ -263,7 +260,8 @@ static void launch(Device *dev, Product p, int splits) {
 }
 
 // How long C takes in tiles of a width, in steps of a tile 256 wide: rounds of the card's
-// multiprocessors. A narrower step takes more than its share: it copies more for what it multiplies.
+// multiprocessors. A narrower step takes more than its share: it copies more for what it
+// multiplies.
 static double time_of(const Product &p, int width, int splits, int processors) {
     const int tiles = ceil_of(p.rows, ROWS3) * ceil_of(p.columns, width);
     const double step = width == 256 ? 1 : width == 128 ? 0.6 : 0.4;

@@ -4,10 +4,10 @@
 
 #include "matmul_parts.cuh"
 
-// One product of bf16 operands, into bf16 or f32. a_mn, b_mn: the operand's neighbours in memory are
-// neighbours in the kept index, not in the reduction: (false, false) is fwd, (false, true)
-// bwd_input, (true, true) bwd_weight, whose c is f32 and accumulates. Operands begin at multiples of
-// 16 bytes, their rows too. Only where device_arch is 90.
+// One product of bf16 operands, into bf16 or f32. a_mn, b_mn: the operand's neighbours in memory
+// are neighbours in the kept index, not in the reduction: (false, false) is fwd, (false, true)
+// bwd_input, (true, true) bwd_weight, whose c is f32 and accumulates. Operands begin at multiples
+// of 16 bytes, their rows too. Only where device_arch is 90.
 #define matmul_sm90 CUDA_NAME(matmul_sm90)
 extern "C" void matmul_sm90(Device *dev, const Product &p, bool a_mn, bool b_mn);
 #endif

@@ -1,5 +1,5 @@
-// ptx_hopper: the instructions only sm_90a has: barriers in shared memory, tensor copies by the copy
-// engine (TMA), matrix products of a warpgroup. As ptx.cuh; on sm_80 the bodies are empty.
+// ptx_hopper: the instructions only sm_90a has: barriers in shared memory, tensor copies by the
+// copy engine (TMA), matrix products of a warpgroup. As ptx.cuh; on sm_80 the bodies are empty.
 //
 // Shared tiles are rows of 128 bytes in atoms of 8 rows, 1024-byte aligned, with the 128-byte
 // swizzle: the 16-byte piece p of row r lies at piece p ^ (r % 8). TMA writes and wgmma reads so.

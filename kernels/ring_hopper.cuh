@@ -1,11 +1,11 @@
-// ring_hopper: a block's sums of products on Hopper: stages filled by TMA, multiplied by wgmma. Only
-// for *.cu.
+// ring_hopper: a block's sums of products on Hopper: stages filled by TMA, multiplied by wgmma.
+// Only for *.cu.
 //
 // A block is three warpgroups. One thread of the first (the producer) issues TMA copies of 64
-// elements of the reduction of both operands into a ring of stages; the other two (consumers) own 64
-// of the tile's 128 rows each, COLUMNS wide, in registers, and multiply. Two mbarriers per stage:
-// `full` (the copies have arrived) and `empty` (all eight consumer warps are done with it). What the
-// producer loads and what the consumers do with the sums is the kernel's.
+// elements of the reduction of both operands into a ring of stages; the other two (consumers) own
+// 64 of the tile's 128 rows each, COLUMNS wide, in registers, and multiply. Two mbarriers per
+// stage: `full` (the copies have arrived) and `empty` (all eight consumer warps are done with it).
+// What the producer loads and what the consumers do with the sums is the kernel's.
 #ifndef JOMED_KERNELS_RING_HOPPER_CUH
 #define JOMED_KERNELS_RING_HOPPER_CUH
 

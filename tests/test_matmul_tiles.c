@@ -1,8 +1,8 @@
 // test_matmul_tiles: products of several tiles per block and several rounds of the ring, in the
 // kernels of every architecture the device has.
 //
-// Operands are -1, 0 or 1 and sums stay below 256, so that every result is exact, in bf16 too, and a
-// wrong term cannot hide in a tolerance.
+// Operands are -1, 0 or 1 and sums stay below 256, so that every result is exact, in bf16 too, and
+// a wrong term cannot hide in a tolerance.
 #include <math.h>
 #include <stdlib.h>
 
@@ -12,8 +12,8 @@
 typedef struct {
     int M, N, K;
 } Shape;
-// Whole tiles of 128 x 256 x 64, and one row, column and chunk more; deep and flat ones; more than 16
-// rows of tiles, and a sum long enough to be split.
+// Whole tiles of 128 x 256 x 64, and one row, column and chunk more; deep and flat ones; more than
+// 16 rows of tiles, and a sum long enough to be split.
 static const Shape shapes[] = {{128, 256, 64}, {129, 264, 72}, {264, 264, 136}, {8, 520, 200},
                                {2100, 8, 264}, {8, 136, 448},  {200, 64, 8}};
 
@@ -26,6 +26,9 @@ static Buf signs(DType t, size_t n, Rng *rng) {
     free(values);
     return buf;
 }
+
+// Ops run on streams of one device, copies on those of another: each waits for the other's work.
+static void settle(void) { device_sync(check_device()); }
 
 // want[i,j] += sum_l x[i,l] y[j,l], both operands given by two strides.
 static void add_product(double *want, const Buf *x, size_t x_row, size_t x_inner, const Buf *y,
@@ -60,13 +63,15 @@ static void one_shape(Device *dev, Shape s) {
     add_product(want_out, &inp, K, 1, &weight, K, 1, M, N, K);
     add_product(want_dinp, &dout, N, 1, &weight, 1, K, M, K, N);
     add_product(want_dweight, &dout, 1, N, &inp, 1, K, N, K, M);
+    settle();
     ops->matmul_fwd(dev, DT_BF16, out.dev, inp.dev, weight.dev, NULL, bias.dev, M, N, K, false,
                     NULL);
-    expect_exact("out", buf_read(&out), want_out, out.n);
     ops->matmul_bwd_input(dev, DT_BF16, dinp.dev, dout.dev, weight.dev, NULL, M, N, K, false,
                           NULL);
-    expect_exact("dinp", buf_read(&dinp), want_dinp, dinp.n);
     ops->matmul_bwd_weight(dev, DT_BF16, buf_f32(&dweight), NULL, dout.dev, inp.dev, M, N, K);
+    settle();
+    expect_exact("out", buf_read(&out), want_out, out.n);
+    expect_exact("dinp", buf_read(&dinp), want_dinp, dinp.n);
     expect_exact("dweight", buf_read(&dweight), want_dweight, dweight.n);
     free(want_out), free(want_dinp), free(want_dweight);
     buf_free(&inp), buf_free(&weight), buf_free(&dout), buf_free(&bias), buf_free(&out);
@@ -83,12 +88,14 @@ typedef struct {
 } Ends;
 
 static void expect_same(const char *what, Buf *got, Buf *want) {
+    settle();
     buf_read(want);
     expect_exact(what, buf_read(got), want->host, want->n);
 }
 
 // Runs the product of `kind` and holds it against ops on z.
-static void one_end(Ends *x, EpilogueKind kind, Activation act, const Buf *a, const Buf *b, Shape s) {
+static void one_end(Ends *x, EpilogueKind kind, Activation act, const Buf *a, const Buf *b,
+                    Shape s) {
     const Ops *ops = device_ops(x->dev);
     const size_t n = x->z.n;
     const bool is_bwd = kind == EPILOGUE_ACT_BWD || kind == EPILOGUE_GATED_BWD;
@@ -97,6 +104,7 @@ static void one_end(Ends *x, EpilogueKind kind, Activation act, const Buf *a, co
     e.kind = kind, e.act = act, e.scale = 0.5f;
     e.residual = x->other.dev, e.gate = x->gate.dev, e.dgate = x->kept.dev;
     e.pre = is_bwd ? x->other.dev : x->kept.dev;
+    settle();
     if (is_bwd) {
         ops->matmul_bwd_input(x->dev, DT_BF16, x->got.dev, a->dev, b->dev, NULL, s.M, s.N, s.K,
                               false, &e);
@@ -105,6 +113,7 @@ static void one_end(Ends *x, EpilogueKind kind, Activation act, const Buf *a, co
                         false, &e);
     }
     if (kind == EPILOGUE_SCALE || kind == EPILOGUE_RESIDUAL) {
+        settle();
         double *values = xcalloc(n, sizeof *values);
         for (size_t i = 0; i < n; i++) {
             values[i] = kind == EPILOGUE_SCALE ? x->z.host[i] / 2 : x->z.host[i] + x->other.host[i];
@@ -137,8 +146,9 @@ static void one_side(Device *dev, Shape s, int rank, bool is_bwd, Rng *rng) {
     Buf low = signs(DT_BF16, (size_t)rows * rank, rng);
     Buf up = signs(DT_BF16, (size_t)columns * rank, rng);
     double *z = xcalloc(n, sizeof *z);
-    add_product(z, &a, depth, 1, &b, is_bwd ? 1 : depth, is_bwd ? columns : 1, rows, columns, depth);
-    add_product(z, &low, rank, 1, &up, is_bwd ? 1 : rank, is_bwd ? columns : 1, rows, columns, rank);
+    const size_t inner = is_bwd ? columns : 1; // from term to term of b and up
+    add_product(z, &a, depth, 1, &b, is_bwd ? 1 : depth, inner, rows, columns, depth);
+    add_product(z, &low, rank, 1, &up, is_bwd ? 1 : rank, inner, rows, columns, rank);
     Ends x = {.dev = dev, .z = buf_from(DT_BF16, z, n), .gate = buf_normal(DT_BF16, n, 1, rng),
               .other = signs(DT_BF16, n, rng), .got = buf_fill(DT_BF16, n, NAN),
               .kept = buf_fill(DT_BF16, n, NAN)};
@@ -168,8 +178,10 @@ static void one_row(Device *dev, int M, int N, int K) {
     Buf inp = buf_normal(DT_BF16, (size_t)M * K, 1, &rng);
     Buf weight = buf_normal(DT_BF16, (size_t)N * K, 1, &rng);
     Buf all = buf_fill(DT_BF16, (size_t)M * N, NAN), one = buf_fill(DT_BF16, (size_t)N, NAN);
+    settle();
     ops->matmul_fwd(dev, DT_BF16, all.dev, inp.dev, weight.dev, NULL, NULL, M, N, K, false, NULL);
     ops->matmul_fwd(dev, DT_BF16, one.dev, inp.dev, weight.dev, NULL, NULL, 1, N, K, false, NULL);
+    settle();
     expect_exact("row 0", buf_read(&one), buf_read(&all), (size_t)N);
     buf_free(&inp), buf_free(&weight), buf_free(&all), buf_free(&one);
 }

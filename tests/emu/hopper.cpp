@@ -139,9 +139,11 @@ static uint32_t address_of(uint64_t descriptor, bool is_mn, uint32_t row, uint32
     const uint32_t start = (uint32_t)(descriptor & 0x3fff) << 4;
     const uint32_t leading = (uint32_t)(descriptor >> 16 & 0x3fff) << 4;
     const uint32_t stride = (uint32_t)(descriptor >> 32 & 0x3fff) << 4;
-    const uint32_t at = is_mn ? row / 64 * leading + k / 8 * stride + k % 8 * ROW_BYTES + row % 64 * 2
-                              : row / 8 * stride + row % 8 * ROW_BYTES + k * 2;
-    return swizzle(start + at);
+    if (is_mn) {
+        return swizzle(start + row / 64 * leading + k / 8 * stride + k % 8 * ROW_BYTES +
+                       row % 64 * 2);
+    }
+    return swizzle(start + row / 8 * stride + row % 8 * ROW_BYTES + k * 2);
 }
 
 static float element(DType t, uint64_t descriptor, bool is_mn, int row, int k) {
@@ -244,8 +246,8 @@ void wgmma_wait(int newest) {
 // ---- registers ----
 static void registers_check(const char *what, int count, bool is_less, Place place) {
     if (is_less ? count > cur->registers : count < cur->registers) {
-        fail("%s at %s:%d: %d registers, but the thread has %d", what, place.file, place.line, count,
-             cur->registers);
+        fail("%s at %s:%d: %d registers, but the thread has %d", what, place.file, place.line,
+             count, cur->registers);
     }
 }
 

@@ -36,8 +36,8 @@ cudaError_t cudaGetDevice(int *device) {
     *device = 0;
     return cudaSuccess;
 }
-// As an H100, for the limits that launchers ask for, but with so few processors that the blocks of a
-// persistent grid take several tiles of a small case; with EMU_ARCH=sm80 of that architecture.
+// As an H100, for the limits that launchers ask for, but with so few processors that the blocks of
+// a persistent grid take several tiles of a small case; with EMU_ARCH=sm80 of that architecture.
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *prop, int device) {
     *prop = {};
     snprintf(prop->name, sizeof prop->name, "emulator");

@@ -1,8 +1,8 @@
 // wgmma_tile: copies by TMA, an mbarrier, warpgroup products: the smallest whole use of the three.
 //
 //   out (64,COLUMNS) = a (64,K) b (COLUMNS,K)^T, zeros beyond the tensors' edges; K <= 64
-// Each operand lies in memory as written, or transposed (A_MN, B_MN); its rows begin at multiples of
-// 16 bytes. Warp 4 issues the copies, warps 0 to 3 multiply. conformance.cu runs it as it should
+// Each operand lies in memory as written, or transposed (A_MN, B_MN); its rows begin at multiples
+// of 16 bytes. Warp 4 issues the copies, warps 0 to 3 multiply. conformance.cu runs it as it should
 // be; kernels of bad/ leave one step out or take it wrongly.
 #ifndef JOMED_TESTS_EMU_WGMMA_TILE_CUH
 #define JOMED_TESTS_EMU_WGMMA_TILE_CUH
