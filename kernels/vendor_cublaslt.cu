@@ -146,7 +146,7 @@ static void run_plan(Device *dev, Plan *plan, const Proposal *proposal, const Op
         LT_CHECK(cublasLtMatmulDescSetAttribute(plan->desc, DESC_BIAS, &x->bias, sizeof x->bias));
     }
     LT_CHECK(cublasLtMatmul(lt.handle, plan->desc, &x->scale, x->a, plan->a, x->b, plan->b,
-                            &x->keep, x->c, plan->d, x->d, plan->d, &proposal->algorithm, 
+                            &x->keep, x->c, plan->d, x->d, plan->d, &proposal->algorithm,
                             device_scratch(dev, WORKSPACE), WORKSPACE, device_stream(dev)));
 }
 
