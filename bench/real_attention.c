@@ -8,6 +8,7 @@
 
 #include "bench/bench.h"
 #include "bench/real_check.h"
+#include "kernels/vendor_cudnn.h"
 
 typedef struct {
     const char *model;
@@ -28,6 +29,7 @@ typedef struct {
     float *lse, *delta, *alibi;
     int32_t *ends;
     AttentionShape shape;
+    CudnnAttention *vendor; // NULL: it is not there, or does not do this
 } Problem;
 
 static Problem problem_new(const Shape *s, DType t) {
@@ -62,7 +64,34 @@ static Problem problem_new(const Shape *s, DType t) {
     return p;
 }
 
+static void vendor_forward(void *ctx) {
+    const Problem *p = ctx;
+    cudnn_attention_fwd(bench_device(), p->vendor, p->out, p->q, p->k, p->v);
+}
+
+static void vendor_backward(void *ctx) {
+    const Problem *p = ctx;
+    cudnn_attention_bwd(bench_device(), p->vendor, p->dq, p->dk, p->dv, p->dout, p->out, p->q, p->k,
+                        p->v);
+}
+
+// Says on stderr why there is no cuDNN beside a shape; the rows then come without it.
+static void add_vendor(Problem *p, const char *name) {
+    char why[200] = "not in this build";
+    if (device_kind(bench_device()) == DEVICE_CUDA) {
+        p->vendor = cudnn_attention_new
+                        ? cudnn_attention_new(bench_device(), p->t, &p->shape, why, sizeof why)
+                        : NULL;
+        if (!p->vendor) {
+            fprintf(stderr, "bench: no cuDNN beside %s: %s\n", name, why);
+        }
+    }
+}
+
 static void problem_free(Problem *p) {
+    if (p->vendor) {
+        cudnn_attention_free(bench_device(), p->vendor);
+    }
     void *const all[] = {p->out, p->q,  p->k,   p->v,     p->dout,  p->dq,
                          p->dk,  p->dv, p->lse, p->delta, p->alibi, p->ends};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
@@ -159,7 +188,7 @@ static void check_row(const Problem *problem, int i, int h) {
 }
 
 // ---- rows ----
-static void bench_shapes(bench_fn *run, int products, int queries, int keys) {
+static void bench_shapes(bench_fn *run, bench_fn *vendor, int products, int queries, int keys) {
     const DType t = bench_dtype();
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         const Shape *s = &shapes[i];
@@ -180,8 +209,16 @@ static void bench_shapes(bench_fn *run, int products, int queries, int keys) {
         snprintf(name, sizeof name, "%s B=%d T=%d H=%d Hkv=%d D=%d%s%s %s", s->model, p->shape.B,
                  s->T, s->H, s->Hkv, s->D, s->is_causal ? " causal" : "",
                  s->has_alibi ? " alibi" : "", dtype_name(t));
+        for (int c = 0; c < copies; c++) { // the backward reads what its own forward left
+            if (c == 0 || p->vendor) {
+                add_vendor(&p[c], name);
+            }
+            if (p[c].vendor) {
+                vendor_forward(&p[c]);
+            }
+        }
         bench_time_turns(name, 2 * products * pairs * s->H * D, bytes, run, p, sizeof *p, copies,
-                         NULL, NULL);
+                         "cuDNN", p->vendor ? vendor : NULL);
         for (int c = 0; c < copies; c++) {
             problem_free(&p[c]);
         }
@@ -189,5 +226,5 @@ static void bench_shapes(bench_fn *run, int products, int queries, int keys) {
 }
 
 // Tensors of the queries' and of the keys' size: q, out; k, v. And q, out, dout, dq; k, v, dk, dv.
-BENCH_REAL(attention_fwd) { bench_shapes(forward, 2, 2, 2); }
-BENCH_REAL(attention_bwd) { bench_shapes(backward, 5, 4, 4); }
+BENCH_REAL(attention_fwd) { bench_shapes(forward, vendor_forward, 2, 2, 2); }
+BENCH_REAL(attention_bwd) { bench_shapes(backward, vendor_backward, 5, 4, 4); }
