@@ -6,15 +6,17 @@
 // candidates is a bound: what does not beat it cannot be among the K best of all. So
 //   1. begin: queries rounded to the row type; the caller's hits become the list so far, sorted;
 //   2. filter: blocks score tiles of rows and append what beats the list's last hit to a list of
-//      their own, one per query. Tiles are dealt out in turn, so that rows that lie together, as of
-//      one patient, fill no single block's list;
+//      their own, one per query;
 //   3. select: per query the K best of the list so far and of all blocks' lists, sorted.
-// 2 and 3 run twice where the index is long: first over a sample of S rows, tiles spread evenly,
-// then over the rest, of which about K M / S rows pass; S = sqrt(K M) makes both lists equally long.
-// No sample can be unlucky enough to lose a hit: a block whose list lacks the room for one more tile
-// cuts it to its K best, whose last is its bound from then on. The work of that is bounded (once per
-// ROOM hits at most), the host waits for nothing, and the result does not depend on any of it: the K
-// best under a total order are what they are.
+// 2 and 3 run over parts of the index that grow: of the first, two tiles per block, every row passes,
+// and behind n rows only K / n of the next ones, if their order has nothing to do with their scores.
+// Tiles are taken in steps spread over the index and dealt out in turn (topk_order.h), so that rows
+// that lie together, as of one patient, neither miss the first parts nor fill one block's lists.
+// No order is bad enough to lose a hit: a block whose list lacks the room for one more tile cuts it
+// to its K best, whose last is its bound from then on. That costs time, at most one cut per list and
+// tile, and nothing else: the host waits for nothing, and the result does not depend on any of it;
+// the K best under a total order are what they are. Memory: lists of K + ROOM keys, 8 bytes each,
+// for every query of every block; 83 MB for 256 queries and K = 50 on 132 multiprocessors.
 //
 // Scores: kernel1 takes chains over e ascending, bit for bit the CPU's; for 16-bit rows of whole
 // 16-byte chunks kernel2 takes the tensor cores of sm_80 (mma_tile.cuh) and kernel3 those of sm_90a
@@ -37,16 +39,17 @@
 #include "device_cuda.cuh"
 #include "mma_tile.cuh"
 #include "ring_hopper.cuh"
+#include "topk_order.h"
 
 static const int BLOCK = 256;                 // threads of every kernel here
 static const int BINS = 256;                  // values of a digit of a key
-static const int ROOM = 512;                  // places of a list beyond K
+static const int FIRST = 2;                   // tiles of a block in the first part
 static const int TILE_MOST = MMA_ROWS;        // rows that a tile can add to a list
+static const int ROOM = FIRST * TILE_MOST;    // places of a list beyond K
+static const int GROWTH = 4;                  // least factor from part to part
 static const int QUERIES_AT_ONCE = 4096;      // more are searched for one after the other
-static const int SAMPLE_FROM = 4;             // samples an index must hold to be worth two passes
-static const size_t LISTS_MOST = 448 << 20;   // bytes of all lists, where each block may have one
+static const size_t LISTS_MOST = 384 << 20;   // bytes of all lists, where each block may have one
 static_assert(BLOCK == MMA_BLOCK && BLOCK == BINS, "a thread per bin");
-static_assert(ROOM >= TILE_MOST, "a list that was cut has room for a tile");
 
 typedef struct {
     const void *queries, *rows; // (Q,E), (M,E) row type
@@ -55,8 +58,8 @@ typedef struct {
     int32_t *count;             // (ranges + 1, Q)
     int Q, M, E, K, room, ranges;
     int32_t first_row;
-    int tiles, stride; // of this pass: every stride-th tile from 0 if is_sample, else the others;
-    bool is_sample;    // stride 1: all
+    int tiles, step; // of the index, and of their order
+    int begin, end;  // of this part, in that order
 } Search;
 
 // ---- teams ----
@@ -331,11 +334,6 @@ static __device__ void lists_close(const Lists<N> &l, const Search &s, int q0) {
     }
 }
 
-// Number in the index of the pass's tile j.
-static __device__ int tile_of(const Search &s, int j) {
-    return s.stride == 1 ? j : s.is_sample ? j * s.stride : j + j / (s.stride - 1) + 1;
-}
-
 // ---- kernel 1 ----
 static const int TILE = 64;  // rows, and queries
 static const int DEPTH = 16; // elements at a time
@@ -366,8 +364,8 @@ template <typename T> static __global__ void topk_kernel1(Search s) {
     const int q0 = blockIdx.x * TILE;
     const int row = threadIdx.x / (TILE / EACH) * EACH, query = threadIdx.x % (TILE / EACH) * EACH;
     uint64_t *lists = lists_open(*l, s, q0);
-    for (int j = blockIdx.y, turn = 0; j < s.tiles; j += s.ranges, turn++) {
-        const int m0 = tile_of(s, j) * TILE;
+    for (int j = s.begin + blockIdx.y, turn = 0; j < s.end; j += s.ranges, turn++) {
+        const int m0 = topk_tile(j, s.tiles, s.step) * TILE;
         const bool is_idle = m0 + row >= s.M || q0 + query >= s.Q; // but meets the others
         float sum[EACH][EACH] = {};
         for (int e0 = 0; e0 < s.E; e0 += DEPTH) {
@@ -390,7 +388,7 @@ template <typename T> static __global__ void topk_kernel1(Search s) {
                 offer(*l, lists, s, turn, query + b, m0 + row + a, sum[a][b]);
             }
         }
-        if (j + s.ranges < s.tiles) {
+        if (j + s.ranges < s.end) {
             make_room<WholeBlock>(*l, lists, found, s, turn);
         }
     }
@@ -433,16 +431,17 @@ static __global__ void __launch_bounds__(MMA_BLOCK, 2) topk_kernel2(Search s) {
     const uint32_t ring = smem_u32(ring_memory);
     const int q0 = blockIdx.x * COLUMNS;
     uint64_t *lists = lists_open(*l, s, q0);
-    int ahead = blockIdx.y, ahead_m = tile_of(s, ahead) * MMA_ROWS, ahead_e = 0; // loaded next
+    int ahead = s.begin + blockIdx.y, ahead_e = 0; // what is loaded next
+    int ahead_m = topk_tile(ahead, s.tiles, s.step) * MMA_ROWS;
     const auto load_next = [&](int stage) {
-        if (ahead < s.tiles) {
+        if (ahead < s.end) {
             mma_load<COLUMNS>(ring, stage, (const T *)s.rows, (const T *)s.queries, ahead_m, q0,
                               ahead_e, s.M, s.Q, s.E);
             ahead_e += MMA_DEPTH;
             if (ahead_e >= s.E) {
                 ahead_e = 0;
                 ahead += s.ranges;
-                ahead_m = tile_of(s, ahead) * MMA_ROWS;
+                ahead_m = topk_tile(ahead, s.tiles, s.step) * MMA_ROWS;
             }
         }
         cp_async_commit(); // an empty group keeps the count
@@ -451,7 +450,7 @@ static __global__ void __launch_bounds__(MMA_BLOCK, 2) topk_kernel2(Search s) {
         load_next(i);
     }
     int stage = 0;
-    for (int j = blockIdx.y, turn = 0; j < s.tiles; j += s.ranges, turn++) {
+    for (int j = s.begin + blockIdx.y, turn = 0; j < s.end; j += s.ranges, turn++) {
         float acc[Tile::F][Tile::F][4] = {};
         for (int e = 0; e < s.E; e += MMA_DEPTH) {
             cp_async_wait<Tile::STAGES - 2>(); // this thread's part of the stage is there
@@ -460,11 +459,11 @@ static __global__ void __launch_bounds__(MMA_BLOCK, 2) topk_kernel2(Search s) {
             mma_stage<COLUMNS, T>(acc, ring, stage);
             stage = stage + 1 < Tile::STAGES ? stage + 1 : 0;
         }
-        const int m0 = tile_of(s, j) * MMA_ROWS;
+        const int m0 = topk_tile(j, s.tiles, s.step) * MMA_ROWS;
         UNROLL for (int b = 0; b < Tile::F; b++) {
             offer_fragments<COLUMNS>(*l, lists, s, turn, m0, b, acc);
         }
-        if (j + s.ranges < s.tiles) {
+        if (j + s.ranges < s.end) {
             make_room<WholeBlock>(*l, lists, found, s, turn);
         }
     }
@@ -517,8 +516,8 @@ static __global__ void __launch_bounds__(RING_BLOCK, 1)
     Ring<COLUMNS> ring = ring_open<COLUMNS>(smem_u32(stages), smem_u32(bars));
     if (threadIdx.x < WARPGROUP) {
         registers_release<PRODUCER_REGISTERS>();
-        for (int j = blockIdx.y; threadIdx.x == 0 && j < s.tiles; j += s.ranges) {
-            const int m0 = tile_of(s, j) * RING_ROWS;
+        for (int j = s.begin + blockIdx.y; threadIdx.x == 0 && j < s.end; j += s.ranges) {
+            const int m0 = topk_tile(j, s.tiles, s.step) * RING_ROWS;
             for (int e = 0; e < s.E; e += RING_DEPTH) {
                 mbar_wait(ring.empty(), ring.phase ^ 1); // the consumers gave it back
                 mbar_arrive_expect(ring.full(), Ring<COLUMNS>::BYTES);
@@ -530,11 +529,11 @@ static __global__ void __launch_bounds__(RING_BLOCK, 1)
     } else {
         registers_claim<CONSUMER_REGISTERS>();
         const int warp = consumer_warp(), steps = (s.E + RING_DEPTH - 1) / RING_DEPTH;
-        for (int j = blockIdx.y, turn = 0; j < s.tiles; j += s.ranges, turn++) {
+        for (int j = s.begin + blockIdx.y, turn = 0; j < s.end; j += s.ranges, turn++) {
             float acc[COLUMNS / 2];
             multiply<T, false, false>(acc, ring, steps, warp / 4);
-            offer_sums(*l, lists, s, turn, tile_of(s, j) * RING_ROWS + 16 * warp, acc);
-            if (j + s.ranges < s.tiles) {
+            offer_sums(*l, lists, s, turn, topk_tile(j, s.tiles, s.step) * RING_ROWS + 16 * warp, acc);
+            if (j + s.ranges < s.end) {
                 make_room<Consumers>(*l, lists, found, s, turn);
             }
         }
@@ -587,9 +586,9 @@ static void launch_select(Device *dev, float *scores, int32_t *ids, const Search
     LAUNCH(topk_select_kernel1, s.Q, BLOCK, bytes, device_stream(dev), scores, ids, s, segments);
 }
 
-// One pass over tiles of the index, and the best of what it found.
+// One part of the index, and the best of what it found.
 template <typename T>
-static void pass(Device *dev, float *scores, int32_t *ids, const Search &s, const Shape &shape) {
+static void search_part(Device *dev, float *scores, int32_t *ids, const Search &s, const Shape &shape) {
     const dim3 grid((unsigned)ceil_div(s.Q, shape.queries), (unsigned)s.ranges);
     if constexpr (sizeof(T) == 2) {
         if (shape.kernel == 2) {
@@ -611,11 +610,12 @@ static void pass(Device *dev, float *scores, int32_t *ids, const Search &s, cons
 template <typename T>
 static void search(Device *dev, float *scores, int32_t *ids, const float *queries, Search s,
                    const Shape &shape, bool is_first) {
-    const int query_blocks = ceil_div(s.Q, shape.queries), tiles = ceil_div(s.M, shape.rows);
+    const int query_blocks = ceil_div(s.Q, shape.queries);
     const int blocks = (shape.kernel == 3 ? 1 : 2) * device_processors(dev); // all at work at once
     const size_t list = (size_t)s.Q * s.room;
     const int wanted = blocks / query_blocks, affordable = (int)(LISTS_MOST / (list * 8));
-    s.ranges = min(min(wanted, affordable), tiles);
+    s.tiles = ceil_div(s.M, shape.rows);
+    s.ranges = min(min(wanted, affordable), s.tiles);
     s.ranges = max(s.ranges, 1);
     const size_t lists = (size_t)(s.ranges + 1) * list;
     const size_t counts = ((size_t)(s.ranges + 1) * s.Q + 1) / 2 * 2;
@@ -629,19 +629,16 @@ static void search(Device *dev, float *scores, int32_t *ids, const float *querie
     if (!is_first) {
         launch_select(dev, NULL, NULL, s, 1);
     }
-    const int sample = max(s.ranges, ceil_div((int)sqrt((double)s.K * s.M), shape.rows));
-    s.stride = max(tiles / sample, 1);
-    if (s.stride >= SAMPLE_FROM) {
-        s.is_sample = true;
-        s.tiles = ceil_div(tiles, s.stride);
-        pass<T>(dev, NULL, NULL, s, shape);
-        s.is_sample = false;
-        s.tiles = tiles - s.tiles;
-    } else {
-        s.stride = 1;
-        s.tiles = tiles;
+    s.step = topk_step(s.tiles);
+    // Of a part's rows K per row so far are wanted, which the blocks' lists shall just hold.
+    const double growth = (double)TILE_MOST * s.ranges / s.K;
+    while (s.end < s.tiles) {
+        const double most = s.end == 0 ? FIRST * s.ranges : s.end * (1 + fmax(growth, GROWTH - 1));
+        s.begin = s.end;
+        s.end = most < s.tiles ? (int)most : s.tiles;
+        const bool is_last = s.end == s.tiles;
+        search_part<T>(dev, is_last ? scores : NULL, is_last ? ids : NULL, s, shape);
     }
-    pass<T>(dev, scores, ids, s, shape);
 }
 
 CUDA_OP(topk)(Device *dev, DType row_type, float *scores, int32_t *ids, const float *queries,

@@ -1,6 +1,7 @@
 // Top-k against a sort of all scores in double. Where sums are exact, ids must be equal, ties
 // included; elsewhere the fast search must have the bits of the plain one, whose scores are held to
 // double.
+#include "kernels/topk_order.h"
 #include "tests/check.h"
 
 #include <math.h>
@@ -311,25 +312,30 @@ static void invariance(void) {
 }
 
 // ---- hard orders ----
-// Orders of the rows for which a search that drops rows early, by a bound from a few of them, would
-// go wrong if its bound or its room were. On CUDA such a sample is every n-th tile: an index of 48
-// tiles of 128 rows or 96 of 64, and four blocks, has every 1536th row begin one.
-enum { PERIOD = 1536, SAMPLED = 128 };
-typedef enum { EQUAL, RISING, FALLING, UNLUCKY, UNLUCKY_RISING, MOST_NAN, MOST_OUT, ALL_OUT } Order;
+// Orders of the rows for which a search that drops rows early, by a bound from those before, would go
+// wrong if its bound or its room were. SEARCH_128, SEARCH_64: scores rise in the order in which CUDA
+// takes tiles of so many rows, so that every row enters a list.
+typedef enum { EQUAL, RISING, FALLING, SEARCH_128, SEARCH_64, MOST_NAN, MOST_OUT, ALL_OUT } Order;
 static const char *const order_names[] = {
-    "all equal", "rising", "falling", "the sample is bad", "the sample is bad, the rest rising",
+    "all equal", "rising", "falling", "rising in the order of search", "the same, tiles of 64",
     "most NaN, some -inf", "the best in the query's group", "all in the query's group"};
 
-// The score of row m, a whole number within 8192, NaN or -inf.
-static double ordered_score(Order order, int m, int M) {
-    switch (order) {
-    case RISING: return m;
-    case FALLING: return M - m;
-    case UNLUCKY: return m % PERIOD < SAMPLED ? -m / 64 : m * 7919 % 6007;
-    case UNLUCKY_RISING: return m % PERIOD < SAMPLED ? -m / 64 : m;
-    case MOST_NAN: return m % 50 == 3 ? m % 7 : m % 50 == 4 ? -INFINITY : NAN;
-    case MOST_OUT: return m;
-    default: return 5;
+// scores[m]: whole numbers within 8192, NaN or -inf.
+static void order_scores(double *scores, Order order, int M) {
+    const int rows = order == SEARCH_128 ? 128 : 64, tiles = (M + rows - 1) / rows;
+    for (int m = 0; m < M; m++) {
+        scores[m] = order == RISING || order == MOST_OUT ? m
+                    : order == FALLING                   ? M - m
+                    : order != MOST_NAN                  ? 5
+                    : m % 50 == 3                        ? m % 7
+                    : m % 50 == 4                        ? -INFINITY
+                                                         : NAN;
+    }
+    for (int j = 0; (order == SEARCH_128 || order == SEARCH_64) && j < tiles; j++) {
+        const int first = topk_tile(j, tiles, topk_step(tiles)) * rows;
+        for (int i = 0; i < rows && first + i < M; i++) {
+            scores[first + i] = j * rows + i;
+        }
     }
 }
 
@@ -341,8 +347,10 @@ static void hard_order(Order order, Shape s, DType t) {
             p.queries.host[q * s.E + e] = e == 0 ? 64 : e == 1 ? 1 : 0;
         }
     }
+    double *scores = xmalloc((size_t)s.M, sizeof *scores);
+    order_scores(scores, order, s.M);
     for (int m = 0; m < s.M; m++) {
-        const double score = ordered_score(order, m, s.M), high = floor(score / 64);
+        const double score = scores[m], high = floor(score / 64);
         for (int e = 0; e < s.E; e++) {
             p.rows.host[m * s.E + e] = e == 0 ? high : 0;
         }
@@ -350,6 +358,7 @@ static void hard_order(Order order, Shape s, DType t) {
             p.rows.host[m * s.E + 1] = score - 64 * high;
         }
     }
+    free(scores);
     p.has_groups = order == MOST_OUT || order == ALL_OUT;
     if (p.has_groups) {
         int32_t *group = xmalloc((size_t)s.M, sizeof *group);
@@ -381,7 +390,7 @@ static void hard_orders(void) {
         const Shape s = hard[n / 24];
         const Order order = (Order)(n % 8);
         const DType t = (DType)(n / 8 % 3);
-        const bool is_small = s.K == 5 && (t == DT_F16 || order == UNLUCKY_RISING);
+        const bool is_small = s.K == 5 && (t == DT_F16 || order == SEARCH_64);
         if (check_affords(is_small ? 0 : 1e9) &&
             CASE("hard order: %s Q=%d M=%d K=%d t=%s", order_names[order], s.Q, s.M, s.K,
                  dtype_name(t))) {
