@@ -8,9 +8,9 @@
 //   bwd_input    dinp (M,K)        dout (M,N)       weight (N,K)          n
 //   bwd_weight   dweight (N,K)     dout' (N,M)      inp (M,K)             m
 //
-// kernel1, for f32, keeps the contract's order: every element is one chain over l ascending, so that
-// it gives the bits of the CPU, whatever the shape. A block computes a tile of C; pieces of A and B,
-// DEPTH long, lie in shared memory.
+// kernel1, for f32, keeps the contract's order: every element is one chain over l ascending, so
+// that it gives the bits of the CPU, whatever the shape. A block computes a tile of C; pieces of A
+// and B, DEPTH long, lie in shared memory.
 //
 // kernel2 is for 16-bit types on tensor cores (mma m16n8k16, sm_80): the products of 16 l are added
 // in an order the hardware does not tell, the sums ascending in f32, whatever the tile. Tiles of A
@@ -24,12 +24,12 @@
 // head) take tiles of 64. Blocks go through C in groups of GROUP tile rows, so that those that run
 // together share rows of A and columns of B in the second cache.
 //
-// bwd_weight of a small layer has few tiles and a long sum: kernel2 then cuts l into `splits` ranges,
-// as many as fill the card, a number that the sizes decide. Their sums wait in scratch memory, and
+// bwd_weight of a small layer has few tiles and a long sum: kernel2 then cuts l into `splits`
+// ranges, as many as fill the card; the sizes decide. Their sums wait in scratch memory, and
 // join_splits adds them in order. The forward and bwd_input never split.
-// On Hopper bf16 products whose rows, of the adapter too, begin at multiples of 16 bytes are those of
-// matmul_sm90.cu. Which kernel runs does not depend on the number of rows, so that a row's result does
-// not depend on its batch. Left out: packed weights.
+// On Hopper bf16 products whose rows, of the adapter too, begin at multiples of 16 bytes are those
+// of matmul_sm90.cu. Which kernel runs does not depend on the number of rows, so that a row's result
+// does not depend on its batch. Left out: packed weights.
 //
 //   version  idea                                    shape  time                  % of peak
 //   kernel1  tiles through shared memory, f32 chain  -      not yet run on a GPU  -
@@ -49,8 +49,8 @@ static const int EACH = QUAD; // rows and columns of a thread
 static const int BLOCK = (TILE / EACH) * (TILE / EACH);
 static_assert(TILE * DEPTH % BLOCK == 0, "the threads share out a piece evenly");
 
-// piece[l][i] = X[i0 + i, l0 + l] for i < TILE, l < DEPTH; zero outside, but nothing is written that
-// only idle threads would read. Neighbouring threads take neighbouring elements in memory.
+// piece[l][i] = X[i0 + i, l0 + l] for i < TILE, l < DEPTH; zero outside, but nothing is written
+// that only idle threads would read. Neighbouring threads take neighbouring elements in memory.
 static __device__ void load_piece(float (*piece)[TILE], const float *x, size_t outer, size_t inner,
                                   int i0, int l0, int rows, int depth) {
     for (int k = threadIdx.x; k < TILE * DEPTH; k += BLOCK) {
@@ -150,7 +150,7 @@ template <typename T> static __device__ uint4 gather_chunk(const T *from, int n)
     return make_uint4(word[0], word[1], word[2], word[3]);
 }
 
-// Begins to load SIDE x DEPTH2 elements of an operand from (outer0, inner0); zeros beyond its edges.
+// Begins to load SIDE x DEPTH2 elements of an operand from (outer0, inner0); zeros past its edges.
 // IS_INNER: neighbours in memory are neighbours in the reduction; leading: elements from one row of
 // the memory to the next. A thread's chunks lie one below the other.
 template <typename T, int SIDE, bool IS_INNER>

@@ -29,9 +29,9 @@ typedef void matmul_pack_fn(Device *dev, DType t, void *packed, const void *weig
 
 // ---- the end of a product ----
 // What becomes of a sum z before it is stored, so that nobody reads the output again only to finish
-// it. z is the f32 chain; z' is z rounded to t, as a product of its own would have stored it: RESIDUAL,
-// ACT and GATED give the bits of two ops, so that a forward has the same bits with and without them.
-// The others round once.
+// it. z is the f32 chain; z' is z rounded to t, as a product of its own would have stored it:
+// RESIDUAL, ACT and GATED give the bits of two ops, so that a forward has the same bits with and
+// without them. The others round once.
 typedef enum {
     EPILOGUE_NONE,      // out = z
     EPILOGUE_SCALE,     // out = scale z
@@ -83,7 +83,7 @@ typedef void matmul_bwd_input_fn(Device *dev, DType t, void *dinp, const void *d
 
 // dweight[n,k] += sum_m dout[m,n] inp[m,k]      dbias[n] += sum_m dout[m,n]
 //   chains over m ascending that START FROM the stored value, so that two micro-batches one after
-//   the other give the bits of one batch. (A GPU adds in orders of its own, which the sizes decide.)
+//   the other give the bits of one batch. (A GPU adds in orders of its own; the sizes decide.)
 // dweight: (N,K) f32 or NULL   dbias: (N) f32 or NULL   dout: (M,N) t   inp: (M,K) t
 typedef void matmul_bwd_weight_fn(Device *dev, DType t, float *dweight, float *dbias,
                                   const void *dout, const void *inp, int M, int N, int K);

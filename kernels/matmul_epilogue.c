@@ -1,8 +1,8 @@
 // matmul_epilogue: what becomes of finished sums on the CPU; see matmul_epilogue.h.
 //
-// Written twice: element by element as the contract states it, for the plain loops, and by pieces of
-// a row, whose loops become vector code. A piece comes straight from the block of C that was just
-// computed and is still in the second cache.
+// Written twice: element by element as the contract states it, for the plain loops, and by pieces
+// of a row, whose loops become vector code. A piece comes straight from the block of C that was
+// just computed and is still in the second cache.
 #include "matmul_epilogue.h"
 
 #include "activation_parts.h"

@@ -258,7 +258,8 @@ static Key key_of(DType t, DType out_t, int rows, int columns, int depth) {
 }
 
 // ---- the ops ----
-// Whether the library can end a product so; if it can, x gets what that takes.
+// Whether the library can end a product so; if it can, x gets what that takes. It adds a residual
+// to the sum before it rounds, once, where our kernels round twice.
 static bool ends_so(Operands *x, bool is_accumulated, const MatmulEpilogue *epilogue) {
     const EpilogueKind kind = epilogue ? epilogue->kind : EPILOGUE_NONE;
     x->c = kind == EPILOGUE_RESIDUAL ? epilogue->residual : x->d;

@@ -17,8 +17,8 @@ typedef struct {
     int M, N, K;
 } Shape;
 // Size 1, odd sizes, and each side of the tiles: 6 and 14 rows, 16 and 32 columns, 240 rows, 256
-// deep. The last ones: tiles of 128 and 32 with whole 16-byte chunks, for the GPU's tensor cores; and
-// rows enough to divide the sum of a gradient, 512 for each part, and 256 of the bias.
+// deep. The last ones: tiles of 128 and 32 with whole 16-byte chunks, for the GPU's tensor cores;
+// and rows enough to divide the sum of a gradient, 512 for each part, and 256 of the bias.
 static const Shape shapes[] = {
     {1, 1, 1},    {1, 17, 3},   {2, 5, 7},     {5, 15, 16},   {6, 16, 15},   {7, 17, 17},
     {13, 31, 9},  {14, 32, 32}, {15, 33, 31},  {16, 64, 64},  {37, 48, 33},  {1, 40, 300},

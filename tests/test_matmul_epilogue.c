@@ -37,8 +37,8 @@ static const struct {
 enum { VARIANTS = sizeof variants / sizeof *variants };
 
 // ---- one product with everything it may need ----
-typedef enum { INP, WEIGHT, BIAS, LOW, UP, OTHER, PRE, DGATE, OUT, TENSORS } Tensor; // OTHER:
-                                                                // the residual or the gate
+typedef enum { INP, WEIGHT, BIAS, LOW, UP, OTHER, PRE, DGATE, OUT, TENSORS } Tensor;
+// OTHER is the residual or the gate.
 typedef struct {
     bool is_fwd;
     Shape s;
