@@ -1,8 +1,8 @@
 // vendor_cudnn: attention by cuDNN's graph API; see vendor_cudnn.h.
 //
-// A pass is a graph of one operation over tensors (B,H,T,D) whose strides say how they lie in our
-// packed rows. The library proposes kernels for a graph, best first; the first that it can plan is
-// taken. To run a plan is to name a pointer per tensor, by number.
+// The forward is a graph of one operation over tensors (B,H,T,D) whose strides say how they lie in
+// our packed rows. The library proposes kernels for a graph, best first; the first that it can plan
+// is taken. To run a plan is to name a pointer per tensor, by number.
 // Declared here: the eight functions used, as in the cuDNN 9 manual, "Backend API", and the numbers of
 // its enums. Not yet run on a GPU.
 #include "vendor_cudnn.h"
@@ -13,7 +13,6 @@
 #include "vendor.cuh"
 
 #define PROPOSALS 16
-#define MOST_TENSORS 10
 
 // ---- the library ----
 #define FUNCTIONS(X)                                                                               \
@@ -37,7 +36,7 @@ static struct {
 
 // Descriptors, their attributes, and the types of attributes.
 enum { ENGINE_CONFIG = 3, HEURISTICS = 4, PLAN = 5, GRAPH = 15, PACK = 16, TENSOR = 17,
-       SDPA_FWD = 41, SDPA_BWD = 43 };
+       SDPA_FWD = 41 };
 enum { HEURISTICS_MODE = 200, HEURISTICS_GRAPH = 201, HEURISTICS_RESULTS = 202, PLAN_HANDLE = 400,
        PLAN_CONFIG = 401, PLAN_WORKSPACE = 402, GRAPH_HANDLE = 800, GRAPH_OPS = 801,
        TENSOR_ALIGNMENT = 900, TENSOR_TYPE = 901, TENSOR_DIMENSIONS = 902, TENSOR_STRIDES = 903,
@@ -49,16 +48,8 @@ static const int DTYPE_OF[DT_COUNT] = {0, 9, 2};
 static_assert(DT_F32 == 0 && DT_BF16 == 1 && DT_F16 == 2, "as in the table above");
 
 // The tensors, by the numbers that the plans know them by.
-typedef enum { NO_ID, Q, K, V, OUT, STATS, SCALE, DQ, DK, DV, DOUT } Id;
-// Attribute of each operation for each of its tensors.
-typedef struct {
-    Id id;
-    int attribute;
-} Part;
-static const Part FWD_PARTS[] = {{Q, 2800}, {K, 2801}, {V, 2802}, {OUT, 2803}, {STATS, 2804},
-                                 {SCALE, 2805}};
-static const Part BWD_PARTS[] = {{Q, 2851},     {K, 2852},  {V, 2853},  {OUT, 2854}, {STATS, 2855},
-                                 {SCALE, 2856}, {DQ, 2859}, {DK, 2860}, {DV, 2861},  {DOUT, 2862}};
+typedef enum { Q, K, V, OUT, STATS, SCALE, IDS } Id;
+enum { SDPA_TENSOR = 2800 }; // the operation's attribute for the first of them; the others follow
 
 #define CUDNN_CHECK(call) cudnn_check(cudnn.call, #call, __LINE__)
 static void cudnn_check(int status, const char *call, int line) {
@@ -144,22 +135,16 @@ static void *tensor_new(Trouble *trouble, Id id, DType t, const int64_t *dimensi
 }
 
 // ---- plans ----
-typedef struct {
-    void *plan, *graph, *op, *tensor[MOST_TENSORS];
-    const Part *part;
-    int parts;
-    size_t workspace;
-} Pass;
-
 struct CudnnAttention {
     DType t;
     AttentionShape shape;
-    Pass fwd, bwd;
-    float *stats;    // (B,H,T)
-    void *workspace; // of either pass
+    void *plan, *graph, *op, *tensor[IDS];
+    size_t workspace_bytes;
+    float *stats; // (B,H,T)
+    void *workspace;
 };
 
-static void *part_new(Trouble *trouble, const CudnnAttention *a, Id id) {
+static void *operand_new(Trouble *trouble, const CudnnAttention *a, Id id) {
     const AttentionShape *s = &a->shape;
     const int64_t T = s->max_Tq, D = s->D, H = s->H, Hkv = s->Hkv, B = s->B;
     if (id == SCALE) {
@@ -170,21 +155,21 @@ static void *part_new(Trouble *trouble, const CudnnAttention *a, Id id) {
         const int64_t dimensions[4] = {B, H, T, 1}, strides[4] = {H * T, T, 1, 1};
         return tensor_new(trouble, id, DT_F32, dimensions, strides);
     }
-    const bool is_key = id == K || id == V || id == DK || id == DV;
-    const int64_t row = id == K || id == DK   ? s->k_stride
-                        : id == V || id == DV ? s->v_stride
-                        : id == Q || id == DQ ? s->q_stride
-                                              : s->out_stride;
+    const bool is_key = id == K || id == V;
+    const int64_t row = id == K   ? s->k_stride
+                        : id == V ? s->v_stride
+                        : id == Q ? s->q_stride
+                                  : s->out_stride;
     const int64_t dimensions[4] = {B, is_key ? Hkv : H, T, D}, strides[4] = {T * row, D, row, 1};
     return tensor_new(trouble, id, a->t, dimensions, strides);
 }
 
 // The first proposal that can be planned.
-static void plan_new(Trouble *trouble, Pass *pass) {
+static void plan_new(Trouble *trouble, CudnnAttention *a) {
     void *heuristics = desc_new(trouble, HEURISTICS), *config[PROPOSALS] = {NULL};
     const int mode = MODE_A;
     int64_t count = 0, bytes = 0;
-    set(trouble, heuristics, HEURISTICS_GRAPH, AS_DESCRIPTOR, 1, &pass->graph);
+    set(trouble, heuristics, HEURISTICS_GRAPH, AS_DESCRIPTOR, 1, &a->graph);
     set(trouble, heuristics, HEURISTICS_MODE, AS_MODE, 1, &mode);
     finish(trouble, heuristics, "proposals");
     for (int i = 0; i < PROPOSALS; i++) {
@@ -196,7 +181,7 @@ static void plan_new(Trouble *trouble, Pass *pass) {
                                             PROPOSALS, &count, config),
              "proposals");
     }
-    for (int64_t i = 0; trouble->status == 0 && !pass->plan && i < count; i++) {
+    for (int64_t i = 0; trouble->status == 0 && !a->plan && i < count; i++) {
         Trouble own = {0, NULL};
         void *plan = desc_new(&own, PLAN);
         set(&own, plan, PLAN_HANDLE, AS_HANDLE, 1, &cudnn.handle);
@@ -209,8 +194,8 @@ static void plan_new(Trouble *trouble, Pass *pass) {
                  "a workspace");
         }
         if (own.status == 0) {
-            pass->plan = plan;
-            pass->workspace = (size_t)bytes;
+            a->plan = plan;
+            a->workspace_bytes = (size_t)bytes;
         } else {
             desc_free(plan);
         }
@@ -219,43 +204,32 @@ static void plan_new(Trouble *trouble, Pass *pass) {
         desc_free(config[i]);
     }
     desc_free(heuristics);
-    note(trouble, pass->plan ? 0 : -1, "a kernel");
+    note(trouble, a->plan ? 0 : -1, "a kernel");
 }
 
-static void pass_new(Trouble *trouble, CudnnAttention *a, Pass *pass, int kind, const Part *part,
-                     int parts) {
-    pass->part = part;
-    pass->parts = parts;
-    pass->op = desc_new(trouble, kind);
-    for (int i = 0; i < parts; i++) {
-        pass->tensor[i] = part_new(trouble, a, part[i].id);
-        set(trouble, pass->op, part[i].attribute, AS_DESCRIPTOR, 1, &pass->tensor[i]);
+static void graph_new(Trouble *trouble, CudnnAttention *a) {
+    a->op = desc_new(trouble, SDPA_FWD);
+    for (int id = 0; id < IDS; id++) {
+        a->tensor[id] = operand_new(trouble, a, (Id)id);
+        set(trouble, a->op, SDPA_TENSOR + id, AS_DESCRIPTOR, 1, &a->tensor[id]);
     }
-    finish(trouble, pass->op, "the operation");
-    pass->graph = desc_new(trouble, GRAPH);
-    set(trouble, pass->graph, GRAPH_HANDLE, AS_HANDLE, 1, &cudnn.handle);
-    set(trouble, pass->graph, GRAPH_OPS, AS_DESCRIPTOR, 1, &pass->op);
-    finish(trouble, pass->graph, "the graph");
-    plan_new(trouble, pass);
-}
-
-static void pass_free(Pass *pass) {
-    desc_free(pass->plan);
-    desc_free(pass->graph);
-    desc_free(pass->op);
-    for (int i = 0; i < pass->parts; i++) {
-        desc_free(pass->tensor[i]);
-    }
+    finish(trouble, a->op, "the operation");
+    a->graph = desc_new(trouble, GRAPH);
+    set(trouble, a->graph, GRAPH_HANDLE, AS_HANDLE, 1, &cudnn.handle);
+    set(trouble, a->graph, GRAPH_OPS, AS_DESCRIPTOR, 1, &a->op);
+    finish(trouble, a->graph, "the graph");
 }
 
 extern "C" void cudnn_attention_free(Device *dev, CudnnAttention *a) {
-    if (a) {
-        pass_free(&a->fwd);
-        pass_free(&a->bwd);
-        device_release(dev, a->stats);
-        device_release(dev, a->workspace);
-        free(a);
+    desc_free(a->plan);
+    desc_free(a->graph);
+    desc_free(a->op);
+    for (int id = 0; id < IDS; id++) {
+        desc_free(a->tensor[id]);
     }
+    device_release(dev, a->stats);
+    device_release(dev, a->workspace);
+    free(a);
 }
 
 extern "C" CudnnAttention *cudnn_attention_new(Device *dev, DType t, const AttentionShape *shape,
@@ -274,56 +248,32 @@ extern "C" CudnnAttention *cudnn_attention_new(Device *dev, DType t, const Atten
     a->t = t;
     a->shape = *shape;
     Trouble trouble = {0, NULL};
-    pass_new(&trouble, a, &a->fwd, SDPA_FWD, FWD_PARTS, sizeof FWD_PARTS / sizeof *FWD_PARTS);
-    pass_new(&trouble, a, &a->bwd, SDPA_BWD, BWD_PARTS, sizeof BWD_PARTS / sizeof *BWD_PARTS);
+    graph_new(&trouble, a);
+    plan_new(&trouble, a);
     if (trouble.status != 0) {
         snprintf(why, size, "the library has not got %s for this shape: status %d", trouble.what,
                  trouble.status);
         cudnn_attention_free(dev, a);
         return NULL;
     }
-    const size_t most = a->fwd.workspace > a->bwd.workspace ? a->fwd.workspace : a->bwd.workspace;
     a->stats = (float *)device_alloc(dev, (size_t)s->H * (size_t)s->Nq * sizeof(float), "cuDNN");
-    a->workspace = device_alloc(dev, most, "cuDNN");
+    a->workspace = device_alloc(dev, a->workspace_bytes, "cuDNN");
     return a;
 }
 
 // ---- running ----
-// pointers: by Id.
-static void run_pass(CudnnAttention *a, Pass *pass, void *const *pointers) {
-    void *pack = NULL, *pointer[MOST_TENSORS];
-    int64_t id[MOST_TENSORS];
-    Trouble trouble = {0, NULL};
-    for (int i = 0; i < pass->parts; i++) {
-        id[i] = pass->part[i].id;
-        pointer[i] = pointers[id[i]];
-    }
-    pack = desc_new(&trouble, PACK);
-    set(&trouble, pack, PACK_POINTERS, AS_POINTER, pass->parts, pointer);
-    set(&trouble, pack, PACK_IDS, AS_INT64, pass->parts, id);
-    set(&trouble, pack, PACK_WORKSPACE, AS_POINTER, 1, &a->workspace);
-    finish(&trouble, pack, "the pointers");
-    CHECK(trouble.status == 0, "%s: status %d", trouble.what, trouble.status);
-    CUDNN_CHECK(cudnnBackendExecute(cudnn.handle, pass->plan, pack));
-    desc_free(pack);
-}
-
 extern "C" void cudnn_attention_fwd(Device *dev, CudnnAttention *a, void *out, const void *q,
                                     const void *k, const void *v) {
     (void)dev;
-    void *pointers[DOUT + 1] = {NULL};
-    pointers[Q] = (void *)q, pointers[K] = (void *)k, pointers[V] = (void *)v;
-    pointers[OUT] = out, pointers[STATS] = a->stats, pointers[SCALE] = &a->shape.scale;
-    run_pass(a, &a->fwd, pointers);
-}
-
-extern "C" void cudnn_attention_bwd(Device *dev, CudnnAttention *a, void *dq, void *dk, void *dv,
-                                    const void *dout, const void *out, const void *q, const void *k,
-                                    const void *v) {
-    (void)dev;
-    void *pointers[DOUT + 1] = {NULL};
-    pointers[Q] = (void *)q, pointers[K] = (void *)k, pointers[V] = (void *)v;
-    pointers[OUT] = (void *)out, pointers[STATS] = a->stats, pointers[SCALE] = &a->shape.scale;
-    pointers[DQ] = dq, pointers[DK] = dk, pointers[DV] = dv, pointers[DOUT] = (void *)dout;
-    run_pass(a, &a->bwd, pointers);
+    const void *const pointers[IDS] = {q, k, v, out, a->stats, &a->shape.scale};
+    const int64_t ids[IDS] = {Q, K, V, OUT, STATS, SCALE};
+    Trouble trouble = {0, NULL};
+    void *pack = desc_new(&trouble, PACK);
+    set(&trouble, pack, PACK_POINTERS, AS_POINTER, IDS, pointers);
+    set(&trouble, pack, PACK_IDS, AS_INT64, IDS, ids);
+    set(&trouble, pack, PACK_WORKSPACE, AS_POINTER, 1, &a->workspace);
+    finish(&trouble, pack, "the pointers");
+    CHECK(trouble.status == 0, "%s: status %d", trouble.what, trouble.status);
+    CUDNN_CHECK(cudnnBackendExecute(cudnn.handle, a->plan, pack));
+    desc_free(pack);
 }
