@@ -146,8 +146,13 @@ static uint32_t address_of(uint64_t descriptor, bool is_mn, uint32_t row, uint32
     return swizzle(start + row / 8 * stride + row % 8 * ROW_BYTES + k * 2);
 }
 
-static float element(DType t, uint64_t descriptor, bool is_mn, int row, int k) {
-    return dtype_load(t, shared + address_of(descriptor, is_mn, (uint32_t)row, (uint32_t)k), 0);
+// The 16 elements of a row, widened.
+static void row_of(float *x, DType t, uint64_t descriptor, bool is_mn, int row) {
+    uint16_t bits[16];
+    for (uint32_t k = 0; k < 16; k += is_mn ? 1 : 8) { // along k, 8 neighbours are a piece
+        memcpy(bits + k, shared + address_of(descriptor, is_mn, (uint32_t)row, k), is_mn ? 2 : 16);
+    }
+    dtype_widen(x, t, bits, 16);
 }
 
 // For the shadow: what a warp reads of a tile's rows, in pieces of 16 bytes, shared out to lanes.
@@ -165,22 +170,18 @@ static void compute(const Product &p, float *sum) {
     touch(p.a, p.a_mn, first, 16, p.pc);
     touch(p.b, p.b_mn, 0, p.columns, p.pc);
     float a[2][16], b[16];
-    for (int j = 0; j < 16; j++) {
-        a[0][j] = element(p.t, p.a, p.a_mn, row, j);
-        a[1][j] = element(p.t, p.a, p.a_mn, row + 8, j);
-    }
+    row_of(a[0], p.t, p.a, p.a_mn, row);
+    row_of(a[1], p.t, p.a, p.a_mn, row + 8);
     for (int pair = 0; pair < p.columns / 4; pair++) { // columns 2i and 2i + 1 of every 8
         const int at = pair / 2 * 4 + pair % 2;
+        row_of(b, p.t, p.b, p.b_mn, pair / 2 * 8 + 2 * i + pair % 2);
+        double total[2] = {sum[at], sum[at + 2]};
         for (int j = 0; j < 16; j++) {
-            b[j] = element(p.t, p.b, p.b_mn, pair / 2 * 8 + 2 * i + pair % 2, j);
+            total[0] += (double)a[0][j] * b[j];
+            total[1] += (double)a[1][j] * b[j];
         }
-        for (int half = 0; half < 2; half++) {
-            double total = sum[at + 2 * half];
-            for (int j = 0; j < 16; j++) {
-                total += (double)a[half][j] * b[j];
-            }
-            sum[at + 2 * half] = (float)total;
-        }
+        sum[at] = (float)total[0];
+        sum[at + 2] = (float)total[1];
     }
 }
 
