@@ -152,6 +152,7 @@ test-emu: all $(BUILD)/bin/test-plain
 	$(BUILD)/bin/test backend=emu large=1
 	EMU_ORDER=reverse EMU_COPIES=early $(BUILD)/bin/test backend=emu
 	EMU_ARCH=sm80 $(BUILD)/bin/test backend=emu matmul
+	EMU_ARCH=sm80 $(BUILD)/bin/test backend=emu topk
 	EMU_ORDER=random:1 $(BUILD)/bin/test-plain backend=emu large=1
 	$(MAKE) SAN=address,undefined build/san/bin/test
 	build/san/bin/test backend=emu

@@ -56,7 +56,8 @@ static __global__ void rows_scatter_kernel1(Bits *out, const Bits *inp, const in
 }
 
 // ---- segments of equal ids ----
-// keys: runs of BLOCK, each sorted. Launch: N / BLOCK blocks of BLOCK threads. 2 KB of shared memory.
+// keys: runs of BLOCK, each sorted. Launch: N / BLOCK blocks of BLOCK threads. 2 KB of shared
+// memory.
 static __global__ void embedding_sort_kernel1(uint64_t *keys, const int32_t *ids, int N, int V) {
     SMEM_STATIC(run, uint64_t, [BLOCK]);
     const int first = blockIdx.x * BLOCK, n = first + threadIdx.x;
@@ -97,8 +98,8 @@ static __global__ void embedding_merge_kernel1(uint64_t *out, const uint64_t *ke
 }
 
 // dtable[id,:] += its rows of dout, by the block of the first key that has the id. EACH: columns of
-// a thread, 1 or a pack. Launch: (N, C / EACH / ADD_BLOCK) blocks of ADD_BLOCK threads. 512 bytes of
-// shared memory.
+// a thread, 1 or a pack. Launch: (N, C / EACH / ADD_BLOCK) blocks of ADD_BLOCK threads. 512 bytes
+// of shared memory.
 static const int ADD_BLOCK = 128;
 template <typename T, int EACH>
 static __global__ void embedding_add_kernel1(float *dtable, const T *dout, const uint64_t *keys,

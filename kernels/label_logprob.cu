@@ -1,8 +1,8 @@
 // label_logprob: raw logits and log-probabilities of chosen tokens, and each row's greedy token, on
 // CUDA; see label_logprob.h.
 //
-// Rows in one pass (softmax_row.cuh); positions are compared as f32, which is exact below 2^24. Then
-// the picks, a gather.
+// Rows in one pass (softmax_row.cuh); positions are compared as f32, which is exact below 2^24.
+// Then the picks, a gather.
 //
 //   version  idea                         shape  time                  % of peak bandwidth
 //   kernel2  one block per row, one pass  -      not yet run on a GPU  -

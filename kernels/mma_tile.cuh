@@ -3,11 +3,12 @@
 //   acc[r,c] += sum_e a[r,e] b[c,e]    r < MMA_ROWS, c < COLUMNS; a, b 16-bit, sums in f32
 //
 // For kernels that do something else with a product than to store it. Both operands lie in memory
-// with their rows along the reduction. A block of MMA_BLOCK threads reads MMA_DEPTH elements of each
-// row into a stage of a ring by cp.async; what is beyond the operands' edges becomes zero. 16-byte
-// chunks are swizzled so that the eight rows that ldmatrix reads at once lie in different banks.
-// mma m16n8k16 adds 16 e in an order the hardware does not tell, the sums of 16 ascending: an
-// element's order does not depend on COLUMNS, on its place in the tile or on the rest of the tile.
+// with their rows along the reduction. A block of MMA_BLOCK threads reads MMA_DEPTH elements of
+// each row into a stage of a ring by cp.async; what is beyond the operands' edges becomes zero.
+// 16-byte chunks are swizzled so that the eight rows that ldmatrix reads at once lie in different
+// banks. mma m16n8k16 adds 16 e in an order the hardware does not tell, the sums of 16 ascending:
+// an element's order does not depend on COLUMNS, on its place in the tile or on the rest of the
+// tile.
 #ifndef JOMED_KERNELS_MMA_TILE_CUH
 #define JOMED_KERNELS_MMA_TILE_CUH
 

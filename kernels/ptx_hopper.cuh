@@ -95,8 +95,8 @@ template <int COUNT> PTX void wgmma_hold(float (&acc)[COUNT]) {
         asm volatile("" : "+f"(acc[i])::"memory");
     }
 }
-// acc (64xN, f32) += a (64x16) b (Nx16)^T, bf16 or f16; read from shared memory until wgmma_wait. N = 64,
-// 128 or 256 is twice the length of acc; A_MN, B_MN: that tile is MN-major. Warp w holds rows
+// acc (64xN, f32) += a (64x16) b (Nx16)^T, bf16 or f16; read from shared memory until wgmma_wait.
+// N = 64, 128 or 256 is twice the length of acc; A_MN, B_MN: that tile is MN-major. Warp w holds rows
 // 16 w ..: acc[4j], acc[4j+1]: row g, columns 8j+2i and the next; acc[4j+2], [4j+3]: row g + 8.
 // acc is one local array, untouched between issue and wait.
 #define FOUR(i) "+f"(acc[i]), "+f"(acc[i + 1]), "+f"(acc[i + 2]), "+f"(acc[i + 3])

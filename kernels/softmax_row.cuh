@@ -1,10 +1,10 @@
 // softmax_row: what the losses need of a row of logits, in one pass over it. Only for *.cu.
 //
 // A block has a row. Each thread keeps the largest logit so far and the sum of exponentials under
-// it, which it scales down whenever a larger one comes (Milakov and Gimelshein 2018); at the end the
-// threads' sums are brought under the largest of all and added in butterflies. The order depends on
-// V, the type and the alignment of the tensor alone. Packs of 16 bytes where rows begin at multiples
-// of 16, else one element.
+// it, which it scales down whenever a larger one comes (Milakov and Gimelshein 2018); at the end
+// the threads' sums are brought under the largest of all and added in butterflies. The order
+// depends on V, the type and the alignment of the tensor alone. Packs of 16 bytes where rows begin
+// at multiples of 16, else one element.
 #ifndef JOMED_KERNELS_SOFTMAX_ROW_CUH
 #define JOMED_KERNELS_SOFTMAX_ROW_CUH
 

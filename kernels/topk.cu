@@ -1,36 +1,37 @@
 // topk: exact inner-product search on CUDA; see topk.h.
 //
 // No score is stored unless it may be among the K best. A hit is one 64-bit key: the score's bits
-// so turned that unsigned numbers sort as floats do, above the complement of the row number, so that
-// a greater key is a better hit and ties are settled; 0 is no hit. The K-th best of any part of the
-// candidates is a bound: what does not beat it cannot be among the K best of all. So
+// so turned that unsigned numbers sort as floats do, above the complement of the row number, so
+// that a greater key is a better hit and ties are settled; 0 is no hit. The K-th best of any part
+// of the candidates is a bound: what does not beat it cannot be among the K best of all. So
 //   1. begin: queries rounded to the row type; the caller's hits become the list so far, sorted;
 //   2. filter: blocks score tiles of rows and append what beats the list's last hit to a list of
 //      their own, one per query;
 //   3. select: per query the K best of the list so far and of all blocks' lists, sorted.
-// 2 and 3 run over parts of the index that grow: of the first, two tiles per block, every row passes,
-// and behind n rows only K / n of the next ones, if their order has nothing to do with their scores.
-// Tiles are taken in steps spread over the index and dealt out in turn (topk_order.h), so that rows
-// that lie together, as of one patient, neither miss the first parts nor fill one block's lists.
-// No order is bad enough to lose a hit: a block whose list lacks the room for one more tile cuts it
-// to its K best, whose last is its bound from then on. That costs time, at most one cut per list and
-// tile, and nothing else: the host waits for nothing, and the result does not depend on any of it;
-// the K best under a total order are what they are. Memory: lists of K + ROOM keys, 8 bytes each,
-// for every query of every block; 83 MB for 256 queries and K = 50 on 132 multiprocessors.
+// 2 and 3 run over parts of the index that grow: of the first, two tiles per block, every row
+// passes, and behind n rows only K / n of the next ones, if their order has nothing to do with
+// their scores. Tiles are taken in steps spread over the index and dealt out in turn
+// (topk_order.h), so that rows that lie together, as of one patient, neither miss the first parts
+// nor fill one block's lists. No order is bad enough to lose a hit: a block whose list lacks the
+// room for one more tile cuts it to its K best, whose last is its bound from then on. That costs
+// time, at most one cut per list and tile, and nothing else: the host waits for nothing, and the
+// result does not depend on any of it; the K best under a total order are what they are. Memory:
+// lists of K + ROOM keys, 8 bytes each, for every query of every block; 83 MB for 256 queries and K
+// = 50 on 132 multiprocessors.
 //
 // Scores: kernel1 takes chains over e ascending, bit for bit the CPU's; for 16-bit rows of whole
 // 16-byte chunks kernel2 takes the tensor cores of sm_80 (mma_tile.cuh) and kernel3 those of sm_90a
-// (ring_hopper.cuh). Which one runs depends on type, E, alignment and card alone, and the order of a
-// score's sum on nothing else, so neither do the other queries matter. Few queries take a narrow
-// tile: a search that memory bounds does not compute for 256. Neighbouring blocks have the same rows
-// and other queries, so that the second finds the rows in the second-level cache.
-// Left out: clusters and multicast; the offers of one tile under the products of the next.
+// (ring_hopper.cuh). Which one runs depends on type, E, alignment and card alone, and the order of
+// a score's sum on nothing else, so neither do the other queries matter. Few queries take a narrow
+// tile: a search that memory bounds does not compute for 256. Neighbouring blocks have the same
+// rows and other queries, so that the second finds the rows in the second-level cache. Left out:
+// clusters and multicast; the offers of one tile under the products of the next.
 //
-//   version   idea                                              shape  time                  % of peak
-//   kernel1   64x64 tiles through shared memory, chains         -      not yet run on a GPU  -
-//   kernel2   128x128x32 or 128x32x32, cp.async, mma            -      not yet run on a GPU  -
-//   kernel3   128x256x64, x128, x64: TMA, wgmma, 2 consumers    -      not yet run on a GPU  -
-//   select    radix select of the keys, rank by counting        -      not yet run on a GPU  -
+//   version  idea                                            shape  time                  % of peak
+//   kernel1  64x64 tiles through shared memory, chains       -      not yet run on a GPU  -
+//   kernel2  128x128x32 or 128x32x32, cp.async, mma          -      not yet run on a GPU  -
+//   kernel3  128x256x64, x128, x64: TMA, wgmma, 2 consumers  -      not yet run on a GPU  -
+//   select   radix select of the keys, rank by counting      -      not yet run on a GPU  -
 #include "topk.h"
 
 #include <limits.h>
@@ -100,7 +101,8 @@ typedef struct {
 // for each key of this thread's share of a source; the loads do not wait for each other.
 #define EACH_KEY(key, s)                                                                           \
     for (int n_ = Team::rank(); n_ < (s).slots; n_ += BLOCK)                                       \
-        if (const int i_ = n_ & ((1 << (s).shift) - 1), at_ = n_ >> (s).shift; i_ < (s).count[at_]) \
+        if (const int i_ = n_ & ((1 << (s).shift) - 1), at_ = n_ >> (s).shift;                     \
+            i_ < (s).count[at_])                                                                   \
             if (const uint64_t key = (s).keys[at_ * (s).stride + i_]; key)
 
 typedef struct {
@@ -137,8 +139,8 @@ static __device__ void choose_digit(Work &w, int lane, int need) {
 }
 
 // found[0..K) = the K best keys of a source, in no order, 0 where there are fewer. A radix search
-// for the K-th, eight bits at a time from the top; it ends early when all keys that share the bits so
-// far are wanted. Before: a barrier after the source was written; after: found is whole.
+// for the K-th, eight bits at a time from the top; it ends early when all keys that share the bits
+// so far are wanted. Before: a barrier after the source was written; after: found is whole.
 template <typename Team>
 static __device__ void find_best(uint64_t *found, Work &w, const Source &s, int K) {
     uint64_t prefix = 0, bound = 0; // all above bound are wanted, and bound itself to fill up
@@ -216,7 +218,8 @@ static __global__ void topk_select_kernel1(float *scores, int32_t *ids, Search s
     __syncthreads(); // count is whole, no list is longer than 2^shift
     shift = work->shift;
     uint64_t *list = s.keys + q * s.room;
-    find_best<WholeBlock>(found, *work, {list, (size_t)s.Q * s.room, count, segments << shift, shift}, s.K);
+    const Source source = {list, (size_t)s.Q * s.room, count, segments << shift, shift};
+    find_best<WholeBlock>(found, *work, source, s.K);
     for (int i = threadIdx.x; i < s.K; i += BLOCK) {
         const size_t rank = (size_t)rank_of(found, s.K, i);
         list[rank] = found[i];
@@ -399,8 +402,8 @@ template <typename T> static __global__ void topk_kernel1(Search s) {
 // Offers this thread's scores of fragment column b. Few are wanted: they are marked, and then taken
 // one by one, in one piece of code.
 template <int COLUMNS, int F>
-static __device__ void offer_fragments(Lists<COLUMNS> &l, uint64_t *lists, const Search &s, int turn,
-                                       int m0, int b, const float (&acc)[F][F][4]) {
+static __device__ void offer_fragments(Lists<COLUMNS> &l, uint64_t *lists, const Search &s,
+                                       int turn, int m0, int b, const float (&acc)[F][F][4]) {
     const float least[2] = {l.least[mma_column<COLUMNS>(b, 0)], l.least[mma_column<COLUMNS>(b, 1)]};
     uint32_t marks = 0;
     UNROLL for (int n = 0; n < 4 * F; n++) {
@@ -473,8 +476,8 @@ static __global__ void __launch_bounds__(MMA_BLOCK, 2) topk_kernel2(Search s) {
 // ---- kernel 3 ----
 static const int PART = 32; // sums of a thread that are marked at once
 
-// Offers a consumer's sums of a tile: acc[4x + e] is row g + 8 (e / 2), column 8x + 2i + e % 2 of the
-// warp's 16 (g = lane / 4, i = lane % 4). Otherwise as offer_fragments.
+// Offers a consumer's sums of a tile: acc[4x + e] is row g + 8 (e / 2), column 8x + 2i + e % 2 of
+// the warp's 16 (g = lane / 4, i = lane % 4). Otherwise as offer_fragments.
 template <int COLUMNS>
 static __device__ void offer_sums(Lists<COLUMNS> &l, uint64_t *lists, const Search &s, int turn,
                                   int m0, const float (&acc)[COLUMNS / 2]) {
@@ -532,7 +535,8 @@ static __global__ void __launch_bounds__(RING_BLOCK, 1)
         for (int j = s.begin + blockIdx.y, turn = 0; j < s.end; j += s.ranges, turn++) {
             float acc[COLUMNS / 2];
             multiply<T, false, false>(acc, ring, steps, warp / 4);
-            offer_sums(*l, lists, s, turn, topk_tile(j, s.tiles, s.step) * RING_ROWS + 16 * warp, acc);
+            const int m0 = topk_tile(j, s.tiles, s.step) * RING_ROWS + 16 * warp;
+            offer_sums(*l, lists, s, turn, m0, acc);
             if (j + s.ranges < s.end) {
                 make_room<Consumers>(*l, lists, found, s, turn);
             }
@@ -588,7 +592,8 @@ static void launch_select(Device *dev, float *scores, int32_t *ids, const Search
 
 // One part of the index, and the best of what it found.
 template <typename T>
-static void search_part(Device *dev, float *scores, int32_t *ids, const Search &s, const Shape &shape) {
+static void search_part(Device *dev, float *scores, int32_t *ids, const Search &s,
+                        const Shape &shape) {
     const dim3 grid((unsigned)ceil_div(s.Q, shape.queries), (unsigned)s.ranges);
     if constexpr (sizeof(T) == 2) {
         if (shape.kernel == 2) {

@@ -311,10 +311,9 @@ static void invariance(void) {
     }
 }
 
-// ---- hard orders ----
-// Orders of the rows for which a search that drops rows early, by a bound from those before, would go
-// wrong if its bound or its room were. SEARCH_128, SEARCH_64: scores rise in the order in which CUDA
-// takes tiles of so many rows, so that every row enters a list.
+// ---- hard orders ---- Orders of the rows for which a search that drops rows early, by a bound
+// from those before, would go wrong if its bound or its room were. SEARCH_128, SEARCH_64: scores
+// rise in the order in which CUDA takes tiles of so many rows, so that every row enters a list.
 typedef enum { EQUAL, RISING, FALLING, SEARCH_128, SEARCH_64, MOST_NAN, MOST_OUT, ALL_OUT } Order;
 static const char *const order_names[] = {
     "all equal", "rising", "falling", "rising in the order of search", "the same, tiles of 64",

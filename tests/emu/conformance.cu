@@ -100,13 +100,13 @@ static void wgmma_width_launch(Device *dev, float *out, const TensorMap &a, cons
 
 // a: (rows,K), or (K,rows) with a_mn; b: (columns,K), or (K,columns); out: (64,width) with
 // width = 64, 128 or 256.
-CUDA_OP(conformance_wgmma)(Device *dev, DType t, float *out, const void *a, const void *b, int width,
-                           int a_mn, int b_mn, int rows, int columns, int K) {
+CUDA_OP(conformance_wgmma)(Device *dev, DType t, float *out, const void *a, const void *b,
+                           int width, int a_mn, int b_mn, int rows, int columns, int K) {
     TensorMap a_map, b_map;
     tensor_map(&a_map, a, (size_t)(a_mn ? K : rows), (size_t)(a_mn ? rows : K),
                (size_t)(a_mn ? rows : K), 64);
     tensor_map(&b_map, b, (size_t)(b_mn ? K : columns), (size_t)(b_mn ? columns : K),
                (size_t)(b_mn ? columns : K), b_mn ? 64 : width);
-    (t == DT_BF16 ? wgmma_width_launch<bf16> : wgmma_width_launch<f16>)(dev, out, a_map, b_map, width,
-                                                                        a_mn, b_mn);
+    (t == DT_BF16 ? wgmma_width_launch<bf16> : wgmma_width_launch<f16>)(dev, out, a_map, b_map,
+                                                                        width, a_mn, b_mn);
 }
