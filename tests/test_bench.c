@@ -280,3 +280,46 @@ TEST(bench_bars) {
         expect_counts(5, 0, BARS - 5);
     }
 }
+
+// ---- the driver ----
+#define DRIVER "tools/bench_gpu.sh"
+
+TEST(bench_driver) {
+    if (access(DRIVER, X_OK) != 0) {
+        check_skip("no source tree here");
+        return;
+    }
+    const char *bin = bench_program("");
+    char *output;
+    if (CASE("two rounds into one record")) {
+        int code = check_run(&output,
+                             "BUILD=%s/.. " DRIVER " backend=cpu shrink=16384 only=adamw peers=no "
+                             "seconds=0.002 warm=0 out=%s && cat %s/cpu-20*.json",
+                             bin, check_tmpdir(), check_tmpdir());
+        EXPECT(code == 0, "code %d: %s", code, output);
+        // The copy in two rounds, then two sizes in two rounds, each round under its origin.
+        EXPECT(count_of(output, "{\"origin\":") == 4, "%s", output);
+        EXPECT(count_of(output, "{\"round\":1,\"bench\":\"adamw\"") == 2 &&
+                   count_of(output, "{\"round\":2,\"bench\":\"adamw\"") == 2 &&
+                   count_of(output, "\"bench\":\"ceiling\"") == 2,
+               "%s", output);
+        free(output);
+    }
+    if (CASE("no GPU")) {
+        char why[200];
+        if (device_is_there(DEVICE_CUDA, 0, why, sizeof why)) {
+            check_skip("there is one");
+        } else {
+            const int code = check_run(&output, "BUILD=%s/.. " DRIVER " peers=no out=%s", bin,
+                                       check_tmpdir());
+            EXPECT(code == EXIT_NO_DEPENDENCY, "code %d: %s", code, output);
+            free(output);
+        }
+    }
+    if (CASE("setting that is none")) {
+        const int code = check_run(&output, DRIVER " round=1");
+        EXPECT(code == EXIT_SYNTAX && strstr(output, "round=1: not a setting"), "code %d: %s", code,
+               output);
+        free(output);
+    }
+}

@@ -1,21 +1,22 @@
 #!/bin/sh
 # bench_gpu: our benches on a GPU and their peers, in turns, twice, into one record.
 #
-#   tools/bench_gpu.sh [only=WORD] [seconds=S] [warm=S] [rounds=N] [out=DIR] [backend=cuda]
-#   tools/bench_gpu.sh backend=cpu shrink=4096 out=DIR      tries it without a GPU; no record
+#   tools/bench_gpu.sh [only=WORD] [seconds=S] [warm=S] [rounds=N] [peers=yes|no] [out=DIR]
+#   tools/bench_gpu.sh backend=cpu shrink=4096 out=DIR      tries it without a GPU; counts nowhere
 #
 # `make bench backend=cuda` calls it. It works from a source tree and from a bundle (bin/bench or
 # build/bin/bench). Rows are added to DIR/<gpu>-<date>-<commit>.json, one object per line after a line
 # {"origin":"..."} that tells machine, clocks and temperature; only=matmul, attention, norm, adamw,
 # topk, vit or qwen2vl runs one group, each of which ends within ten minutes on an H200 if our kernels
-# are near their bars. Peers need python3 with PyTorch; without it our rows come alone.
+# are near their bars. Peers need python3 with PyTorch; without it our rows come alone. A group that
+# fails leaves the rows it had; the others run, and the exit code is 1; without a GPU it is 69.
 # tools/bench_bars.sh makes tables of the records.
 set -eu
 cd "$(dirname "$0")/.."
-only='' seconds=0.5 warm=3 rounds=2 out=bench/results backend=cuda shrink=''
+only='' seconds=0.5 warm=3 rounds=2 peers=yes out=bench/results backend=cuda shrink='' failed=0
 for argument; do
     case $argument in
-    only=* | seconds=* | warm=* | rounds=* | out=* | backend=* | shrink=*)
+    only=* | seconds=* | warm=* | rounds=* | peers=* | out=* | backend=* | shrink=*)
         eval "${argument%%=*}=\${argument#*=}" ;;
     *)
         echo "$argument: not a setting; see the top of tools/bench_gpu.sh" >&2
@@ -55,20 +56,26 @@ ours() { # ours GROUP FILE
     "$bin"/bench "$1" backend="$backend" seconds="$seconds" warm="$warm" ${shrink:+shrink=$shrink} \
         json="$2"
 }
-peers() { # peers GROUP FILE, on the rows of $work/ours
-    command -v python3 >/dev/null || return 0
+theirs() { # theirs GROUP FILE, on the rows of $work/ours
+    [ "$peers" = yes ] && command -v python3 >/dev/null || return 0
     python3 bench/peers/gpu.py rows="$work"/ours json="$2" only="$1" seconds="$seconds" \
         warm="$warm" device="$backend" || echo "peers of $1: not run, or not all" >&2
 }
 for group in ceiling matmul attention norm adamw topk vit qwen2vl; do
     case $group in *"$only"*) ;; *) [ $group = ceiling ] || continue ;; esac
     for round in $(seq "$rounds"); do
-        : >"$work"/peers
-        ours $group "$work"/ours
+        : >"$work"/ours
+        : >"$work"/theirs
+        ours $group "$work"/ours || {
+            code=$? failed=1
+            [ $group != ceiling ] || exit $code # no GPU, or none that works
+            echo "bench of $group ended with $code" >&2
+        }
         printf '{"origin":"%s at commit %s on %s; %s; %s; round %s"}\n' "$(date -u +%Y-%m-%dT%H:%M)" \
             "$commit" "${gpu:-an unnamed GPU}" "$(state)" "$group" "$round" >>"$record"
-        [ $group = ceiling ] || peers $group "$work"/peers
-        sed "s/^{/{\"round\":$round,/" "$work"/ours "$work"/peers >>"$record"
+        [ $group = ceiling ] || theirs $group "$work"/theirs
+        sed "s/^{/{\"round\":$round,/" "$work"/ours "$work"/theirs >>"$record"
     done
 done
 echo "rows are in $record; tools/bench_bars.sh makes tables of them"
+exit $failed
