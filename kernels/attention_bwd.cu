@@ -27,6 +27,7 @@
 #include "attention.h"
 
 #include "attention_parts.cuh"
+#include "device_cuda.cuh"
 
 // ---- kernel 1 ----
 // dq and delta. Launch: (max_Tq, H, B) blocks of TILE threads. 2.7 KB of shared memory.
@@ -469,6 +470,7 @@ static __global__ void __launch_bounds__(BLOCK, 1)
             }
         }
     }
+    cp_async_wait<0>(); // tiles that nobody sees
     UNROLL for (int l = 0; l < 2; l++) {
         const int r = first + thread % WARP / 4 + 8 * l;
         bf16 *to = dq + row_at(rows, r < rows.count ? r : 0, s.q_stride, s.D);
@@ -480,12 +482,17 @@ static __global__ void __launch_bounds__(BLOCK, 1)
 }
 
 // ---- launchers ----
+// False where the card's blocks have too little shared memory.
 template <int W>
-static void launch2(Device *dev, bf16 *dq, bf16 *dk, bf16 *dv, float *delta, const bf16 *dout,
+static bool launch2(Device *dev, bf16 *dq, bf16 *dk, bf16 *dv, float *delta, const bf16 *dout,
                     const bf16 *out, const float *lse, const bf16 *q, const bf16 *k, const bf16 *v,
                     const AttentionShape *s) {
     const int KEYS = keys2<W>(), rows = s->max_Tq * (s->H / s->Hkv);
     const int parts = max((s->max_Tk + KEYS - 1) / KEYS, 1);
+    const size_t most = device_shared_bytes(dev);
+    if (smem2<W>() + sizeof(Line) * ROWS > most || (parts > 1 && dq_smem2<W>() > most)) {
+        return false;
+    }
     SMEM_ALLOW((attention_bwd_kernel2<W>), smem2<W>());
     LAUNCH((attention_bwd_kernel2<W>), dim3(parts, s->Hkv, s->B), BLOCK, smem2<W>(),
            device_stream(dev), dq, dk, dv, delta, dout, out, lse, q, k, v, *s);
@@ -494,6 +501,7 @@ static void launch2(Device *dev, bf16 *dq, bf16 *dk, bf16 *dv, float *delta, con
         LAUNCH((attention_dq_kernel2<W>), dim3((rows + DQ_ROWS - 1) / DQ_ROWS, s->Hkv, s->B), BLOCK,
                dq_smem2<W>(), device_stream(dev), dq, delta, dout, lse, q, k, v, *s);
     }
+    return true;
 }
 
 CUDA_OP(attention_bwd)(Device *dev, DType t, void *dq, void *dk, void *dv, float *delta,
@@ -504,11 +512,10 @@ CUDA_OP(attention_bwd)(Device *dev, DType t, void *dq, void *dk, void *dv, float
     if (t == DT_BF16 && has_tiles(shape, q, k, v) && is_tileable(dq, shape->q_stride) &&
         is_tileable(dk, shape->k_stride) && is_tileable(dv, shape->v_stride) &&
         is_tileable(out, shape->out_stride) && is_tileable(dout, shape->out_stride)) {
-        FOR_WIDTH(shape->D, W, launch2<W>(dev, (bf16 *)dq, (bf16 *)dk, (bf16 *)dv, delta,
-                                          (const bf16 *)dout, (const bf16 *)out, lse,
-                                          (const bf16 *)q, (const bf16 *)k, (const bf16 *)v,
-                                          shape));
-        return;
+        FOR_WIDTH(shape->D, W, if (launch2<W>(dev, (bf16 *)dq, (bf16 *)dk, (bf16 *)dv, delta,
+                                              (const bf16 *)dout, (const bf16 *)out, lse,
+                                              (const bf16 *)q, (const bf16 *)k, (const bf16 *)v,
+                                              shape)) { return; });
     }
     const dim3 queries(shape->max_Tq, shape->H, shape->B), keys(shape->max_Tk, shape->Hkv,
                                                                 shape->B);

@@ -8,7 +8,7 @@
 // chains are those of the contract; only the sum of exponentials is added in another order.
 //
 // kernel2 is for bf16 on tensor cores (mma m16n8k16, sm_80), heads up to 128 wide, a multiple of 8,
-// rows at multiples of 16 bytes. A warp has a strip of 16 packed rows (attention_parts.cuh) and
+// rows at multiples of 16 bytes, and cards with shared memory for it. A warp has a strip of 16 packed rows (attention_parts.cuh) and
 // keeps its scores with 256 keys in registers: a sequence of up to 256 keys takes one pass, with
 // the exact maximum and nothing to scale (what the vision tower at 197 tokens is bound by is reading
 // Q, K, V once); a longer one takes tiles of 256, scaled in between. Groups of 32 keys that
@@ -302,9 +302,13 @@ static __global__ void __launch_bounds__(WARP *warps2<W>(), W <= 80 ? 2 : 1)
 }
 
 // ---- launcher ----
+// False where the card's blocks have too little shared memory.
 template <int W>
-static void launch2(Device *dev, bf16 *out, float *lse, const bf16 *q, const bf16 *k, const bf16 *v,
+static bool launch2(Device *dev, bf16 *out, float *lse, const bf16 *q, const bf16 *k, const bf16 *v,
                     const AttentionShape *s) {
+    if (smem2<W>() > device_shared_bytes(dev)) {
+        return false;
+    }
     const int turn = STRIP * warps2<W>(), rows = s->max_Tq * (s->H / s->Hkv);
     const int turns = (rows + turn - 1) / turn;
     // Where keys stay in shared memory, one block for all rows reads them once; more blocks where
@@ -314,15 +318,15 @@ static void launch2(Device *dev, bf16 *out, float *lse, const bf16 *q, const bf1
     SMEM_ALLOW((attention_fwd_kernel2<W>), smem2<W>());
     LAUNCH((attention_fwd_kernel2<W>), grid, WARP * warps2<W>(), smem2<W>(), device_stream(dev), out,
            lse, q, k, v, *s);
+    return true;
 }
 
 CUDA_OP(attention_fwd)(Device *dev, DType t, void *out, float *lse, const void *q, const void *k,
                        const void *v, const AttentionShape *shape) {
     check_shape(shape);
     if (t == DT_BF16 && has_tiles(shape, q, k, v) && is_tileable(out, shape->out_stride)) {
-        FOR_WIDTH(shape->D, W, launch2<W>(dev, (bf16 *)out, lse, (const bf16 *)q, (const bf16 *)k,
-                                          (const bf16 *)v, shape));
-        return;
+        FOR_WIDTH(shape->D, W, if (launch2<W>(dev, (bf16 *)out, lse, (const bf16 *)q,
+                                              (const bf16 *)k, (const bf16 *)v, shape)) { return; });
     }
     const dim3 grid(shape->max_Tq, shape->H, shape->B);
     FOR_DTYPE(t, T, LAUNCH((attention_fwd_kernel1<T>), grid, TILE, 0, device_stream(dev), (T *)out,

@@ -44,6 +44,7 @@ typedef struct {
     Lane lane[STREAM_COUNT];
     StreamId current;
     int processors;
+    size_t shared_bytes;
     cudaEvent_t timer[2]; // start and stop
 } State;
 
@@ -81,6 +82,7 @@ static void cuda_open(Device *dev, int index, int threads) {
     CUDA_CHECK(cudaGetDeviceProperties(&properties, index));
     State *state = (State *)xcalloc(1, sizeof *state);
     state->processors = properties.multiProcessorCount;
+    state->shared_bytes = properties.sharedMemPerBlockOptin;
     for (int e = 0; e < 2; e++) {
         CUDA_CHECK(cudaEventCreate(&state->timer[e]));
     }
@@ -198,6 +200,7 @@ static void cuda_zero(Device *dev, void *memory, size_t bytes) {
 // ---- streams ----
 extern "C" cudaStream_t device_stream(Device *dev) { return lane_of(dev)->stream; }
 extern "C" int device_processors(const Device *dev) { return state_of(dev)->processors; }
+extern "C" size_t device_shared_bytes(const Device *dev) { return state_of(dev)->shared_bytes; }
 
 static void cuda_use(Device *dev, StreamId stream) { state_of(dev)->current = stream; }
 

@@ -13,4 +13,7 @@ extern "C" void *device_scratch(Device *dev, size_t bytes);
 // Streaming multiprocessors: how many blocks make a persistent grid.
 #define device_processors CUDA_NAME(device_processors)
 extern "C" int device_processors(const Device *dev);
+// The most shared memory that a block may have: 227 KB on sm_90, 163 on sm_80, 99 on small cards.
+#define device_shared_bytes CUDA_NAME(device_shared_bytes)
+extern "C" size_t device_shared_bytes(const Device *dev);
 #endif

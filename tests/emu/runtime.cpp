@@ -42,9 +42,9 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *prop, int device) {
     *prop = {};
     snprintf(prop->name, sizeof prop->name, "emulator");
     prop->totalGlobalMem = emu::HEAP_BYTES;
-    prop->sharedMemPerBlockOptin = 227 * 1024;
     const char *const arch = getenv("EMU_ARCH"); // sm80 or sm90a
     prop->major = arch && strcmp(arch, "sm80") == 0 ? 8 : 9;
+    prop->sharedMemPerBlockOptin = (prop->major == 8 ? 163 : 227) * 1024;
     prop->multiProcessorCount = 2;
     prop->l2CacheSize = 50 << 20;
     return cudaSetDevice(device);
