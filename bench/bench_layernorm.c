@@ -39,8 +39,8 @@ static void run_fwd(void *ctx) {
 
 static void run_bwd(void *ctx) {
     const Job *j = ctx;
-    bench_ops()->layernorm_bwd(bench_device(), j->t, j->out, j->dweight, j->dbias, j->dout, j->inp,
-                               j->weight, j->mean, j->rstd, j->N, j->C);
+    bench_ops()->layernorm_bwd(bench_device(), j->t, j->out, j->dweight, j->dbias, NULL, j->dout,
+                               j->inp, j->weight, j->mean, j->rstd, j->N, j->C);
 }
 
 // The mean of the first row, in double.

@@ -37,8 +37,8 @@ static void run_fwd(void *ctx) {
 
 static void run_bwd(void *ctx) {
     const Job *j = ctx;
-    bench_ops()->rmsnorm_bwd(bench_device(), j->t, j->out, j->dweight, j->dout, j->inp, j->weight,
-                             j->rstd, j->N, j->C);
+    bench_ops()->rmsnorm_bwd(bench_device(), j->t, j->out, j->dweight, NULL, j->dout, j->inp,
+                             j->weight, j->rstd, j->N, j->C);
 }
 
 // The first row's factor, in double.

@@ -221,8 +221,8 @@ static void layernorm(void *ctx) {
 }
 static void layernorm_backward(void *ctx) {
     const Norm *x = ctx;
-    bench_ops()->layernorm_bwd(bench_device(), x->t, x->out, x->dweight, x->dbias, x->dout, x->inp,
-                               x->weight, x->mean, x->rstd, x->N, x->C);
+    bench_ops()->layernorm_bwd(bench_device(), x->t, x->out, x->dweight, x->dbias, NULL, x->dout,
+                               x->inp, x->weight, x->mean, x->rstd, x->N, x->C);
 }
 static void rmsnorm(void *ctx) {
     const Norm *x = ctx;
@@ -231,8 +231,8 @@ static void rmsnorm(void *ctx) {
 }
 static void rmsnorm_backward(void *ctx) {
     const Norm *x = ctx;
-    bench_ops()->rmsnorm_bwd(bench_device(), x->t, x->out, x->dweight, x->dout, x->inp, x->weight,
-                             x->rstd, x->N, x->C);
+    bench_ops()->rmsnorm_bwd(bench_device(), x->t, x->out, x->dweight, NULL, x->dout, x->inp,
+                             x->weight, x->rstd, x->N, x->C);
 }
 
 // The last row of a forward. Two roundings to the type at most, and f32 on the way.

@@ -127,14 +127,21 @@ template <typename T> static __device__ inline T from_float(float x);
 template <> __device__ inline float from_float<float>(float x) { return x; }
 template <> __device__ inline bf16 from_float<bf16>(float x) { return {bf16_of_float(x)}; }
 template <> __device__ inline f16 from_float<f16>(float x) { return {f16_of_float(x)}; }
+// Two elements of 16 bits in one register, low first; rounded by one instruction.
+template <typename T> static __device__ inline uint32_t pair_of(float low, float high);
+template <> __device__ inline uint32_t pair_of<bf16>(float low, float high) {
+    return bf16x2_of_floats(low, high);
+}
+template <> __device__ inline uint32_t pair_of<f16>(float low, float high) {
+    return f16x2_of_floats(low, high);
+}
 
 // 16 bytes of elements, widened. Memory is touched by one access, at a multiple of 16 bytes.
 template <typename T> struct Pack {
     enum { N = 16 / sizeof(T) };
     float at[N];
 };
-template <typename T> static __device__ inline Pack<T> pack_load(const T *from) {
-    const uint4 bits = ld16(from);
+template <typename T> static __device__ inline Pack<T> pack_of(uint4 bits) {
     const uint32_t word[4] = {bits.x, bits.y, bits.z, bits.w};
     Pack<T> pack;
     for (int i = 0; i < 4; i++) {
@@ -147,14 +154,16 @@ template <typename T> static __device__ inline Pack<T> pack_load(const T *from) 
     }
     return pack;
 }
+template <typename T> static __device__ inline Pack<T> pack_load(const T *from) {
+    return pack_of<T>(ld16(from));
+}
 template <typename T> static __device__ inline void pack_store(T *to, const Pack<T> &pack) {
     uint32_t word[4];
     for (int i = 0; i < 4; i++) {
         if constexpr (sizeof(T) == 4) {
             word[i] = __float_as_uint(pack.at[i]);
         } else {
-            word[i] = from_float<T>(pack.at[2 * i]).bits |
-                      (uint32_t)from_float<T>(pack.at[2 * i + 1]).bits << 16;
+            word[i] = pair_of<T>(pack.at[2 * i], pack.at[2 * i + 1]);
         }
     }
     st16(to, make_uint4(word[0], word[1], word[2], word[3]));

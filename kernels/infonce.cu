@@ -7,15 +7,17 @@
 // read on the device, so that the host need not wait for a learned one.
 //
 //   version  idea                                 shape  time                  % of peak
-//   kernel1  one block per row or column of S     -      not yet run on a GPU  -
+//   kernel1  a block per row, or per 32 columns   -      not yet run on a GPU  -
 #include "infonce.h"
 
 #include "cast.h"
 #include "device_cuda.cuh"
 #include "matmul.h"
 #include "rows.cuh"
+#include "softmax_row.cuh"
 
 static const int BLOCK = 256;
+static const int COLUMN_WARPS = 8;
 
 // x *= exp(*log_scale). Launch: any grid, BLOCK threads.
 static __global__ void infonce_scale1(float *x, const float *log_scale, size_t n) {
@@ -23,16 +25,42 @@ static __global__ void infonce_scale1(float *x, const float *log_scale, size_t n
     GRID_STRIDE(i, n) { x[i] *= scale; }
 }
 
-// Block i < B: row i; block B + j: column j. Launch: 2B blocks of row_block(B) threads; 128 bytes
-// of shared memory each for maximum and sum.
-static __global__ void infonce_lse1(float *lse, const float *scores, int B) {
-    const bool is_row = (int)blockIdx.x < B;
-    const int i = (int)blockIdx.x - (is_row ? 0 : B);
-    const size_t step = is_row ? 1 : B;
-    const float *line = scores + (is_row ? (size_t)i * B : i);
-    const float sum = row_logsumexp(line, B, step, row_max(line, B, step));
+// Launch: B blocks of softmax_block(B) threads; 384 bytes of shared memory.
+template <int EACH> static __global__ void infonce_row_lse1(float *lse, const float *scores, int B) {
+    const SoftmaxRow all = softmax_row<float, EACH>(scores + (size_t)blockIdx.x * B, B);
     if (threadIdx.x == 0) {
-        lse[blockIdx.x] = sum;
+        lse[blockIdx.x] = all.lse;
+    }
+}
+
+// 32 columns to a block, a lane each, so that a warp reads neighbours; its warps share the rows, and
+// the first one joins what they found, in order. Launch: ceil(B/32) blocks of COLUMN_WARPS warps.
+static __global__ void infonce_column_lse1(float *lse, const float *scores, int B) {
+    SMEM_STATIC(part, float, [COLUMN_WARPS][WARP]);
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const int j = blockIdx.x * WARP + lane, i = j < B ? j : B - 1; // idle lanes do the last again
+    float max = -INFINITY, sum = 0;
+    for (int n = warp; n < B; n += COLUMN_WARPS) {
+        const float x = scores[(size_t)n * B + i];
+        max = x > max ? x : max;
+    }
+    part[warp][lane] = max;
+    __syncthreads(); // all warps' maxima are there
+    for (int w = 0; w < COLUMN_WARPS; w++) {
+        max = part[w][lane] > max ? part[w][lane] : max;
+    }
+    for (int n = warp; n < B; n += COLUMN_WARPS) {
+        sum += exp_below(scores[(size_t)n * B + i], max);
+    }
+    __syncthreads(); // all have read the maxima
+    part[warp][lane] = sum;
+    __syncthreads(); // all warps' sums are there
+    if (warp == 0 && j < B) {
+        float total = 0;
+        for (int w = 0; w < COLUMN_WARPS; w++) {
+            total += part[w][lane];
+        }
+        lse[j] = (float)((double)(max == -INFINITY ? 0.0f : max) + log_wide(total));
     }
 }
 
@@ -92,7 +120,13 @@ CUDA_OP(infonce_fwd)(Device *dev, DType t, float *loss, float *scores, float *ls
     CUDA_NAME(matmul_fwd)(dev, DT_F32, scores, fa, fb, NULL, NULL, B, B, E, false, NULL);
     cudaStream_t stream = device_stream(dev);
     LAUNCH(infonce_scale1, grid_for(pairs, BLOCK), BLOCK, 0, stream, scores, log_scale, pairs);
-    LAUNCH(infonce_lse1, 2 * B, row_block(B), 0, stream, lse, scores, B);
+    if (is_packable(scores) && B % 4 == 0) {
+        LAUNCH((infonce_row_lse1<4>), B, softmax_block(B, 4), 0, stream, lse, scores, B);
+    } else {
+        LAUNCH((infonce_row_lse1<1>), B, softmax_block(B, 1), 0, stream, lse, scores, B);
+    }
+    LAUNCH(infonce_column_lse1, (B + WARP - 1) / WARP, COLUMN_WARPS * WARP, 0, stream, lse + B,
+           scores, B);
     LAUNCH(infonce_loss1, 2, row_block(B), 0, stream, loss, lse, scores, B);
 }
 

@@ -88,9 +88,10 @@ static void param_gradients(DType t, float *dweight, float *dbias, const void *d
     }
 }
 
-static void input_gradient(DType t, void *dinp, const void *dout, const void *inp,
-                           const void *weight, float mean, float rstd, size_t row, int C) {
-    float dy_buffer[CHUNK], x_buffer[CHUNK], w_buffer[CHUNK], dx_buffer[CHUNK];
+static void input_gradient(DType t, void *dinp, const void *residual, const void *dout,
+                           const void *inp, const void *weight, float mean, float rstd, size_t row,
+                           int C) {
+    float dy_buffer[CHUNK], x_buffer[CHUNK], w_buffer[CHUNK], dx_buffer[CHUNK], other[CHUNK];
     float g[CHUNK], normal[CHUNK]; // dout * weight and x^
     float g_lane[LANES] = {0}, gx_lane[LANES] = {0}, g_mean = 0, gx_mean = 0;
     for (int pass = 0; pass < 2; pass++) { // the two means, then the output
@@ -109,8 +110,12 @@ static void input_gradient(DType t, void *dinp, const void *dout, const void *in
                 continue;
             }
             float *dx = chunk_out(dx_buffer, t, dinp, row + (size_t)c);
+            const float *around = residual ? chunk_in(other, t, residual, row + (size_t)c, length)
+                                           : NULL;
+#pragma omp simd
             for (int i = 0; i < length; i++) {
-                dx[i] = rstd * fmaf(-normal[i], gx_mean, g[i] - g_mean);
+                const float d = rstd * fmaf(-normal[i], gx_mean, g[i] - g_mean);
+                dx[i] = around ? around[i] + d : d;
             }
             chunk_store(t, dinp, row + (size_t)c, dx, length);
         }
@@ -122,8 +127,8 @@ static void input_gradient(DType t, void *dinp, const void *dout, const void *in
 }
 
 void layernorm_bwd_cpu(Device *dev, DType t, void *dinp, float *dweight, float *dbias,
-                       const void *dout, const void *inp, const void *weight, const float *mean,
-                       const float *rstd, int N, int C) {
+                       const void *residual, const void *dout, const void *inp,
+                       const void *weight, const float *mean, const float *rstd, int N, int C) {
     const int threads = threads_for(dev, (size_t)N * C);
     const int columns = dweight || dbias ? C : 0; // to sum over
     const int block = threads > 1 ? N : (BLOCK + C - 1) / C;
@@ -138,7 +143,8 @@ void layernorm_bwd_cpu(Device *dev, DType t, void *dinp, float *dweight, float *
             }
 #pragma omp for schedule(static)
             for (int n = first; n < last; n++) {
-                input_gradient(t, dinp, dout, inp, weight, mean[n], rstd[n], (size_t)n * C, C);
+                input_gradient(t, dinp, residual, dout, inp, weight, mean[n], rstd[n],
+                               (size_t)n * C, C);
             }
         }
     }

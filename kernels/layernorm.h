@@ -18,12 +18,16 @@ typedef void layernorm_fwd_fn(Device *dev, DType t, void *out, float *mean, floa
                               float eps);
 
 //   with g = dout * weight and x^ = (inp - mean) rstd:
-//   dinp = rstd (g - mean_c(g) - x^ mean_c(g x^))   dweight += sum_n dout x^   dbias += sum_n dout
-// dinp, dout, inp: (N,C) t   dweight, dbias: (C) f32 or NULL, chains over n that start from the
-// stored value. dinp may alias dout. Agreement: sum.
+//   dinp = residual + rstd (g - mean_c(g) - x^ mean_c(g x^))
+//   dweight += sum_n dout x^   dbias += sum_n dout
+// dinp, dout, inp: (N,C) t   residual: (N,C) t or NULL for 0, the gradient that comes around the
+// norm: one rounding. dinp may alias dout or residual.
+// dweight, dbias: (C) f32 or NULL, on the CPU chains over n that start from the stored value, on a
+// GPU sums of parts of the rows in an order that N and C fix. Agreement: sum.
 typedef void layernorm_bwd_fn(Device *dev, DType t, void *dinp, float *dweight, float *dbias,
-                              const void *dout, const void *inp, const void *weight,
-                              const float *mean, const float *rstd, int N, int C);
+                              const void *residual, const void *dout, const void *inp,
+                              const void *weight, const float *mean, const float *rstd, int N,
+                              int C);
 
 layernorm_fwd_fn layernorm_fwd_cpu, layernorm_fwd_cuda, layernorm_fwd_emu;
 layernorm_bwd_fn layernorm_bwd_cpu, layernorm_bwd_cuda, layernorm_bwd_emu;

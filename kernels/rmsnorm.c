@@ -66,9 +66,9 @@ static void weight_gradient(DType t, float *dweight, const void *dout, const voi
     }
 }
 
-static void input_gradient(DType t, void *dinp, const void *dout, const void *inp,
-                           const void *weight, float rstd, size_t row, int C) {
-    float dy_buffer[CHUNK], x_buffer[CHUNK], w_buffer[CHUNK], dx_buffer[CHUNK];
+static void input_gradient(DType t, void *dinp, const void *residual, const void *dout,
+                           const void *inp, const void *weight, float rstd, size_t row, int C) {
+    float dy_buffer[CHUNK], x_buffer[CHUNK], w_buffer[CHUNK], dx_buffer[CHUNK], other[CHUNK];
     float g[CHUNK], normal[CHUNK]; // dout * weight and x^
     float lane[LANES] = {0}, gx_mean = 0;
     for (int pass = 0; pass < 2; pass++) { // the mean, then the output
@@ -86,8 +86,12 @@ static void input_gradient(DType t, void *dinp, const void *dout, const void *in
                 continue;
             }
             float *dx = chunk_out(dx_buffer, t, dinp, row + (size_t)c);
+            const float *around = residual ? chunk_in(other, t, residual, row + (size_t)c, length)
+                                           : NULL;
+#pragma omp simd
             for (int i = 0; i < length; i++) {
-                dx[i] = rstd * fmaf(-normal[i], gx_mean, g[i]);
+                const float d = rstd * fmaf(-normal[i], gx_mean, g[i]);
+                dx[i] = around ? around[i] + d : d;
             }
             chunk_store(t, dinp, row + (size_t)c, dx, length);
         }
@@ -97,8 +101,9 @@ static void input_gradient(DType t, void *dinp, const void *dout, const void *in
     }
 }
 
-void rmsnorm_bwd_cpu(Device *dev, DType t, void *dinp, float *dweight, const void *dout,
-                     const void *inp, const void *weight, const float *rstd, int N, int C) {
+void rmsnorm_bwd_cpu(Device *dev, DType t, void *dinp, float *dweight, const void *residual,
+                     const void *dout, const void *inp, const void *weight, const float *rstd,
+                     int N, int C) {
     const int threads = threads_for(dev, (size_t)N * C);
     const int columns = dweight ? C : 0; // to sum over
     const int block = threads > 1 ? N : (BLOCK + C - 1) / C;
@@ -113,7 +118,7 @@ void rmsnorm_bwd_cpu(Device *dev, DType t, void *dinp, float *dweight, const voi
             }
 #pragma omp for schedule(static)
             for (int n = first; n < last; n++) {
-                input_gradient(t, dinp, dout, inp, weight, rstd[n], (size_t)n * C, C);
+                input_gradient(t, dinp, residual, dout, inp, weight, rstd[n], (size_t)n * C, C);
             }
         }
     }

@@ -18,11 +18,13 @@ typedef void rmsnorm_fwd_fn(Device *dev, DType t, void *out, float *rstd, const 
                             const void *weight, int N, int C, float eps);
 
 //   with g = dout * weight and x^ = inp rstd:
-//   dinp = rstd (g - x^ mean_c(g x^))      dweight += sum_n dout x^
-// dweight: (C) f32 or NULL, chain over n that starts from the stored value. dinp may alias dout.
-// Agreement: sum.
-typedef void rmsnorm_bwd_fn(Device *dev, DType t, void *dinp, float *dweight, const void *dout,
-                            const void *inp, const void *weight, const float *rstd, int N, int C);
+//   dinp = residual + rstd (g - x^ mean_c(g x^))      dweight += sum_n dout x^
+// residual: (N,C) t or NULL for 0, as in layernorm_bwd. dinp may alias dout or residual.
+// dweight: (C) f32 or NULL, on the CPU a chain over n that starts from the stored value, on a GPU
+// as in layernorm_bwd. Agreement: sum.
+typedef void rmsnorm_bwd_fn(Device *dev, DType t, void *dinp, float *dweight,
+                            const void *residual, const void *dout, const void *inp,
+                            const void *weight, const float *rstd, int N, int C);
 
 rmsnorm_fwd_fn rmsnorm_fwd_cpu, rmsnorm_fwd_cuda, rmsnorm_fwd_emu;
 rmsnorm_bwd_fn rmsnorm_bwd_cpu, rmsnorm_bwd_cuda, rmsnorm_bwd_emu;

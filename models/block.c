@@ -411,7 +411,7 @@ static void attn_bwd(Run *run, const Block *block, const BlockState *state, void
     void *dinner = run_take(run, (size_t)N, (size_t)HD);
     linear_bwd(run, &block->o, dinner, d, state->o_lora, state->inner, N, NULL);
     if (config->has_inner_norm) {
-        norm_bwd(run, &block->inner_norm, &state->inner_norm, dinner, dinner, state->attn, N);
+        norm_bwd(run, &block->inner_norm, &state->inner_norm, dinner, NULL, dinner, state->attn, N);
     }
     void *dq = run_take(run, (size_t)N, (size_t)HD), *dk = run_take(run, (size_t)N, (size_t)HkvD),
          *dv = run_take(run, (size_t)N, (size_t)HkvD);
@@ -444,7 +444,7 @@ static void act_bwd(Run *run, const Block *block, const BlockState *state, void 
     linear_bwd(run, &block->down, dup, d, state->down_lora, state->down_in, N,
                config->has_mlp_norm ? NULL : &end);
     if (config->has_mlp_norm) {
-        norm_bwd(run, &block->mlp_norm, &state->mlp_norm, dup, dup, state->act, N);
+        norm_bwd(run, &block->mlp_norm, &state->mlp_norm, dup, NULL, dup, state->act, N);
         if (config->is_gated) {
             RUN(run, gated_bwd, dgate, dup, dup, state->gate, state->up, NF, config->act);
         } else {
@@ -478,24 +478,25 @@ static void block_bwd(Run *run, const Block *block, const BlockState *state, voi
     void *branch = run_take(run, (size_t)N, C);
     const size_t mark = arena_mark(run->arena);
     if (block->config.is_post_norm) {
-        norm_bwd(run, &block->norm2, &state->norm2, d, d, state->sum2, N);
+        norm_bwd(run, &block->norm2, &state->norm2, d, NULL, d, state->sum2, N);
         mlp_bwd(run, block, state, branch, d, N, &PLUS(d));
         arena_release(run->arena, mark);
-        norm_bwd(run, &block->norm1, &state->norm1, d, branch, state->sum1, N);
+        norm_bwd(run, &block->norm1, &state->norm1, d, NULL, branch, state->sum1, N);
         attn_bwd(run, block, state, wants_dx ? branch : NULL, d, batch);
+        if (wants_dx) {
+            RUN(run, residual_fwd, d, d, branch, NC);
+        }
     } else {
         mlp_bwd(run, block, state, branch, d, N, NULL);
         arena_release(run->arena, mark);
-        norm_bwd(run, &block->norm2, &state->norm2, branch, branch, state->mid, N);
-        RUN(run, residual_fwd, d, d, branch, NC);
+        norm_bwd(run, &block->norm2, &state->norm2, d, d, branch, state->mid, N);
         const bool wants_branch = wants_dx || norm_is_trainable(&block->norm1);
         attn_bwd(run, block, state, wants_branch ? branch : NULL, d, batch);
-        if (wants_branch) {
-            norm_bwd(run, &block->norm1, &state->norm1, branch, branch, x, N);
+        if (wants_dx) {
+            norm_bwd(run, &block->norm1, &state->norm1, d, d, branch, x, N);
+        } else if (wants_branch) { // for the norm's parameters alone
+            norm_bwd(run, &block->norm1, &state->norm1, branch, NULL, branch, x, N);
         }
-    }
-    if (wants_dx) {
-        RUN(run, residual_fwd, d, d, branch, NC);
     }
 }
 

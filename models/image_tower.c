@@ -252,7 +252,7 @@ void image_tower_bwd(Run *run, ImageTower *tower, ImageTowerState *state, const 
                    NULL);
         dout = dcls;
     }
-    norm_bwd(run, &tower->norm, &state->norm, dcls, dout, state->cls, B);
+    norm_bwd(run, &tower->norm, &state->norm, dcls, NULL, dout, state->cls, B);
     run_zero(run, d, (size_t)N, (size_t)C);
     RUN(run, rows_scatter, d, dcls, state->cls_rows, B, C, N);
 
@@ -262,7 +262,7 @@ void image_tower_bwd(Run *run, ImageTower *tower, ImageTowerState *state, const 
 
     if (wants_dx) {
         if (config->has_ln_pre) {
-            norm_bwd(run, &tower->ln_pre, &state->ln_pre, d, d, state->embedded, N);
+            norm_bwd(run, &tower->ln_pre, &state->ln_pre, d, NULL, d, state->embedded, N);
         }
         if (tower->pos->grad) {
             RUN(run, embedding_bwd, tower->pos->grad, d, state->pos_ids, N, C, T);

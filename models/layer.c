@@ -156,13 +156,13 @@ void norm_fwd(Run *run, const Norm *norm, NormState *state, void *out, const voi
     }
 }
 
-void norm_bwd(Run *run, const Norm *norm, const NormState *state, void *dinp, const void *dout,
-              const void *inp, int N) {
+void norm_bwd(Run *run, const Norm *norm, const NormState *state, void *dinp, const void *residual,
+              const void *dout, const void *inp, int N) {
     if (norm->kind == NORM_RMS) {
-        RUN(run, rmsnorm_bwd, dinp, norm->weight->grad, dout, inp, norm->weight->data, state->rstd,
-            N, norm->C);
+        RUN(run, rmsnorm_bwd, dinp, norm->weight->grad, residual, dout, inp, norm->weight->data,
+            state->rstd, N, norm->C);
     } else {
-        RUN(run, layernorm_bwd, dinp, norm->weight->grad, norm->bias->grad, dout, inp,
+        RUN(run, layernorm_bwd, dinp, norm->weight->grad, norm->bias->grad, residual, dout, inp,
             norm->weight->data, state->mean, state->rstd, N, norm->C);
     }
 }

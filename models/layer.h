@@ -46,9 +46,10 @@ typedef struct {
     float *mean, *rstd; // (N); mean NULL for RMS
 } NormState;
 void norm_fwd(Run *run, const Norm *norm, NormState *state, void *out, const void *inp, int N);
-// dinp may alias dout.
-void norm_bwd(Run *run, const Norm *norm, const NormState *state, void *dinp, const void *dout,
-              const void *inp, int N);
+// residual: NULL, or the gradient that comes around the norm and is added. dinp may alias dout or
+// residual.
+void norm_bwd(Run *run, const Norm *norm, const NormState *state, void *dinp, const void *residual,
+              const void *dout, const void *inp, int N);
 
 // Adds the tensors: name.weight and, where wanted, name.bias.
 Linear linear_new(TensorList *list, const char *name, int out, int in, bool has_bias);

@@ -278,7 +278,7 @@ void reader_bwd(Run *run, Reader *reader, ReaderState *state, const void *dlogit
     const size_t start = arena_mark(run->arena);
     void *d = run_take(run, (size_t)N, (size_t)C), *dpicked = run_take(run, (size_t)R, (size_t)C);
     linear_bwd(run, &reader->head, dpicked, dlogits, NULL, state->normed, R, NULL);
-    norm_bwd(run, &reader->norm, &state->norm, dpicked, dpicked, state->picked, R);
+    norm_bwd(run, &reader->norm, &state->norm, dpicked, NULL, dpicked, state->picked, R);
     run_zero(run, d, (size_t)N, (size_t)C);
     RUN(run, rows_scatter, d, dpicked, state->wanted, R, C, N);
 

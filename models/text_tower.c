@@ -265,7 +265,7 @@ static void head_bwd(Run *run, TextTower *tower, TextTowerState *state, void *dp
         dout = dpooled;
     }
     if (config->has_final_norm) {
-        norm_bwd(run, &tower->norm, &state->norm, dpooled, dout, state->pooled, B);
+        norm_bwd(run, &tower->norm, &state->norm, dpooled, NULL, dout, state->pooled, B);
     }
 }
 
@@ -292,7 +292,7 @@ void text_tower_bwd(Run *run, TextTower *tower, TextTowerState *state, const voi
 
     if (wants_dx) {
         if (config->has_embed_norm) {
-            norm_bwd(run, &tower->embed_norm, &state->embed_norm, d, d, state->embedded, N);
+            norm_bwd(run, &tower->embed_norm, &state->embed_norm, d, NULL, d, state->embedded, N);
         }
         if (tower->pos && tower->pos->grad) {
             RUN(run, embedding_bwd, tower->pos->grad, d, state->pos_ids, N, C, config->max_T);

@@ -204,7 +204,7 @@ void vision_tower_bwd(Run *run, VisionTower *tower, VisionState *state, const vo
     linear_bwd(run, &tower->merge2, dhidden, dout, NULL, state->activated, merged, &gelu);
     linear_bwd(run, &tower->merge1, d, dhidden, NULL, state->merged, merged, NULL);
     if (tower->ln_q.weight) {
-        norm_bwd(run, &tower->ln_q, &state->ln_q, d, d, state->blocks.x[tower->blocks.L], N);
+        norm_bwd(run, &tower->ln_q, &state->ln_q, d, NULL, d, state->blocks.x[tower->blocks.L], N);
     }
     const bool wants_dx = is_below_trainable(tower);
     if (wants_dx || stack_is_trainable(&tower->blocks)) {
@@ -212,7 +212,7 @@ void vision_tower_bwd(Run *run, VisionTower *tower, VisionState *state, const vo
     }
     if (wants_dx) {
         if (tower->ln_pre.weight) {
-            norm_bwd(run, &tower->ln_pre, &state->ln_pre, d, d, state->embedded, N);
+            norm_bwd(run, &tower->ln_pre, &state->ln_pre, d, NULL, d, state->embedded, N);
         }
         linear_bwd(run, &tower->patch, NULL, d, NULL, state->patches, N, NULL);
     }

@@ -11,7 +11,9 @@ typedef struct {
     int N, C;
 } Shape;
 static const Shape shapes[] = {{1, 1},   {3, 1},   {1, 15},  {4, 16},  {5, 17},   {2, 31},
-                               {3, 255}, {2, 256}, {4, 257}, {9, 768}, {1, 1031}, {2, 18944}};
+                               {3, 255}, {2, 256}, {4, 257}, {9, 768}, {1, 1031}, {2, 18944},
+                               // rows of several warps; more rows than a GPU has parts to sum
+                               {5, 2056}, {266, 520}, {2200, 8}};
 #define SHAPES (int)(sizeof shapes / sizeof *shapes)
 static const Shape threaded = {67, 1031}; // enough work for more threads than one
 
@@ -40,9 +42,10 @@ static void reference_fwd(Precision p, DType t, double *out, double *mean, doubl
     }
 }
 
+// around: the residual, or NULL.
 static void reference_bwd(Precision p, DType t, double *dx, double *dw, double *db,
-                          const double *dy, const double *x, const double *w, const double *mean,
-                          const double *rstd, int N, int C) {
+                          const double *around, const double *dy, const double *x, const double *w,
+                          const double *mean, const double *rstd, int N, int C) {
     double *normal = doubles_new((size_t)C), *g = doubles_new((size_t)C);
     for (int n = 0; n < N; n++, x += C, dy += C, dx += C) {
         double g_sum = 0, gx_sum = 0;
@@ -58,7 +61,8 @@ static void reference_bwd(Precision p, DType t, double *dx, double *dw, double *
         for (int c = 0; c < C; c++) {
             const double left = check_step(p, g[c] - g_mean);
             const double along = check_step(p, normal[c] * gx_mean);
-            const double d = check_step(p, rstd[n] * check_step(p, left - along));
+            const double own = check_step(p, rstd[n] * check_step(p, left - along));
+            const double d = around ? check_step(p, around[(size_t)n * C + c] + own) : own;
             dx[c] = p == IN_F32 ? check_round(t, d) : d;
         }
     }
@@ -71,6 +75,7 @@ typedef struct {
     DType t;
     Buf x, w, b, dy, mean, rstd; // mean and rstd: of x, in f32, as the backward is given them
     Buf dw, db;                  // what the parameter gradients hold before
+    Buf around;                  // the residual
 } Problem;
 
 static Problem problem_new(Shape s, DType t) {
@@ -81,6 +86,7 @@ static Problem problem_new(Shape s, DType t) {
     q.w = buf_normal(t, (size_t)s.C, 1, &rng), q.b = buf_normal(t, (size_t)s.C, 1, &rng);
     q.dw = buf_normal(DT_F32, (size_t)s.C, 1, &rng);
     q.db = buf_normal(DT_F32, (size_t)s.C, 1, &rng);
+    q.around = buf_normal(t, n, 1, &rng);
     for (size_t i = 0; i < n; i++) {
         q.x.host[i] += 0.7; // a mean that is not nearly zero
     }
@@ -96,6 +102,7 @@ static Problem problem_new(Shape s, DType t) {
 static void problem_free(Problem *q) {
     buf_free(&q->x), buf_free(&q->w), buf_free(&q->b), buf_free(&q->dy);
     buf_free(&q->mean), buf_free(&q->rstd), buf_free(&q->dw), buf_free(&q->db);
+    buf_free(&q->around);
 }
 
 // ---- forward ----
@@ -186,26 +193,35 @@ typedef struct {
     Buf dx, dw, db;
 } Backward;
 
-static void run_backward(Device *dev, const Problem *q, Backward *g, bool in_place, int from,
-                         int to) {
+// Where dinp lies, and whether there is a residual.
+typedef struct {
+    bool has_residual;
+    enum { APART, ON_DOUT, ON_RESIDUAL } place;
+} Way;
+
+static void run_backward(Device *dev, const Problem *q, Backward *g, Way way, int from, int to) {
     const size_t at = (size_t)from * q->s.C;
     void *dx = dtype_at(q->t, g->dx.dev, at);
+    const void *around = way.place == ON_RESIDUAL ? dx : dtype_at(q->t, q->around.dev, at);
     device_ops(dev)->layernorm_bwd(dev, q->t, dx, buf_f32(&g->dw), buf_f32(&g->db),
-                                   in_place ? dx : dtype_at(q->t, q->dy.dev, at),
+                                   way.has_residual ? around : NULL,
+                                   way.place == ON_DOUT ? dx : dtype_at(q->t, q->dy.dev, at),
                                    dtype_at(q->t, q->x.dev, at), q->w.dev,
                                    (float *)q->mean.dev + from, (float *)q->rstd.dev + from,
                                    to - from, q->s.C);
 }
 
 // Rows 0 .. split - 1 in one call and the others in a second one.
-static Backward backward_new(Device *dev, const Problem *q, bool in_place, int split) {
+static Backward backward_new(Device *dev, const Problem *q, Way way, int split) {
     const size_t n = (size_t)q->s.N * q->s.C;
     Backward g = {.dw = buf_from(DT_F32, q->dw.host, q->dw.n),
                   .db = buf_from(DT_F32, q->db.host, q->db.n)};
-    g.dx = in_place ? buf_from(q->t, q->dy.host, n) : buf_fill(q->t, n, NAN);
-    run_backward(dev, q, &g, in_place, 0, split);
+    g.dx = way.place == ON_DOUT       ? buf_from(q->t, q->dy.host, n)
+           : way.place == ON_RESIDUAL ? buf_from(q->t, q->around.host, n)
+                                      : buf_fill(q->t, n, NAN);
+    run_backward(dev, q, &g, way, 0, split);
     if (split < q->s.N) {
-        run_backward(dev, q, &g, in_place, split, q->s.N);
+        run_backward(dev, q, &g, way, split, q->s.N);
     }
     buf_read(&g.dx), buf_read(&g.dw), buf_read(&g.db);
     return g;
@@ -220,11 +236,49 @@ static void expect_same_backward(const char *what, Backward *a, const Backward *
     backward_free(a);
 }
 
+// The sums over rows that a call leaves are those of one call over all rows: bit for bit where they
+// are chains.
+static void expect_micro_batches(Backward *halves, const Backward *whole,
+                                 double *const dw[2], double *const db[2]) {
+    const size_t C = whole->dw.n;
+    if (device_kind(check_device()) == DEVICE_CPU) {
+        expect_same_backward("two micro-batches", halves, whole);
+        return;
+    }
+    expect_exact("dinp of two micro-batches", halves->dx.host, whole->dx.host, whole->dx.n);
+    expect_sum("dweight of two micro-batches", halves->dw.host, dw[0], dw[1], C);
+    expect_sum("dbias of two micro-batches", halves->db.host, db[0], db[1], C);
+    backward_free(halves);
+}
+
+// With a residual, wherever dinp lies.
+static void expect_residual(const Problem *q) {
+    const int N = q->s.N, C = q->s.C;
+    const size_t n = (size_t)N * C;
+    Backward whole = backward_new(check_device(), q, (Way){true, APART}, N);
+    Backward on_dout = backward_new(check_device(), q, (Way){true, ON_DOUT}, N);
+    Backward on_residual = backward_new(check_device(), q, (Way){true, ON_RESIDUAL}, N);
+    double *want[2], *sums = doubles_new(2 * (size_t)C);
+    for (int p = IN_F64; p <= IN_F32; p++) {
+        want[p] = doubles_new(n);
+        reference_bwd((Precision)p, q->t, want[p], sums, sums + C, q->around.host, q->dy.host,
+                      q->x.host, q->w.host, q->mean.host, q->rstd.host, N, C);
+    }
+    expect_sum("dinp with a residual", whole.dx.host, want[0], want[1], n);
+    expect_same_backward("dinp with a residual in the place of dout", &on_dout, &whole);
+    expect_same_backward("dinp in the place of the residual", &on_residual, &whole);
+    free(want[0]), free(want[1]), free(sums);
+    backward_free(&whole);
+}
+
 static void one_backward(Problem *q) {
     const int N = q->s.N, C = q->s.C;
     const size_t n = (size_t)N * C;
     double *dx[2], *dw[2], *db[2];
-    Backward got = backward_new(check_device(), q, false, N);
+    Backward got = backward_new(check_device(), q, (Way){false, APART}, N);
+    Backward whole = backward_new(check_device(), q, (Way){false, APART}, N);
+    Backward in_place = backward_new(check_device(), q, (Way){false, ON_DOUT}, N);
+    Backward halves = backward_new(check_device(), q, (Way){false, APART}, (N + 1) / 2);
     for (int p = IN_F64; p <= IN_F32; p++) {
         dx[p] = doubles_new(n), dw[p] = doubles_new((size_t)C), db[p] = doubles_new((size_t)C);
         memcpy(dw[p], q->dw.host, (size_t)C * sizeof(double));
@@ -232,12 +286,15 @@ static void one_backward(Problem *q) {
     }
     for (int run = 0; run < 2; run++) { // twice: the parameter gradients accumulate
         if (run == 1) {
-            run_backward(check_device(), q, &got, false, 0, N);
+            run_backward(check_device(), q, &got, (Way){false, APART}, 0, N);
             buf_read(&got.dx), buf_read(&got.dw), buf_read(&got.db);
         }
         for (int p = IN_F64; p <= IN_F32; p++) {
-            reference_bwd((Precision)p, q->t, dx[p], dw[p], db[p], q->dy.host, q->x.host, q->w.host,
-                          q->mean.host, q->rstd.host, N, C);
+            reference_bwd((Precision)p, q->t, dx[p], dw[p], db[p], NULL, q->dy.host, q->x.host,
+                          q->w.host, q->mean.host, q->rstd.host, N, C);
+        }
+        if (run == 0) {
+            expect_micro_batches(&halves, &whole, dw, db);
         }
         expect_sum("dinp", got.dx.host, dx[0], dx[1], n);
         expect_sum("dweight", got.dw.host, dw[0], dw[1], (size_t)C);
@@ -247,18 +304,15 @@ static void one_backward(Problem *q) {
         free(dx[p]), free(dw[p]), free(db[p]);
     }
     backward_free(&got);
-    Backward whole = backward_new(check_device(), q, false, N);
-    Backward in_place = backward_new(check_device(), q, true, N);
-    Backward halves = backward_new(check_device(), q, false, (N + 1) / 2);
     expect_same_backward("dinp in the place of dout", &in_place, &whole);
-    expect_same_backward("two micro-batches", &halves, &whole);
     // Without parameter gradients (a frozen layer) dinp is the same.
     Buf alone = buf_fill(q->t, n, NAN);
-    check_ops()->layernorm_bwd(check_device(), q->t, alone.dev, NULL, NULL, q->dy.dev, q->x.dev,
-                               q->w.dev, buf_f32(&q->mean), buf_f32(&q->rstd), N, C);
+    check_ops()->layernorm_bwd(check_device(), q->t, alone.dev, NULL, NULL, NULL, q->dy.dev,
+                               q->x.dev, q->w.dev, buf_f32(&q->mean), buf_f32(&q->rstd), N, C);
     expect_exact("dinp of a frozen layer", buf_read(&alone), whole.dx.host, n);
     buf_free(&alone);
     backward_free(&whole);
+    expect_residual(q);
 }
 
 // Everything in double, for finite differences: loss = sum dy * layernorm(x).
@@ -283,7 +337,7 @@ TEST_OP(layernorm_bwd) {
         double out[21], mean[3], rstd[3], dx[21], dw[7] = {0}, db[7] = {0};
         Doubles d = {3, 7, q.x.host, q.w.host, q.b.host, q.dy.host, out, mean, rstd};
         loss(&d);
-        reference_bwd(IN_F64, DT_F32, dx, dw, db, d.dy, d.x, d.w, mean, rstd, 3, 7);
+        reference_bwd(IN_F64, DT_F32, dx, dw, db, NULL, d.dy, d.x, d.w, mean, rstd, 3, 7);
         expect_gradient("dinp", dx, d.x, 21, loss, &d, 21);
         expect_gradient("dweight", dw, d.w, 7, loss, &d, 7);
         expect_gradient("dbias", db, d.b, 7, loss, &d, 7);
@@ -301,8 +355,8 @@ TEST_OP(layernorm_bwd) {
     for (int k = 0; k < DT_COUNT; k++) {
         if (CASE("threads t=%s", dtype_name((DType)k))) {
             Problem q = problem_new(threaded, (DType)k);
-            Backward one = backward_new(check_device_threads(1), &q, false, threaded.N);
-            Backward three = backward_new(check_device_threads(3), &q, false, threaded.N);
+            Backward one = backward_new(check_device_threads(1), &q, (Way){false, APART}, threaded.N);
+            Backward three = backward_new(check_device_threads(3), &q, (Way){false, APART}, threaded.N);
             expect_same_backward("three threads", &three, &one);
             backward_free(&one);
             problem_free(&q);

@@ -141,6 +141,9 @@ static const Shape shapes[] = {
     {9, 12, 64, 2, ROPE_INTERLEAVED, DT_BF16}, {9, 4, 80, 2, ROPE_HALF, DT_BF16},
     {50, 12, 64, 0, ROPE_HALF, DT_F32},        {300, 12, 64, 64, ROPE_INTERLEAVED, DT_F32},
     {9, 4, 80, 2, ROPE_INTERLEAVED, DT_F16},   {9, 12, 64, 2, ROPE_HALF, DT_F16},
+    // rows that begin at multiples of 16 bytes
+    {9, 3, 64, 8, ROPE_INTERLEAVED, DT_BF16},  {9, 5, 64, 8, ROPE_HALF, DT_BF16},
+    {5, 3, 80, 0, ROPE_INTERLEAVED, DT_F16},   {5, 2, 80, 0, ROPE_HALF, DT_F16},
 };
 
 typedef struct {
@@ -235,22 +238,25 @@ static void expect_rotation(rope_fwd_fn *op, int direction) {
 
 // Rows as raw bytes, so that -0 and NaN count too.
 static void expect_identity(rope_fwd_fn *op) {
-    for (int t = 0; t < 2; t++) {
-        if (!CASE("position 0 leaves every bit, t=%s", dtype_name((DType)t))) {
+    for (int k = 0; k < 8; k++) {
+        const int t = k % 2, D = k & 2 ? 16 : 4;
+        const RopePairing pairing = k & 4 ? ROPE_INTERLEAVED : ROPE_HALF;
+        if (!CASE("position 0 leaves every bit, D=%d %s t=%s", D,
+                  pairing == ROPE_HALF ? "half" : "interleaved", dtype_name((DType)t))) {
             continue;
         }
-        Problem p = problem_new((Shape){2, 2, 4, 0, ROPE_HALF, (DType)t});
+        Problem p = problem_new((Shape){2, 2, D, 0, pairing, (DType)t});
         const double odd[] = {-0.0, INFINITY, NAN, -1, 1e-40, -0.0, -INFINITY, 3};
         memcpy(p.x.host, odd, sizeof odd);
         buf_write(&p.x);
         uint8_t before[32], after[32];
         const size_t bytes = 8 * dtype_size((DType)t);
         device_copy_out(check_device(), before, p.x.dev, bytes);
-        const double moved = p.x.host[8];
+        const double moved = p.x.host[p.stride];
         rotate(&p, op);
         device_copy_out(check_device(), after, p.x.dev, bytes);
         EXPECT(memcmp(before, after, bytes) == 0, "row 0 changed");
-        EXPECT(p.x.host[8] != moved, "row 1 did not change");
+        EXPECT(p.x.host[p.stride] != moved, "row 1 did not change");
         problem_free(&p);
     }
 }
