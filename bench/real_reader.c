@@ -131,7 +131,9 @@ static void bench_prompts(int prompts, int wanted, int rank) {
         }
     }
     char shape[96], adapters[32] = "";
-    snprintf(adapters, sizeof adapters, rank ? " rank=%d" : "", rank);
+    if (rank > 0) {
+        snprintf(adapters, sizeof adapters, " rank=%d", rank);
+    }
     snprintf(shape, sizeof shape, "prompts=%d T=%d%s %s", prompts, x.T, adapters, dtype_name(t));
     model_pass_time(&x.pass, shape, is_training, prompts_flops(&x), NULL);
     for (int g = 0; g < x.groups; g++) {
