@@ -8,10 +8,11 @@
 // chains are those of the contract; only the sum of exponentials is added in another order.
 //
 // kernel2 is for bf16 on tensor cores (mma m16n8k16, sm_80), heads up to 128 wide, a multiple of 8,
-// rows at multiples of 16 bytes, and cards with shared memory for it. A warp has a strip of 16 packed rows (attention_parts.cuh) and
-// keeps its scores with 256 keys in registers: a sequence of up to 256 keys takes one pass, with
-// the exact maximum and nothing to scale (what the vision tower at 197 tokens is bound by is reading
-// Q, K, V once); a longer one takes tiles of 256, scaled in between. Groups of 32 keys that
+// rows at multiples of 16 bytes, and cards with shared memory for it. A warp has a strip of 16
+// packed rows (attention_parts.cuh) and keeps its scores with 256 keys in registers: a sequence of
+// up to 256 keys takes one pass, with the exact maximum and nothing to scale (what the vision tower
+// at 197 tokens is bound by is reading Q, K, V once); a longer one takes tiles of 256, scaled in
+// between. Groups of 32 keys that
 // a strip does not see are left out, so causal sequences cost half. Scores are in units of log 2
 // (the scale has the factor), for one exp2 each. Which kernel runs, and all orders, depend on the
 // head's layout and on the sequence's own keys, never on the rest of the batch. 16 rows per warp ask
