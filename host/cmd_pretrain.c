@@ -1,7 +1,9 @@
 // cmd_pretrain: jomed pretrain: the towers learn from the corpus's pairs. Writes
 // RUN/retriever.safetensors.
 #include <stdlib.h>
+#include <string.h>
 
+#include "memory_plan.h"
 #include "pretrain.h"
 #include "sampler.h"
 #include "schedule.h"
@@ -35,6 +37,20 @@ static double one_step(System *system, Pretrainer *trainer, Sampler *sampler, in
     return pretrainer_step(trainer, pixels, texts, B, lr);
 }
 
+// A step of the longest caption alone takes the most.
+static void plan_memory(System *system, Pretrainer *trainer, const char **texts, int B) {
+    const char *longest = "";
+    for (int i = 0; i < system->corpus->n; i++) {
+        const char *text = system->corpus->records[i].text;
+        longest = strlen(text) > strlen(longest) ? text : longest;
+    }
+    for (int i = 0; i < B; i++) {
+        texts[i] = longest;
+    }
+    const MemoryNeed need = {"pretraining", pretrainer_plan(trainer, texts, B)};
+    memory_plan_training(system->dev, &need, 1);
+}
+
 int cmd_pretrain(const Config *config) {
     RunLog *run = runlog_open(config, 0);
     if (run->is_done) {
@@ -58,6 +74,7 @@ int cmd_pretrain(const Config *config) {
     const char **texts = xmalloc((size_t)B, sizeof *texts);
     Stage stage = stage_begin(config, run, "pretrain", context_of(config, &system, B),
                               &trainer.optim, NULL, 0, config->pretrain.steps);
+    plan_memory(&system, &trainer, texts, B);
     for (int64_t step = stage.first; stage_goes_on(&stage, step); step++) {
         const double lr = schedule_rate(SCHEDULE_COSINE, config->pretrain.lr,
                                         config->pretrain.warmup, config->pretrain.steps, (int)step);

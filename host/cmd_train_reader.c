@@ -6,6 +6,7 @@
 
 #include "adapter.h"
 #include "file.h"
+#include "memory_plan.h"
 #include "schedule.h"
 #include "settings.h"
 #include "sharegpt.h"
@@ -180,6 +181,11 @@ int cmd_train_reader(const Config *config) {
                              .sampler = sampler_new(items, (uint64_t)config->seed)};
     Stage stage = stage_begin(config, run, "train-reader", context_of(system, &task),
                               &trainer.optim, NULL, 0, config->reader.steps);
+    if (stage_goes_on(&stage, stage.first)) {
+        const MemoryNeed need = {"reader training",
+                                 reader_task_plan(&trainer, &task, stage.first, B)};
+        memory_plan_training(system->dev, &need, 1);
+    }
     for (int64_t step = stage.first; stage_goes_on(&stage, step); step++) {
         const double lr = schedule_rate((Schedule)config->reader.schedule, config->reader.lr,
                                         config->reader.warmup, config->reader.steps, (int)step);

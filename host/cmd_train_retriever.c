@@ -2,6 +2,7 @@
 // the frozen reader. Writes RUN/head.safetensors and RUN/search_head.safetensors.
 #include <stdlib.h>
 
+#include "memory_plan.h"
 #include "schedule.h"
 #include "settings.h"
 #include "stage.h"
@@ -104,6 +105,15 @@ static void train(RetrieverTrainer *trainer, Stage *stage, const Config *config)
     }
 }
 
+static void plan_memory(System *system, RetrieverTrainer *trainer, Dataset *queries) {
+    size_t features;
+    const size_t scoring = scorer_plan(&system->scorer, queries, system->corpus, &features);
+    const MemoryNeed need[] = {{"retriever training", retriever_trainer_plan(trainer)},
+                               {"scoring", scoring},
+                               {"vision features", features}};
+    memory_plan_training(system->dev, need, 3);
+}
+
 int cmd_train_retriever(const Config *config) {
     RunLog *run = runlog_open(config, 0);
     if (run->is_done) {
@@ -131,6 +141,7 @@ int cmd_train_retriever(const Config *config) {
     TensorList *lists[] = {&search->tensors};
     Stage stage = stage_begin(config, run, "train-retriever", context_of(config, &system),
                               &trainer.optim, lists, 1, config->retriever.steps);
+    plan_memory(&system, &trainer, queries);
     train(&trainer, &stage, config);
     if (stage_is_done(&stage)) {
         save_head(live, run, "head.safetensors");

@@ -88,6 +88,48 @@ void memory_plan_texts(MemoryPlan *plan, TextTower *tower, Device *dev, DType t,
     keep_largest(plan, &arena);
 }
 
+// ---- before a training ----
+void memory_plan_training(Device *dev, const MemoryNeed *need, int count) {
+    const double MIB = 1 << 20;
+    size_t sum = 0, free_bytes, total, largest = 0;
+    char held[300], rest[80] = "";
+    device_list_largest(dev, held, sizeof held);
+    if (device_memory(dev, &free_bytes, &total)) {
+        snprintf(rest, sizeof rest, "; %.1f of %.1f MiB are free", (double)free_bytes / MIB,
+                 (double)total / MIB);
+    }
+    for (int i = 0; i < count; i++) {
+        LOG(INFO, "memory: %.1f MiB to come for %s", (double)need[i].bytes / MIB, need[i].what);
+        sum += need[i].bytes;
+        largest = need[i].bytes > need[largest].bytes ? (size_t)i : largest;
+    }
+    LOG(INFO, "memory: %.1f MiB to come, %.1f MiB held (%s)%s", (double)sum / MIB,
+        (double)device_bytes_in_use(dev) / MIB, held, rest);
+    device_expect(dev, sum, count ? need[largest].what : "training");
+}
+
+const char *memory_advice(const char *what) {
+    static const char *const advice[][2] = {
+        {"reader training", "lower reader.micro_batch, or set reader.recompute=true"},
+        {"retriever training", "lower retriever.batch"},
+        {"pretraining", "lower pretrain.batch or retriever.max_tokens"},
+        {"scoring", "lower prompt.max_tokens, or set reader.dtype=bf16"},
+        {"generating", "lower generate.batch or prompt.max_tokens"},
+        {"keys and values", "lower generate.batch or generate.max_tokens"},
+        {"frozen parameters", "set reader.dtype=bf16 or retriever.dtype=bf16"},
+        {"trainable parameters", "train an adapter: reader.all_weights=false"},
+        {"gradients", "train an adapter: reader.all_weights=false, or lower reader.lora_rank"},
+        {"optimiser", "train an adapter: reader.all_weights=false, or lower reader.lora_rank"},
+        {"index", "build the index with index.dtype=f16"},
+    };
+    for (size_t i = 0; i < sizeof advice / sizeof *advice; i++) {
+        if (strcmp(advice[i][0], what) == 0) {
+            return advice[i][1];
+        }
+    }
+    return NULL;
+}
+
 size_t memory_anonymous(void) {
     FILE *status = fopen("/proc/self/status", "r");
     char line[256];

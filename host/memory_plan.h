@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 
+#include "kernels/device_memory.h"
 #include "models/reader.h"
 #include "models/retriever.h"
 
@@ -42,6 +43,17 @@ void memory_plan_images(MemoryPlan *plan, ImageTower *tower, Device *dev, DType 
                         bool is_training);
 void memory_plan_texts(MemoryPlan *plan, TextTower *tower, Device *dev, DType t,
                        const TextBatch *batch, bool is_training);
+
+// ---- before a training ----
+// What the first step will take besides what is allocated. The log says both; where the device has
+// memory of its own and less of it is free, the run ends here (device_expect).
+typedef struct {
+    const char *what; // as in device_alloc
+    size_t bytes;
+} MemoryNeed;
+void memory_plan_training(Device *dev, const MemoryNeed *need, int count);
+// For device_set_advice: the keys that make a purpose of device_alloc smaller.
+const char *memory_advice(const char *what);
 
 // Anonymous memory of this process that is in RAM now (RssAnon of Linux); 0: not known.
 size_t memory_anonymous(void);

@@ -47,15 +47,28 @@ static const float *pass(Pretrainer *trainer, Run *run, const float *pixels,
     return loss;
 }
 
+static size_t plan_pass(Pretrainer *trainer, const TextBatch *batch, int B) {
+    Run run = run_new(trainer->dev, trainer->retriever->tensors.t, &trainer->arena, true);
+    Arena plan = arena_plan();
+    Run planning = run_planning(&run, &plan);
+    pass(trainer, &planning, NULL, batch, B);
+    return plan.peak;
+}
+
+size_t pretrainer_plan(Pretrainer *trainer, const char *const *texts, int B) {
+    PackedTexts packed = pack_texts_new(trainer->tokenizer, texts, B, trainer->max_tokens);
+    const TextBatch batch = packed_texts_batch(&packed);
+    const size_t bytes = plan_pass(trainer, &batch, B);
+    packed_texts_free(&packed);
+    return bytes;
+}
+
 double pretrainer_step(Pretrainer *trainer, const float *pixels, const char *const *texts, int B,
                        double lr) {
     PackedTexts packed = pack_texts_new(trainer->tokenizer, texts, B, trainer->max_tokens);
     const TextBatch batch = packed_texts_batch(&packed);
     Run run = run_new(trainer->dev, trainer->retriever->tensors.t, &trainer->arena, true);
-    Arena plan = arena_plan();
-    Run planning = run_planning(&run, &plan);
-    pass(trainer, &planning, NULL, &batch, B);
-    arena_reserve(&trainer->arena, trainer->dev, "pretraining", plan.peak);
+    arena_reserve(&trainer->arena, trainer->dev, "pretraining", plan_pass(trainer, &batch, B));
     const float *loss = pass(trainer, &run, pixels, &batch, B);
     optim_step(&trainer->optim, lr);
     packed_texts_free(&packed);

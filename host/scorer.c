@@ -253,9 +253,9 @@ static void add_pair(Scorer *scorer, Picks *picks, const PromptInput *input) {
     }
 }
 
-// Runs the batch; raw and logprob (picks), greedy (R) on the host.
+// Runs the batch; raw and logprob (picks), greedy (R) on the host. planned: it is only measured.
 static void run_batch(Scorer *scorer, const Picks *picks, float *raw, float *logprob,
-                      int32_t *greedy) {
+                      int32_t *greedy, size_t *planned) {
     Reader *reader = scorer->reader;
     const int R = scorer->batch.R, V = reader->config.V, S = picks->count;
     Run run = run_new(scorer->dev, reader->tensors.t, &scorer->arena, false);
@@ -273,6 +273,10 @@ static void run_batch(Scorer *scorer, const Picks *picks, float *raw, float *log
         reader_fwd(now, reader, &state, logits, &scorer->batch);
         RUN(now, label_logprob, device_raw, device_log, device_greedy, lse, logits, row, token, S,
             R, V);
+        if (planned) {
+            *planned = plan.peak;
+            return;
+        }
         if (!pass) {
             arena_reserve(&scorer->arena, scorer->dev, "scoring", plan.peak);
         } else {
@@ -445,7 +449,7 @@ static void run_pass(Scorer *scorer, Pass *pass, float *raw, float *logprob, Dat
     const size_t count = (size_t)picks.count;
     float *all_raw = xmalloc(2 * count, sizeof *all_raw), *all_logprob = all_raw + count;
     int32_t *greedy = xmalloc((size_t)scorer->batch.R, sizeof *greedy);
-    run_batch(scorer, &picks, all_raw, all_logprob, greedy);
+    run_batch(scorer, &picks, all_raw, all_logprob, greedy, NULL);
     float *own = NULL; // (pairs,C) in place of raw
     if (scorer->is_greedy_prefix || scorer->penalty != 1) {
         own = xmalloc((size_t)pass->count * C, sizeof *own);
@@ -492,4 +496,42 @@ void scorer_scores(Scorer *scorer, float *raw, float *logprob, Dataset *queries,
         run_pass(scorer, &pass, raw, logprob, queries, corpus);
     }
     pass_free(&pass);
+}
+
+// ---- memory ----
+static const char *longest(const Dataset *ds, bool is_question) {
+    const char *out = "";
+    for (int i = 0; i < ds->n; i++) {
+        const char *text = is_question ? ds->records[i].question : ds->records[i].text;
+        out = strlen(text) > strlen(out) ? text : out;
+    }
+    return out;
+}
+
+size_t scorer_plan(Scorer *scorer, Dataset *queries, Dataset *corpus, size_t *features) {
+    const VisionConfig *vision = &scorer->reader->config.vision;
+    PromptInput input = {.question = longest(queries, true), .caption = longest(corpus, false)};
+    input.query_image = reader_image_of_row(scorer->processor, vision, queries, 0);
+    input.passage_image = reader_image_of_row(scorer->processor, vision, corpus, 0);
+    float *const pixels[2] = {(float *)input.query_image.pixels,
+                              (float *)input.passage_image.pixels};
+    const size_t row = (size_t)vision->C_out * dtype_size(scorer->reader->tensors.t);
+    const size_t kept = row * ((size_t)vision_tokens(vision, &input.query_image) * queries->n +
+                               (size_t)vision_tokens(vision, &input.passage_image) * corpus->n);
+    *features = kept < SCORER_FEATURE_LIMIT ? kept : SCORER_FEATURE_LIMIT;
+    input.query_image.features = input.passage_image.features = pixels[0]; // kept, and never read
+    const int cut_captions = scorer->prompts->cut_captions;
+    Picks picks = picks_new(scorer->labels, scorer->pairs_per_pass);
+    reader_batch_clear(&scorer->batch);
+    for (int i = 0; i < scorer->pairs_per_pass; i++) {
+        add_pair(scorer, &picks, &input);
+    }
+    size_t bytes;
+    run_batch(scorer, &picks, NULL, NULL, NULL, &bytes);
+    scorer->prompts->cut_captions = cut_captions;
+    free(picks.row);
+    free(picks.token);
+    free(pixels[0]);
+    free(pixels[1]);
+    return bytes;
 }

@@ -2,9 +2,11 @@
 #include "settings.h"
 
 #include "kernels/vendor_cublaslt.h"
+#include "memory_plan.h"
 
 Device *device_of_kind(const Config *config, DeviceKind kind, int threads) {
     Device *dev = device_new(kind, 0, threads);
+    device_set_advice(dev, memory_advice);
     if (config->kernels.arch == KEY_ARCH_SM80) {
         device_limit_arch(dev, 80);
     }

@@ -91,6 +91,16 @@ static double sum_losses(ReaderTrainer *trainer, const float *losses, const int 
     return loss;
 }
 
+// Device memory of a pass over the batch, whatever its targets are.
+static size_t plan_pass(ReaderTrainer *trainer, const int32_t *targets) {
+    Run run = run_new(trainer->dev, trainer->reader->tensors.t, &trainer->arena, true);
+    run.recomputes = trainer->config.recomputes;
+    Arena plan = arena_plan();
+    Run planning = run_planning(&run, &plan);
+    pass(trainer, &planning, NULL, targets, 1);
+    return plan.peak;
+}
+
 double reader_trainer_step(ReaderTrainer *trainer, const ReaderExample *examples, int B,
                            double lr) {
     const int each = trainer->config.micro_batch ? trainer->config.micro_batch : B;
@@ -111,10 +121,8 @@ double reader_trainer_step(ReaderTrainer *trainer, const ReaderExample *examples
         const int share = share_of(trainer, passes, R[p], all);
         Run run = run_new(trainer->dev, trainer->reader->tensors.t, &trainer->arena, true);
         run.recomputes = trainer->config.recomputes;
-        Arena plan = arena_plan();
-        Run planning = run_planning(&run, &plan);
-        pass(trainer, &planning, NULL, targets, share);
-        arena_reserve(&trainer->arena, trainer->dev, "reader training", plan.peak);
+        arena_reserve(&trainer->arena, trainer->dev, "reader training",
+                      plan_pass(trainer, targets));
         pass(trainer, &run, losses + done, targets, share);
         done += R[p];
     }
@@ -189,8 +197,9 @@ void reader_example_free(ReaderExample *example) {
     free(example->own_answer);
 }
 
-double reader_task_step(ReaderTrainer *trainer, const ReaderTask *task, int64_t step, int B,
-                        double lr) {
+// The examples of a step, whose pictures come from the feed; the next step's are asked for.
+static ReaderExample *take_examples_new(ReaderTrainer *trainer, const ReaderTask *task,
+                                        int64_t step, int B) {
     if (!trainer->feed || trainer->fed_step != step) { // the first, or out of turn
         picture_feed_free(trainer->feed);
         trainer->feed = picture_feed_new(task->processor, device_threads(trainer->dev), 2 * B);
@@ -204,10 +213,41 @@ double reader_task_step(ReaderTrainer *trainer, const ReaderTask *task, int64_t 
         const int record = record_of(task, step, B, i, &is_closed);
         examples[i] = example_of(trainer, task, record, is_closed);
     }
-    const double loss = reader_trainer_step(trainer, examples, B, lr);
+    return examples;
+}
+
+static void free_examples(ReaderExample *examples, int B) {
     for (int i = 0; i < B; i++) {
         reader_example_free(&examples[i]);
     }
     free(examples);
+}
+
+double reader_task_step(ReaderTrainer *trainer, const ReaderTask *task, int64_t step, int B,
+                        double lr) {
+    ReaderExample *examples = take_examples_new(trainer, task, step, B);
+    const double loss = reader_trainer_step(trainer, examples, B, lr);
+    free_examples(examples, B);
     return loss;
+}
+
+size_t reader_task_plan(ReaderTrainer *trainer, const ReaderTask *task, int64_t step, int B) {
+    ReaderExample *examples = take_examples_new(trainer, task, step, B);
+    const int each = trainer->config.micro_batch ? trainer->config.micro_batch : B;
+    const int cut_captions = trainer->prompts->cut_captions; // counted when the step is done
+    int all = 0;
+    size_t most = 0;
+    for (int b = 0; b < B; b++) {
+        all += target_count(trainer, &examples[b]);
+    }
+    int32_t *targets = xmalloc((size_t)all, sizeof *targets);
+    for (int first = 0; first < B; first += each) {
+        fill_batch(trainer, examples + first, B - first < each ? B - first : each, targets);
+        const size_t bytes = plan_pass(trainer, targets);
+        most = bytes > most ? bytes : most;
+    }
+    trainer->prompts->cut_captions = cut_captions;
+    free(targets);
+    free_examples(examples, B);
+    return most;
 }

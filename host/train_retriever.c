@@ -290,6 +290,14 @@ static void head_pass(RetrieverTrainer *trainer, Run *run) {
     embed_images_bwd(run, &live->tower, &state, dh);
 }
 
+size_t retriever_trainer_plan(RetrieverTrainer *trainer) {
+    Run run = run_new(trainer->dev, trainer->live->tensors.t, &trainer->arena, true);
+    Arena plan = arena_plan();
+    Run planning = run_planning(&run, &plan);
+    head_pass(trainer, &planning);
+    return plan.peak;
+}
+
 RetrieverStep retriever_trainer_step(RetrieverTrainer *trainer, double lr) {
     const RetrieverTrainConfig *config = &trainer->config;
     const int B = config->batch, S = trainer->live->tower.config.image_size;
@@ -306,10 +314,8 @@ RetrieverStep retriever_trainer_step(RetrieverTrainer *trainer, double lr) {
     gold_scores(trainer, work->g, work->predicted, work->queries, work->candidates);
     take_images(work->pixels, trainer->feed, S, trainer->queries, work->queries, B);
     Run run = run_new(trainer->dev, trainer->live->tensors.t, &trainer->arena, true);
-    Arena plan = arena_plan();
-    Run planning = run_planning(&run, &plan);
-    head_pass(trainer, &planning);
-    arena_reserve(&trainer->arena, trainer->dev, "retriever training", plan.peak);
+    arena_reserve(&trainer->arena, trainer->dev, "retriever training",
+                  retriever_trainer_plan(trainer));
     head_pass(trainer, &run);
     optim_step(&trainer->optim, lr);
     trainer->step++;

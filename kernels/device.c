@@ -7,6 +7,7 @@
 
 #include "base.h"
 #include "device_backend.h"
+#include "device_memory.h"
 #include "ops.h"
 
 #define LARGEST 4 // purposes named when memory is out
@@ -71,13 +72,14 @@ const Ops *device_ops(const Device *dev) { return dev->ops; }
 size_t device_cache_bytes(const Device *dev) { return dev->cache_bytes; }
 
 // ---- memory ----
-// "index 12.0 GiB, gradients 3.1 GiB": the purposes that hold most, over all their blocks.
-static void list_largest(const Device *dev, char *text, size_t size) {
-    const char *named[LARGEST] = {NULL};
-    size_t used = 0;
-    text[0] = '\0';
+typedef struct {
+    const char *what;
+    size_t bytes; // over all blocks of this purpose; 0: no more purposes
+} Consumer;
+
+static void find_largest(const Device *dev, Consumer out[LARGEST]) {
     for (int place = 0; place < LARGEST; place++) {
-        size_t most = 0;
+        out[place] = (Consumer){NULL, 0};
         for (size_t i = 0; i < dev->block_count; i++) {
             const char *what = dev->block[i].what;
             size_t sum = 0;
@@ -85,28 +87,70 @@ static void list_largest(const Device *dev, char *text, size_t size) {
                 sum += strcmp(dev->block[k].what, what) == 0 ? dev->block[k].bytes : 0;
             }
             for (int p = 0; p < place; p++) {
-                sum = named[p] && strcmp(named[p], what) == 0 ? 0 : sum;
+                sum = out[p].what && strcmp(out[p].what, what) == 0 ? 0 : sum;
             }
-            if (sum > most) {
-                most = sum;
-                named[place] = what;
+            if (sum > out[place].bytes) {
+                out[place] = (Consumer){what, sum};
             }
-        }
-        if (most && used < size) {
-            used += (size_t)snprintf(text + used, size - used, "%s%s %.1f MiB", place ? ", " : "",
-                                     named[place], (double)most / (1 << 20));
         }
     }
+}
+
+void device_list_largest(const Device *dev, char *text, size_t size) {
+    Consumer largest[LARGEST];
+    find_largest(dev, largest);
+    size_t used = 0;
+    snprintf(text, size, "nothing");
+    for (int i = 0; i < LARGEST && largest[i].bytes && used < size; i++) {
+        used += (size_t)snprintf(text + used, size - used, "%s%s %.1f MiB", i ? ", " : "",
+                                 largest[i].what, (double)largest[i].bytes / (1 << 20));
+    }
+}
+
+// Of what is asked for, else of the largest that has any.
+static const char *find_advice(const Device *dev, const char *what) {
+    Consumer largest[LARGEST];
+    find_largest(dev, largest);
+    const char *advice = dev->advice ? dev->advice(what) : NULL;
+    for (int i = 0; i < LARGEST && largest[i].bytes && dev->advice && !advice; i++) {
+        advice = dev->advice(largest[i].what);
+    }
+    return advice;
+}
+
+static _Noreturn void out_of_memory(Device *dev, size_t bytes, const char *what) {
+    char largest[300], rest[64] = "";
+    size_t free_bytes, total;
+    device_list_largest(dev, largest, sizeof largest);
+    if (device_memory(dev, &free_bytes, &total)) {
+        snprintf(rest, sizeof rest, ", %.1f MiB free", (double)free_bytes / (1 << 20));
+    }
+    const char *advice = find_advice(dev, what);
+    die(EXIT_RESOURCE, "memory: cannot get %.1f MiB for %s on %s%s; in use: %s%s%s",
+        (double)bytes / (1 << 20), what, dev->name, rest, largest, advice ? "; " : "",
+        advice ? advice : "");
+}
+
+bool device_memory(Device *dev, size_t *free_bytes, size_t *total) {
+    return dev->backend->memory && dev->backend->memory(dev, free_bytes, total);
+}
+
+void device_expect(Device *dev, size_t bytes, const char *what) {
+    size_t free_bytes, total;
+    if (device_memory(dev, &free_bytes, &total) && bytes > free_bytes) {
+        out_of_memory(dev, bytes, what);
+    }
+}
+
+void device_set_advice(Device *dev, const char *(*advice)(const char *what)) {
+    dev->advice = advice;
 }
 
 void *device_alloc(Device *dev, size_t bytes, const char *what) {
     // Never of no bytes: whoever holds a block can release it.
     void *memory = dev->backend->alloc(dev, bytes ? bytes : 1);
     if (!memory) {
-        char largest[300];
-        list_largest(dev, largest, sizeof largest);
-        die(EXIT_RESOURCE, "memory: cannot get %.1f MiB for %s on %s; in use: %s",
-            (double)bytes / (1 << 20), what, dev->name, largest[0] ? largest : "nothing");
+        out_of_memory(dev, bytes, what);
     }
     if (dev->block_count == dev->block_room) {
         dev->block_room = dev->block_room ? 2 * dev->block_room : 64;

@@ -34,6 +34,7 @@ typedef struct DeviceBackend {
     void (*sync)(Device *dev);
     void (*timer_start)(Device *dev);
     double (*timer_stop)(Device *dev);
+    bool (*memory)(Device *dev, size_t *free_bytes, size_t *total); // NULL: the host's memory
 } DeviceBackend;
 
 struct Device {
@@ -46,6 +47,7 @@ struct Device {
     char name[96];
     DeviceBlock *block; // (block_count) live allocations
     size_t block_count, block_room, in_use;
+    const char *(*advice)(const char *what); // or NULL
 };
 
 #ifdef __cplusplus

@@ -239,6 +239,12 @@ static double cuda_timer_stop(Device *dev) {
     return 1e-3 * milliseconds;
 }
 
+static bool cuda_memory(Device *dev, size_t *free_bytes, size_t *total) {
+    (void)dev;
+    CUDA_CHECK(cudaMemGetInfo(free_bytes, total));
+    return true;
+}
+
 // ---- the tables ----
 static const Ops ops = {
 #define X(op) CUDA_NAME(op),
@@ -249,5 +255,5 @@ static const Ops ops = {
 extern "C" const DeviceBackend CUDA_NAME(device_backend) = {
     CUDA_KIND,    &ops,         cuda_probe,    cuda_open, cuda_close, cuda_alloc,  cuda_release,
     cuda_copy_in, cuda_copy_out, cuda_copy,    cuda_zero, cuda_use,   cuda_record, cuda_wait,
-    cuda_sync,    cuda_timer_start, cuda_timer_stop,
+    cuda_sync,    cuda_timer_start, cuda_timer_stop, cuda_memory,
 };

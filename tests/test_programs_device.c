@@ -298,6 +298,48 @@ TEST_BODY(programs_device_choice, NOT_CPU) {
     }
 }
 
+// ---- faults ----
+// EMU_MEMORY: MiB of the emulated device; EMU_FAULT: which call of the runtime is the first to fail.
+TEST_BODY(programs_device_faults, NOT_CPU) {
+    if (device_kind(check_device()) != DEVICE_EMU) {
+        check_skip("faults are the emulator's: run with backend=emu");
+        return;
+    }
+    const struct {
+        const char *name, *variables;
+        int code;
+        const char *wants[4]; // in the line of the error
+        const char *log;
+    } cases[] = {
+        {"memory for a step", "EMU_MEMORY=8", EXIT_OK, {NULL}, "; 4.6 of 8.0 MiB are free\n"},
+        {"no memory for a step", "EMU_MEMORY=4", EXIT_RESOURCE,
+         {"for pretraining on gpu 0", "0.6 MiB free", "in use: optimiser 1.7 MiB",
+          "lower pretrain.batch"}, " MiB to come for pretraining\n"},
+        {"no memory for the weights", "EMU_MEMORY=1", EXIT_RESOURCE,
+         {"for gradients", "in use: trainable parameters", "reader.lora_rank"}, ""},
+        {"a kernel broke the context", "EMU_FAULT=cudaMemcpyAsync:300", EXIT_RESOURCE,
+         {"kernels/device_cuda.cu:", "cudaMemcpyAsync(", "an illegal memory access"}, ""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        if (CASE("%s", cases[i].name)) {
+            char *output;
+            world();
+            const int code = check_run(&output, "cd '%s' && %s '%s' pretrain c.yaml device=cuda "
+                                       "pretrain.steps=1 pretrain.batch=4 run.dir=r", world_dir(),
+                                       cases[i].variables, check_device_program());
+            EXPECT(code == cases[i].code && strstr(output, cases[i].log), "code %d: %s", code,
+                   output);
+            if (code != EXIT_OK) {
+                expect_error_line(output, cases[i].wants, 4);
+                char *status = world_text_new("r/STATUS");
+                EXPECT(status && strncmp(status, "failed step=", 12) == 0, "%s", status);
+                free(status);
+            }
+            free(output);
+        }
+    }
+}
+
 // Without a GPU device=cuda ends in one line, before anything is made; device=auto says why not.
 TEST(programs_no_device) {
     char why[200], *output;

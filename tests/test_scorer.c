@@ -65,6 +65,12 @@ TEST(scorer_direct) {
         float raw[PAIRS * MOST_LABELS], logprob[PAIRS * MOST_LABELS];
         EXPECT((w->labels.max_tokens > 1) == is_long, "%d tokens", w->labels.max_tokens);
         scorer_scores(&scorer, raw, logprob, w->queries, w->corpus, pairs, PAIRS);
+        size_t features; // the plan is of a full pass, and this was one of fewer pairs
+        const size_t planned = scorer_plan(&scorer, w->queries, w->corpus, &features);
+        EXPECT(planned >= scorer.arena.size && features >= scorer.features.used &&
+                   planned <= (size_t)scorer.pairs_per_pass * scorer.arena.size,
+               "planned %zu and %zu bytes, taken %zu and %zu", planned, features,
+               scorer.arena.size, scorer.features.used);
         for (int i = 0; i < PAIRS; i++) {
             for (int c = 0; c < C; c++) {
                 const int32_t *tokens = w->labels.tokens + c * w->labels.max_tokens;

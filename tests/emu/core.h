@@ -133,6 +133,8 @@ void shared_check_static();
 bool name_of(const void *at, char *text, size_t size); // "shared tile + 12", for reports
 void *shared_at(uint32_t address);
 void heap_close(bool is_closed);
+bool is_broken(const char *call); // EMU_FAULT
+constexpr cudaError_t ILLEGAL_ADDRESS = (cudaError_t)700; // what such a call says
 
 // ---- shadow.cpp; does nothing outside the check build ----
 enum Access : uint8_t { READ = 1, WRITE = 2, ATOMIC = 4, ASYNC = 8, PROXY = 16 };

@@ -5,6 +5,7 @@
 // reads a device pointer faults here as it would with a GPU.
 #include <cstdio>
 #include <cstdlib>
+#include <cstdlib>
 #include <map>
 #include <sys/mman.h>
 
@@ -24,6 +25,13 @@ char *heap, *shared;
 // ---- the heap ----
 static std::map<char *, size_t> blocks; // in use
 static size_t used;
+
+// EMU_MEMORY=N: a device of N MiB.
+static size_t heap_limit() {
+    static const char *const text = getenv("EMU_MEMORY");
+    static const size_t limit = text ? (size_t)strtoull(text, nullptr, 10) << 20 : HEAP_BYTES;
+    return limit < HEAP_BYTES ? limit : HEAP_BYTES;
+}
 
 static void open_arenas() {
     if (heap) {
@@ -234,7 +242,7 @@ cudaError_t cudaMalloc(void **memory, size_t bytes) {
         }
         at = base + (size + GAP - 1) / GAP * GAP + GAP;
     }
-    if (at + room > heap + HEAP_BYTES) {
+    if (at + room > heap + HEAP_BYTES || bytes > heap_limit() || used > heap_limit() - bytes) {
         return cudaErrorMemoryAllocation;
     }
     memset(at, 0xFF, bytes);
@@ -263,8 +271,8 @@ cudaError_t cudaFree(void *memory) {
 }
 
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
-    *free_bytes = HEAP_BYTES - used;
-    *total = HEAP_BYTES;
+    *free_bytes = heap_limit() - used;
+    *total = heap_limit();
     return cudaSuccess;
 }
 
@@ -291,7 +299,8 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind 
 }
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t) {
-    return cudaMemcpy(to, from, bytes, kind);
+    return is_broken("cudaMemcpyAsync") ? ILLEGAL_ADDRESS
+                                        : cudaMemcpy(to, from, bytes, kind);
 }
 
 cudaError_t cudaMemset(void *memory, int value, size_t bytes) {
