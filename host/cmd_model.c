@@ -159,7 +159,8 @@ static void say_plan(Info *info, const ReaderConfig *form, int rank) {
     const WeightNames names = hub_reader_names(&config);
     error_die(info->folder.weights, weights_check(&reader.tensors, info->t, info->folder.weights,
                                                   &names, &mapped));
-    memory_plan_tensors(&plan, &reader.tensors, info->t, mapped);
+    const bool reads_files = device_kind(info->dev) == DEVICE_CPU; // others get copies
+    memory_plan_tensors(&plan, &reader.tensors, info->t, reads_files ? mapped : 0);
     memory_plan_reader(&plan, &reader, info->dev, info->t, &batch, rank > 0,
                        info->config->reader.recompute);
     if (rank) {

@@ -325,6 +325,7 @@ static bool launch2(Device *dev, bf16 *out, float *lse, const bf16 *q, const bf1
 CUDA_OP(attention_fwd)(Device *dev, DType t, void *out, float *lse, const void *q, const void *k,
                        const void *v, const AttentionShape *shape) {
     check_shape(shape);
+    CHECK(out && lse && q && k && v, "out=%p lse=%p q=%p k=%p v=%p", out, (void *)lse, q, k, v);
     if (t == DT_BF16 && has_tiles(shape, q, k, v) && is_tileable(out, shape->out_stride)) {
         FOR_WIDTH(shape->D, W, if (launch2<W>(dev, (bf16 *)out, lse, (const bf16 *)q,
                                               (const bf16 *)k, (const bf16 *)v, shape)) { return; });

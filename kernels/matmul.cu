@@ -419,6 +419,7 @@ static void launch2(Device *dev, Product p) {
 
 template <typename T, typename Out, bool A_INNER, bool B_INNER>
 static void launch(Device *dev, Product p) {
+    CHECK(p.main.a && p.main.b && p.c, "factors %p and %p, product %p", p.main.a, p.main.b, p.c);
     if constexpr (sizeof(T) == 4) {
         p.has_quads = has_quads(p, sizeof(T), sizeof(Out));
         const dim3 grid((unsigned)ceil_div(p.columns, TILE), (unsigned)ceil_div(p.rows, TILE));

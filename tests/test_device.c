@@ -172,6 +172,59 @@ TEST_DEVICE(device_architecture) {
     device_free(dev);
 }
 
+// ---- arguments that no op can take ----
+static void attend(int D, bool is_null) {
+    Device *dev = check_device();
+    float *rows = device_alloc(dev, 1 << 20, "rows");
+    int32_t *ends = device_alloc(dev, 2 * sizeof *ends, "ends");
+    device_copy_in(dev, ends, (int32_t[]){0, 4}, 2 * sizeof *ends);
+    const AttentionShape shape = {.B = 1, .H = 1, .Hkv = 1, .D = D, .cu_q = ends, .cu_k = ends,
+                                  .Nq = 4, .Nk = 4, .max_Tq = 4, .max_Tk = 4, .q_stride = D,
+                                  .k_stride = D, .v_stride = D, .out_stride = D, .scale = 1};
+    check_ops()->attention_fwd(dev, DT_F32, rows, rows + 8192, rows, is_null ? NULL : rows, rows,
+                               &shape);
+}
+static void attend_wide(void) { attend(257, false); }
+static void attend_nothing(void) { attend(16, true); }
+
+static void multiply_nothing(void) {
+    float *rows = device_alloc(check_device(), 4096, "rows");
+    check_ops()->matmul_fwd(check_device(), DT_F32, rows, NULL, rows, NULL, NULL, 4, 4, 4, false,
+                            NULL);
+}
+
+static void turn_odd(void) {
+    float *rows = device_alloc(check_device(), 4096, "rows");
+    check_ops()->rope_fwd(check_device(), DT_F32, rows, rows, rows, 2, 1, 15, 15, ROPE_HALF);
+}
+
+TEST_DEVICE(device_bad_arguments) {
+    const struct {
+        const char *name;
+        void (*body)(void);
+        const char *want;
+    } cases[] = {{"head width over 256", attend_wide, "D=257"},
+                 {"odd width with rope", turn_odd, "D=15"},
+                 {"no keys", attend_nothing, " k=(nil)"},
+                 {"no input", multiply_nothing, "factors (nil) and"}};
+    enum { COUNT = sizeof cases / sizeof *cases };
+    char text[COUNT][1000];
+    int code[COUNT];
+    for (int i = 0; i < COUNT; i++) { // all children before the device is open here
+        code[i] = status_and_text(cases[i].body, text[i], sizeof text[i]);
+    }
+    for (int i = 0; i < COUNT; i++) {
+        if (CASE("%s", cases[i].name)) {
+            if (strstr(cases[i].want, "(nil)") && device_kind(check_device()) == DEVICE_CPU) {
+                check_skip("a null pointer ends a CPU program by itself");
+                continue;
+            }
+            EXPECT(code[i] == 128 + 6 && strstr(text[i], cases[i].want), "code %d: %s", code[i],
+                   text[i]);
+        }
+    }
+}
+
 // ---- which devices there are ----
 static void open_missing(void) { device_new(DEVICE_CUDA, 1000, 1); }
 

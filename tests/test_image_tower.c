@@ -90,7 +90,7 @@ TEST(image_tower) {
 }
 
 // The bits of an embedding do not depend on the rest of the batch.
-TEST(image_tower_batch_invariance) {
+TEST_DEVICE(image_tower_batch_invariance) {
     for (int i = 0; i < 3; i++) {
         if (CASE("form=%s", forms[i])) {
             ImageTowerConfig config = small_config(forms[i]);

@@ -99,7 +99,7 @@ TEST(reader_recompute) {
 
 // The bits of a prompt's logits do not depend on the rest of the batch, nor on where its features
 // come from: the tower in this pass, or an earlier pass.
-TEST(reader_batch_invariance) {
+TEST_DEVICE(reader_batch_invariance) {
     for (int family = 0; family < 2; family++) {
         if (!CASE("%s", families[family])) {
             continue;

@@ -86,7 +86,7 @@ TEST(text_tower) {
 }
 
 // The bits of an embedding do not depend on the rest of the batch.
-TEST(text_tower_batch_invariance) {
+TEST_DEVICE(text_tower_batch_invariance) {
     for (int i = 0; i < 4; i++) {
         if (CASE("form=%s", forms[i])) {
             const TextTowerConfig config = small_config(forms[i]);
