@@ -7,7 +7,7 @@
 #   models     towers and readers against their originals, the device itself, every verb, CPU beside it
 #   demo       the embedded benchmark twice: equal bits
 #   sanitizer  four tools of compute-sanitizer, where it is installed, over some ops
-#   bench      kernels beside their peers
+#   bench      kernels beside their peers, in seven groups with a limit each
 #
 # Programs are those of BUILD/bin. DIR gets a log per part; gpu.txt, the record of the tests that
 # tests/results/gpu.txt is a copy of; doctor.txt; and summary.txt, a line per part: how it went,
@@ -108,11 +108,10 @@ for stage in ${stages:-ops models demo sanitizer bench}; do
         done
         ;;
     bench)
-        if [ -x tools/bench_gpu.sh ]; then
-            part bench tools/bench_gpu.sh out="$out"
-        else
-            part bench "$bin"/bench backend=cuda seconds=0.2 json="$out"/bench.json
-        fi
+        for group in matmul attention norm adamw topk vit qwen2vl; do # a limit for each
+            end=$(($(date +%s) + limit))
+            part bench-$group tools/bench_gpu.sh only=$group out="$out"
+        done
         ;;
     esac
 done
