@@ -202,17 +202,21 @@ def tensor(values, dtype):
     return torch.from_numpy(values).to(dtype)
 
 
-def measure_bf16(build, run, weights, rename, modules):
-    """The output from weights rounded to bf16: in f64 (the truth), and the error of the bf16 run."""
-    outs = {}
-    for dtype in (torch.bfloat16, torch.float64):
+def measure_bf16(builds, run, weights, rename, modules):
+    """The output from weights rounded to bf16: in f64 (the truth), and the largest error of bf16
+    runs: of each build, with and without oneDNN."""
+    def output(build, dtype):
         with precision(dtype, modules), torch.no_grad():
             model = build().eval()
             for name, parameter in model.named_parameters():
                 parameter.copy_(tensor(round_bf16(weights[rename(name)]), dtype))
-            outs[dtype] = run(model, dtype).double().numpy()
-    error = numpy.abs(outs[torch.bfloat16] - outs[torch.float64]).max()
-    return {"bf16/out": outs[torch.float64], "error/bf16/out": numpy.array([error])}
+            return run(model, dtype).double().numpy()
+
+    truth, errors = output(builds[0], torch.float64), []
+    for build, has_mkldnn in itertools.product(builds, (True, False)):
+        with torch.backends.mkldnn.flags(enabled=has_mkldnn):
+            errors.append(numpy.abs(output(build, torch.bfloat16) - truth).max())
+    return {"bf16/out": truth, "error/bf16/out": numpy.array([max(errors)])}
 
 
 def dump(file, build, run, inputs, modules=(), rename=lambda name: name, frozen=lambda name: False,
@@ -261,7 +265,7 @@ def dump(file, build, run, inputs, modules=(), rename=lambda name: name, frozen=
             tensors["error/" + stored] = numpy.array([error[name]])
     if run_bf16:
         renamed = {rename(n): w for n, w in weights.items()}
-        tensors.update(measure_bf16(build, run_bf16, renamed, rename, modules))
+        tensors.update(measure_bf16([build, *others], run_bf16, renamed, rename, modules))
     path = os.path.join(DATA, file)
     if FURTHER in os.environ:
         stored = load_file(path)
