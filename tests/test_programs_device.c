@@ -6,7 +6,8 @@
 // equations in another order of sums: 1e-5, a few hundred roundings of f32. AdamW divides by the
 // root of the second moment, so that a gradient that is nothing but rounding moves its weight by a
 // whole step: later losses agree to a hundredth. In bf16 a value may round to its neighbour, by
-// 2^-8 of itself: a hundredth from the start.
+// 2^-8 of itself: a hundredth from the start, three later: the third norm of a gradient on the CPU
+// is 1.2 % above that of f32, in the emulator 1.0 % below.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,7 +44,7 @@ static char *run_both_new(const char *arguments, const char *gpu, const char *cp
 
 // ---- training ----
 // Runs gpu/ and cpu/: as many losses; the first close, the others near.
-static void expect_close_losses(int steps, double first_bound) {
+static void expect_close_losses(int steps, double first_bound, double later_bound) {
     expect_run("gpu", "done", steps);
     expect_run("cpu", "done", steps);
     char *got = world_text_new("gpu/losses.jsonl"), *want = world_text_new("cpu/losses.jsonl");
@@ -53,20 +54,21 @@ static void expect_close_losses(int steps, double first_bound) {
         *got_rest++ = *want_rest++ = '\0';
         EXPECT(strstr(got, "\"grad_norm\""), "no norm in %s", got);
         expect_close_text("first step", got, want, first_bound);
-        expect_close_text("later steps", got_rest, want_rest, LATER_BOUND);
+        expect_close_text("later steps", got_rest, want_rest, later_bound);
     }
     free(got);
     free(want);
 }
 
-static void train(const char *verb, int steps, double first_bound) {
+static void train(const char *verb, int steps, bool is_bf16) {
     check_time_limit(300);
     world_with_index();
     char *settings = xformat_new("%s pretrain.steps=%d reader.steps=%d retriever.steps=%d", verb,
                                  steps, steps, steps);
     char *output = run_both_new(settings, "run.dir=gpu", "run.dir=cpu");
     EXPECT(strstr(output, "device: gpu 0"), "%s", output);
-    expect_close_losses(steps, first_bound);
+    expect_close_losses(steps, is_bf16 ? LATER_BOUND : FIRST_BOUND,
+                        is_bf16 ? 3 * LATER_BOUND : LATER_BOUND);
     free(settings);
     free(output);
 }
@@ -93,8 +95,7 @@ TEST_BODY(programs_device_training, NOT_CPU) {
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         if ((cases[i].is_small || check_affords(1e9)) && CASE("%s", cases[i].name)) {
-            train(cases[i].verb, cases[i].steps,
-                  strstr(cases[i].verb, "bf16") ? LATER_BOUND : FIRST_BOUND);
+            train(cases[i].verb, cases[i].steps, strstr(cases[i].verb, "bf16") != NULL);
         }
     }
 }
