@@ -27,6 +27,14 @@ static inline void *vendor_open(const char *const *names, int count, char *why, 
     return NULL;
 }
 
+// Dies with EXIT_RESOURCE, the call, its place and the library's status; 0 is success.
+#define VENDOR_CHECK(table, call) vendor_check(table.call, #call, __FILE__, __LINE__)
+static inline void vendor_check(int status, const char *call, const char *file, int line) {
+    if (status != 0) {
+        die(EXIT_RESOURCE, "%s:%d: %.40s: status %d", file, line, call, status);
+    }
+}
+
 // One function of a library; NULL, and why, when it lacks it.
 static inline void *vendor_function(void *library, const char *name, char *why, size_t size) {
     void *function = dlsym(library, name);

@@ -69,13 +69,7 @@ static struct {
 #undef X
 } lt;
 
-// Dies with EXIT_RESOURCE, the call, its place and the library's status.
-#define LT_CHECK(call) lt_check(lt.call, #call, __LINE__)
-static void lt_check(int status, const char *call, int line) {
-    if (status != 0) {
-        die(EXIT_RESOURCE, "%s:%d: %.40s: status %d", __FILE__, line, call, status);
-    }
-}
+#define LT_CHECK(call) VENDOR_CHECK(lt, call)
 
 extern "C" bool cublaslt_open(Device *dev, char *why, size_t size) {
     static const char *const names[] = {"libcublasLt.so.13", "libcublasLt.so.12"};

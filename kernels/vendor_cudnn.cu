@@ -51,12 +51,7 @@ static_assert(DT_F32 == 0 && DT_BF16 == 1 && DT_F16 == 2, "as in the table above
 typedef enum { Q, K, V, OUT, STATS, SCALE, IDS } Id;
 enum { SDPA_TENSOR = 2800 }; // the operation's attribute for the first of them; the others follow
 
-#define CUDNN_CHECK(call) cudnn_check(cudnn.call, #call, __LINE__)
-static void cudnn_check(int status, const char *call, int line) {
-    if (status != 0) {
-        die(EXIT_RESOURCE, "%s:%d: %.40s: status %d", __FILE__, line, call, status);
-    }
-}
+#define CUDNN_CHECK(call) VENDOR_CHECK(cudnn, call)
 
 static bool cudnn_open(char *why, size_t size) {
     static const char *const names[] = {"libcudnn.so.9"};
