@@ -203,8 +203,8 @@ static json_t *config_json(const TensorList *list, const AdapterConfig *config) 
     return root;
 }
 
-// Rewrites the file with every tensor a second time, under its newer name: PEFT beside transformers 5
-// passes over the older names, PEFT of the original's time over the newer ones, both without an
+// Rewrites the file with every tensor a second time, under its newer name: PEFT beside transformers
+// 5 passes over the older names, PEFT of the original's time over the newer ones, both without an
 // error.
 static Error add_newer_names(const char *path) {
     SafeStore store = {0};
@@ -216,9 +216,9 @@ static Error add_newer_names(const char *path) {
     SafeTensor *both = xmalloc(2 * (size_t)n + 1, sizeof *both);
     int count = 0;
     for (int i = 0; i < n; i++) {
-        const char *const name = store.all.tensors[i].name;
+        const char *const name = store.all.tensors[i].name, *const ours = name + sizeof PREFIX - 1;
         const NamePair *pair = weights_newer_names;
-        while (pair->ours && strncmp(name + sizeof PREFIX - 1, pair->ours, strlen(pair->ours)) != 0) {
+        while (pair->ours && strncmp(ours, pair->ours, strlen(pair->ours)) != 0) {
             pair++;
         }
         both[count++] = store.all.tensors[i];

@@ -173,9 +173,9 @@ UtilityModel analysis_fit_utility(const PassageView *views, const double *gold_s
     return model;
 }
 
-// How much the reranker likes passage p of a query; agreement adds the score as a tie breaker of rank.
-static double liking(Reranker reranker, const PassageView *views, const UtilityModel *utility, int p,
-                     int P, int C) {
+// How much the reranker likes passage p of a query; the score breaks ties of agreement.
+static double liking(Reranker reranker, const PassageView *views, const UtilityModel *utility,
+                     int p, int P, int C) {
     switch (reranker) {
     case RERANK_SCORE: return views[p].score;
     case RERANK_MAX_PROB: return views[p].probability[arg_max(views[p].probability, C)];
@@ -200,7 +200,8 @@ void analysis_rerank(int *choice, Reranker reranker, const PassageView *views,
         for (int p = 1; p < P; p++) {
             const double a = liking(reranker, row, utility, p, P, C);
             const double b = liking(reranker, row, utility, best, P, C);
-            if (a > b || (a == b && reranker == RERANK_AGREEMENT && row[p].score > row[best].score)) {
+            const bool by_score = reranker == RERANK_AGREEMENT;
+            if (a > b || (a == b && by_score && row[p].score > row[best].score)) {
                 best = p;
             }
         }
@@ -233,9 +234,10 @@ static double stratified(bootstrap_statistic_fn *statistic, void *ctx, const int
     return sum / strata;
 }
 
-Bootstrap analysis_bootstrap(bootstrap_statistic_fn *statistic, void *ctx, const int *stratum, int n,
-                             int strata, int resamples, uint64_t seed) {
-    CHECK(n > 0 && strata > 0 && resamples > 0, "n=%d strata=%d resamples=%d", n, strata, resamples);
+Bootstrap analysis_bootstrap(bootstrap_statistic_fn *statistic, void *ctx, const int *stratum,
+                             int n, int strata, int resamples, uint64_t seed) {
+    CHECK(n > 0 && strata > 0 && resamples > 0, "n=%d strata=%d resamples=%d", n, strata,
+          resamples);
     int *members = xmalloc((size_t)n, sizeof *members), *drawn = xmalloc((size_t)n, sizeof *drawn);
     int *start = xcalloc((size_t)strata + 1, sizeof *start);
     double *values = xmalloc((size_t)resamples, sizeof *values);
@@ -288,7 +290,8 @@ Bootstrap analysis_bootstrap_mean(const double *difference, const int *stratum, 
                                   int resamples, uint64_t seed) {
     double *copy = xmalloc((size_t)n, sizeof *copy); // ctx is not const
     memcpy(copy, difference, (size_t)n * sizeof *copy);
-    const Bootstrap out = analysis_bootstrap(mean_statistic, copy, stratum, n, strata, resamples, seed);
+    const Bootstrap out =
+        analysis_bootstrap(mean_statistic, copy, stratum, n, strata, resamples, seed);
     free(copy);
     return out;
 }

@@ -1,8 +1,8 @@
 // analysis: what retrieval leaves on the table: inconsistency, oracles, rerankers, significance.
-// Source: JOMED (arXiv 2508.17394), the analysis of inconsistent retrieval predictions; formulas as below.
+// Source: JOMED (arXiv 2508.17394), the analysis of inconsistent retrieval predictions.
 //
-// Throughout, predicted is (Q,P) row-major: the class the reader gives query q with passage p of its P
-// evaluated passages; gold is (Q).
+// Throughout, predicted is (Q,P) row-major: the class the reader gives query q with its passage p;
+// gold is (Q).
 #ifndef JOMED_HOST_ANALYSIS_H
 #define JOMED_HOST_ANALYSIS_H
 
@@ -14,7 +14,8 @@ void analysis_inconsistent(bool *out, const int *predicted, int Q, int P);
 
 // Mean over q of: some passage among the first n leads to the gold answer. subset (or NULL): only
 // queries for which it holds. NaN when there are none.
-double analysis_oracle(const int *predicted, const int *gold, const bool *subset, int Q, int P, int n);
+double analysis_oracle(const int *predicted, const int *gold, const bool *subset, int Q, int P,
+                       int n);
 // Mean over q and p of: passage p leads to the gold answer (what a blind choice would reach).
 double analysis_floor(const int *predicted, const int *gold, const bool *subset, int Q, int P);
 
@@ -38,15 +39,15 @@ typedef struct {
     const double *probability;     // (C) the reader's label probabilities
 } PassageView;
 
-// Views of the 2k passages of each of Q queries, image head first; caller frees, and the arrays must
-// live as long. scores: (2,Q,2k) under the image and the text head, or NULL: all 0. caption_length:
-// (Q,2k) or NULL: all 0. probability: (Q,2k,C).
+// Views of the 2k passages of each of Q queries, image head first; caller frees. The arrays live as
+// long. scores: (2,Q,2k) under the image and the text head, or NULL: all 0. caption_length: (Q,2k)
+// or NULL: all 0. probability: (Q,2k,C).
 PassageView *passage_views_new(int Q, int k, int C, const float *scores, const int *caption_length,
                                const double *probability);
 
 // Ridge regression of the gold score g on (image score, text score, rank, caption length), each
-// standardised, with an intercept that is not penalised: minimises sum (g - w.x - b)^2 + lambda |w|^2.
-// Fitted on the training split.
+// standardised, with an intercept that is not penalised, on the training split: minimises
+//   sum (g - w.x - b)^2 + lambda |w|^2
 enum { UTILITY_FEATURES = 4 };
 typedef struct {
     double mean[UTILITY_FEATURES], scale[UTILITY_FEATURES], weight[UTILITY_FEATURES], intercept;
@@ -55,7 +56,7 @@ UtilityModel analysis_fit_utility(const PassageView *views, const double *gold_s
                                   double lambda);
 double analysis_utility(const UtilityModel *model, const PassageView *view);
 
-// choice[q] = the passage chosen, ties to the first. views: (Q,P). utility: for RERANK_UTILITY, else NULL.
+// choice[q] = the passage chosen, ties to the first. views: (Q,P). utility: for RERANK_UTILITY.
 void analysis_rerank(int *choice, Reranker reranker, const PassageView *views,
                      const UtilityModel *utility, int Q, int P, int C);
 
@@ -67,7 +68,7 @@ double analysis_mcnemar(int b, int c);
 // Paired bootstrap over queries, resampled within strata (for example the seed of a run).
 // statistic(index, n, ctx) is the difference between two systems over the queries index[0..n-1]; it
 // is averaged over the strata with equal weights.
-// p is two-sided, 2 min(P(d* <= 0), P(d* >= 0)), with 1 added to counts and to resamples, at most 1.
+// p is two-sided, 2 min(P(d* <= 0), P(d* >= 0)), with 1 added to counts and resamples, at most 1.
 typedef double bootstrap_statistic_fn(const int *index, int n, void *ctx);
 typedef struct {
     double mean;      // on the data as they are
@@ -75,8 +76,8 @@ typedef struct {
     double p;
 } Bootstrap;
 // stratum: (n) numbers 0..strata-1, every stratum non-empty.
-Bootstrap analysis_bootstrap(bootstrap_statistic_fn *statistic, void *ctx, const int *stratum, int n,
-                             int strata, int resamples, uint64_t seed);
+Bootstrap analysis_bootstrap(bootstrap_statistic_fn *statistic, void *ctx, const int *stratum,
+                             int n, int strata, int resamples, uint64_t seed);
 // The same for a mean of per-query differences.
 Bootstrap analysis_bootstrap_mean(const double *difference, const int *stratum, int n, int strata,
                                   int resamples, uint64_t seed);

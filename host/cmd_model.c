@@ -172,8 +172,9 @@ static void say_plan(Info *info, const ReaderConfig *form, int rank) {
         plan.caches = config.vision.L > 0 ? SCORER_FEATURE_LIMIT : 0;
         plan.keys = kv_cache_bytes(info->t, config.L, config.block.Hkv * config.block.D, answers,
                                    batch.N + most);
-        printf("\nmemory for inference in %s, one prompt of %d tokens a pass; generate: %d at once, "
-               "%d tokens more\n", dtype_name(info->t), batch.N, answers, most);
+        printf("\nmemory for inference in %s, one prompt of %d tokens a pass; "
+               "generate: %d at once, %d tokens more\n",
+               dtype_name(info->t), batch.N, answers, most);
     }
     memory_plan_print(stdout, &plan);
     reader_batch_free(&batch);

@@ -1,5 +1,5 @@
-// cmd_report: jomed report: tables and a page from the results of one run or of several seeds. Without
-// run.dir and run.dirs it reports on runs/demo, the runs that everybody can make.
+// cmd_report: jomed report: tables and a page from the results of one run or of several seeds.
+// Without run.dir and run.dirs it reports on runs/demo, the runs that everybody can make.
 #include <stdlib.h>
 #include <string.h>
 

@@ -71,7 +71,8 @@ static System open_records(const Config *config, Sharegpt *records) {
     file_bytes_free(&bytes);
     if (config->prompt.instruction[0] &&
         strcmp(config->prompt.instruction, records->instruction) != 0) {
-        die(EXIT_CONFIG, "prompt.instruction: the records in '%s' have another; leave it out", path);
+        die(EXIT_CONFIG, "prompt.instruction: the records in '%s' have another; leave it out",
+            path);
     }
     uint64_t hash = 0;
     Dataset *const sets[] = {records->queries, records->corpus};
@@ -168,8 +169,8 @@ int cmd_train_reader(const Config *config) {
     const int items = queries->n * training.P, B = config->reader.batch;
     const OptimConfig optim = reader_optim(config);
     const ReaderTrainConfig settings = reader_settings(config);
-    ReaderTrainer trainer = reader_trainer_new(system->dev, system->reader, &system->prompts, &optim,
-                                               &settings);
+    ReaderTrainer trainer =
+        reader_trainer_new(system->dev, system->reader, &system->prompts, &optim, &settings);
     const ReaderTask task = {.queries = queries,
                              .corpus = system->corpus,
                              .passages = training.passages,

@@ -315,7 +315,9 @@ static void apply(Config *config, ConfigProblems *problems, const char *place,
         }
         return;
     }
-    const char *why = refusal(entry->path, value), *near = entry->kind == KEY_MAP ? nearest_section(entry->path) : nearest_key(entry->path);
+    const char *why = refusal(entry->path, value);
+    const char *near =
+        entry->kind == KEY_MAP ? nearest_section(entry->path) : nearest_key(entry->path);
     if (why) {
         add_problem(problems, xformat_new("%s: %s: %s", place, entry->path, why));
     } else if (near) {

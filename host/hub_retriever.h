@@ -3,8 +3,8 @@
 // Families: jina-clip-v1; CLIP as transformers and as open_clip write it; BiomedCLIP (open_clip
 // with timm's ViT and a BERT); BERT as sentence-transformers use it (texts alone). Any sizes.
 // Fields that would change the computation otherwise than we can are refused by name; training
-// options (dropouts) are not read. Sources: the configuration classes of transformers 4.45 to 5, open_clip
-// 2.26 to 3.3, jina-clip-implementation, sentence-transformers.
+// options (dropouts) are not read. Sources: the configuration classes of transformers 4.45 to 5,
+// open_clip 2.26 to 3.3, jina-clip-implementation, sentence-transformers.
 #ifndef JOMED_HOST_HUB_RETRIEVER_H
 #define JOMED_HOST_HUB_RETRIEVER_H
 

@@ -14,8 +14,8 @@
 // Error: EXIT_BAD_DATA, offset = byte, the text begins "line L column C: ". *out is a new
 // reference.
 Error json_parse_new(json_t **out, const void *text, size_t size);
-// The same where a text may hold "\u0000", which json_member_text refuses: for files that have it in
-// members we do not want.
+// The same where a text may hold "\u0000", which json_member_text refuses: for files that have it
+// in members we do not want.
 Error json_parse_nul_new(json_t **out, const void *text, size_t size);
 // json_parse_new for a whole file of at most limit bytes; the offset is ERROR_NOWHERE.
 Error json_read_new(json_t **out, const char *path, size_t limit);

@@ -23,8 +23,8 @@ ClassMetrics metrics_classify(const int *predicted, const int *gold, int n, int 
     int *hits = xcalloc((size_t)C * 3, sizeof *hits), *said = hits + C, *truth = hits + 2 * C;
     int right = 0;
     for (int i = 0; i < n; i++) {
-        CHECK(gold[i] >= 0 && gold[i] < C && predicted[i] < C, "row %d: gold %d, predicted %d of %d",
-              i, gold[i], predicted[i], C);
+        CHECK(gold[i] >= 0 && gold[i] < C && predicted[i] < C,
+              "row %d: gold %d, predicted %d of %d", i, gold[i], predicted[i], C);
         truth[gold[i]]++;
         if (predicted[i] >= 0) {
             said[predicted[i]]++;
@@ -87,7 +87,7 @@ double metrics_auc(const double *score, const bool *is_positive, int n) {
         return NAN;
     }
     qsort(ranked, (size_t)n, sizeof *ranked, by_score);
-    // Walk groups of equal scores: each positive beats the negatives below, and half of its own group's.
+    // In groups of equal scores: each positive beats the negatives below, and half of its group's.
     double wins = 0, negatives_below = 0;
     for (int i = 0; i < n;) {
         double group_positives = 0, group_negatives = 0;

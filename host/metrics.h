@@ -1,5 +1,5 @@
-// metrics: how good predictions are. A metric that is not defined (no rows, a class absent) is NaN and
-// is shown as n/a, never as 0.
+// metrics: how good predictions are. A metric that is not defined (no rows, a class absent) is NaN
+// and is shown as n/a, never as 0.
 #ifndef JOMED_HOST_METRICS_H
 #define JOMED_HOST_METRICS_H
 
@@ -19,26 +19,27 @@ ClassMetrics metrics_classify(const int *predicted, const int *gold, int n, int 
 // counts[gold * C + predicted]; rows predicted -1 are left out.
 void metrics_confusion(int *counts, const int *predicted, const int *gold, int n, int C);
 
-// Area under the ROC curve of one score: P(score of a positive > score of a negative), ties one half.
-// NaN when a class is absent. Source: Mann and Whitney 1947.
+// Area under the ROC curve of one score: P(score of a positive > score of a negative), ties one
+// half; NaN when a class is absent. Source: Mann and Whitney 1947.
 double metrics_auc(const double *score, const bool *is_positive, int n);
 
-// AUC and ACC as the MedMNIST evaluator defines them (Yang et al. 2023). probability: (n,C) row-major.
+// AUC and ACC as the MedMNIST evaluator defines them (Yang et al. 2023). probability: (n,C).
 //   binary (C = 2):  AUC of the last column; ACC with the last column > 0.5
 //   multi-class:     mean over classes of the one-vs-rest AUC; ACC of the arg max (first maximum)
 typedef struct {
     double auc, acc;
 } MedmnistMetrics;
 MedmnistMetrics metrics_medmnist(const double *probability, const int *gold, int n, int C);
-// The multi-label form: mean over labels of AUC, and of accuracy at threshold 0.5. gold: bit c of row.
+// The multi-label form: mean over labels of AUC, and of accuracy at threshold 0.5. gold: bit c of a
+// row is label c.
 MedmnistMetrics metrics_medmnist_multilabel(const double *probability, const uint32_t *gold, int n,
                                             int C);
 
 // Share of rows whose whole label set is right (multi-label).
 double metrics_subset_accuracy(const uint32_t *predicted, const uint32_t *gold, int n);
 
-// Closed VQA: accuracy over the rows whose gold answer is exactly yes or no, ignoring case and blanks
-// around; *closed says how many these are. An answer counts when it equals the gold the same way.
+// Closed VQA: accuracy over the rows whose gold answer is yes or no, but for case and blanks
+// around; *closed: how many these are. An answer counts when it equals the gold the same way.
 double metrics_vqa_closed(const char *const *answer, const char *const *gold, int n, int *closed);
 
 #endif

@@ -107,8 +107,8 @@ static bool read_picture(Reader *r) {
     // libpng's own limit is set aside, so that ours speaks, which names a remedy. Up to check_size
     // nothing has been allocated that depends on the size.
     png_set_user_limits(r->png, 0x7FFFFFFF, 0x7FFFFFFF);
-    // Texts, profiles, dates (-1: all but what decoding needs) are passed over. Of a text libpng would
-    // believe the length and take that much memory, 2 GB in a file of 100 bytes.
+    // Texts, profiles, dates (-1: all but what decoding needs) are passed over. libpng would take
+    // as much memory as a text says it is long, 2 GB in a file of 100 bytes.
     png_set_keep_unknown_chunks(r->png, PNG_HANDLE_CHUNK_NEVER, NULL, -1);
     png_read_info(r->png, r->info);
     check_size(r);

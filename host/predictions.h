@@ -11,7 +11,7 @@
 
 #include "own_words.h"
 
-// Replaces path. own: or NULL. answer: which of the ways to fuse speaks (exact.fusion: ANSWER_LOGITS).
+// Replaces path. own: or NULL. answer: which way to fuse speaks (exact.fusion: ANSWER_LOGITS).
 Error predictions_write(const char *path, const Dataset *queries, const Dataset *corpus,
                         const Evaluation *evaluation, Answer answer, const OwnWords *own);
 

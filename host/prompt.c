@@ -27,9 +27,10 @@ static int32_t special(const Tokenizer *tokenizer, const char *name) {
 PromptMaker prompt_maker_new(PromptForm form, const Tokenizer *tokenizer,
                              const ReaderConfig *reader, int max_tokens) {
     PromptMaker maker = {.form = form, .tokenizer = tokenizer, .reader = reader,
-                         .max_tokens = max_tokens, .instruction = "", .image_break = -1, .image_end = -1,
-                         .vision_start = -1, .vision_end = -1, .im_start = -1, .im_end = -1,
-                         .bos = -1, .inst = -1, .inst_end = -1, .answer_end = -1};
+                         .max_tokens = max_tokens, .instruction = "",
+                         .image_break = -1, .image_end = -1, .vision_start = -1, .vision_end = -1,
+                         .im_start = -1, .im_end = -1, .bos = -1, .inst = -1, .inst_end = -1,
+                         .answer_end = -1};
     // The tiny form takes its image tokens from the reader's family.
     if (form == PROMPT_PIXTRAL || reader->family == READER_PIXTRAL) {
         maker.image = special(tokenizer, "[IMG]");
@@ -139,7 +140,8 @@ static void push_tail(const PromptMaker *maker, PromptIds *ids, const char *ques
 }
 
 char *prompt_literal_new(const char *question) {
-    static const char blanks[] = " \t\n\v\f\r\x1c\x1d\x1e\x1f"; // what Python's strip takes of ASCII
+    // What Python's strip takes of ASCII.
+    static const char blanks[] = " \t\n\v\f\r\x1c\x1d\x1e\x1f";
     question += strspn(question, blanks);
     size_t size = strlen(question);
     while (size > 0 && strchr(blanks, question[size - 1])) {

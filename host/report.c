@@ -331,9 +331,8 @@ static void put_pictures(FILE *out, const Report *report) {
     open_section(out, "Queries and what is retrieved for them");
     fprintf(out,
             "<p class=\"note\">%d queries of seed %d. Under each retrieved image: the "
-            "reader's answer with this passage (✓ right, ✗ wrong), the index and rank it was found "
-            "at, its "
-            "caption.</p>\n",
+            "reader's answer with this passage (✓ right, ✗ wrong), the index and rank it was "
+            "found at, its caption.</p>\n",
             run->picture_count, run->seed);
     for (int i = 0; i < run->picture_count; i++) {
         const Picture *picture = &run->pictures[i];

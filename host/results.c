@@ -111,7 +111,8 @@ void run_result_free(RunResult *result) {
 }
 
 SystemResult *run_result_append(RunResult *result) {
-    result->systems = xrealloc(result->systems, (size_t)result->system_count + 1, sizeof *result->systems);
+    result->systems =
+        xrealloc(result->systems, (size_t)result->system_count + 1, sizeof *result->systems);
     SystemResult *system = &result->systems[result->system_count++];
     memset(system, 0, sizeof *system);
     return system;
@@ -182,8 +183,8 @@ static char *base64_new(const uint8_t *bytes, size_t size) {
     char *out = xmalloc((size + 2) / 3 * 4 + 1, 1), *to = out;
     for (size_t i = 0; i < size; i += 3) {
         const size_t left = size - i;
-        const uint32_t word = (uint32_t)bytes[i] << 16 | (left > 1 ? (uint32_t)bytes[i + 1] << 8 : 0) |
-                              (left > 2 ? bytes[i + 2] : 0);
+        const uint32_t second = left > 1 ? bytes[i + 1] : 0, third = left > 2 ? bytes[i + 2] : 0;
+        const uint32_t word = (uint32_t)bytes[i] << 16 | second << 8 | third;
         *to++ = digits[word >> 18];
         *to++ = digits[word >> 12 & 63];
         *to++ = left > 1 ? digits[word >> 6 & 63] : '=';
@@ -209,7 +210,8 @@ static char *picture_of_row(Dataset *ds, int row) {
 
 void run_result_picture(RunResult *result, Dataset *queries, Dataset *corpus, int q,
                         const char *const *names, const Evaluation *const *evaluations, int count) {
-    result->pictures = xrealloc(result->pictures, (size_t)result->picture_count + 1, sizeof(Picture));
+    result->pictures =
+        xrealloc(result->pictures, (size_t)result->picture_count + 1, sizeof *result->pictures);
     Picture *picture = &result->pictures[result->picture_count++];
     *picture = (Picture){.query = picture_of_row(queries, q), .count = count};
     const int gold = queries->records[q].label;

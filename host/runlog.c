@@ -445,7 +445,8 @@ static void show_progress(RunLog *run, double loss, double lr, double elapsed, d
 }
 
 // One point per curve, tagged stage/name. TensorBoard is a convenience: without it the run goes on.
-static void add_events(RunLog *run, double loss, double lr, const RunValue *extra, int extra_count) {
+static void add_events(RunLog *run, double loss, double lr, const RunValue *extra,
+                       int extra_count) {
     if (!run->events.path) {
         char *dir = file_join_new(run->dir, "tb");
         const Error error = tfevents_open(&run->events, dir);

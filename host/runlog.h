@@ -1,13 +1,13 @@
 // runlog: one directory per run, with everything that says what ran and how it went.
 //
 //   config.resolved.yaml argv.txt env.json build.json    what ran
-//   log/rank0.log ...                                    every line that stderr got
-//   trainer_log.jsonl                                    a line per step, LLaMA-Factory's keys and ours
-//   losses.jsonl                                         the same without times (run.deterministic)
-//   tb/events.out.tfevents...                            the same for TensorBoard
-//   STATUS                                               running preempted stopped done failed, then step
-//                                                        and reason; replaced atomically
-//   lock                                                 flock, and who holds it
+//   log/rank0.log ...            every line that stderr got
+//   trainer_log.jsonl            a line per step, LLaMA-Factory's keys and ours
+//   losses.jsonl                 the same without times (run.deterministic)
+//   tb/events.out.tfevents...    the same for TensorBoard
+//   STATUS                       running preempted stopped done failed, then step and reason;
+//                                replaced atomically
+//   lock                         flock, and who holds it
 //
 // Rank 0 makes the directory and writes all but the log of the others; they open theirs after it. A
 // STATUS that says running beside a free lock is a run that was killed. Files that appear in the

@@ -398,7 +398,8 @@ Error safestore_open_new(SafeStore *out, const char *path) {
     *out = (SafeStore){0};
     Error error;
     if (file_is_directory(path)) {
-        error = error_at(EXIT_NO_INPUT, ERROR_NOWHERE, "no model.safetensors, open_clip_model.safetensors or "
+        error = error_at(EXIT_NO_INPUT, ERROR_NOWHERE,
+                         "no model.safetensors, open_clip_model.safetensors or "
                          "adapter_model.safetensors in the directory");
         for (int i = 0; i < 4; i++) {
             char *full = file_join_new(path, names[i]);

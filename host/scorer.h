@@ -57,8 +57,8 @@ typedef struct {
 void scorer_scores(Scorer *scorer, float *raw, float *logprob, Dataset *queries, Dataset *corpus,
                    const Pair *pairs, int n);
 
-// Device memory of a full pass of pairs like the first of both sets with their longest texts, and of
-// the features of all pictures like these, as far as they are kept.
+// Device memory of a full pass of pairs like the first of both sets with their longest texts, and
+// of the features of all pictures like these, as far as they are kept.
 size_t scorer_plan(Scorer *scorer, Dataset *queries, Dataset *corpus, size_t *features);
 
 // exact.greedy_prefix, exact.rep_penalty: raw becomes the original's label logit, the mean of the

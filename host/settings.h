@@ -11,7 +11,7 @@
 
 // The device of the key. `auto` takes a GPU where build and machine have one, and the log says what
 // was taken and why; `cuda` dies with EXIT_NO_DEPENDENCY instead of going without. matmul=cublaslt
-// dies likewise where the library is not there, and with EXIT_CONFIG where there is no GPU to use it.
+// dies likewise where the library is not there, and with EXIT_CONFIG where there is no GPU for it.
 Device *device_of_keys(const Config *config, int threads);
 // The first device of a kind, with the architecture that kernels.arch allows.
 Device *device_of_kind(const Config *config, DeviceKind kind, int threads);

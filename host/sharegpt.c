@@ -44,7 +44,7 @@ static unsigned code_point(const uint8_t *p, int length) {
     return code;
 }
 
-// The inside of a JSON string as json.dump writes it: ASCII alone. What is not UTF-8 becomes U+FFFD.
+// The inside of a JSON string as json.dump writes it: in ASCII. What is not UTF-8 becomes U+FFFD.
 static void put_escaped(Text *out, const char *text) {
     static const char plain[] = "\"\\\n\r\t\b\f", letters[] = "\"\\nrtbf";
     const uint8_t *p = (const uint8_t *)text, *const end = p + strlen(text);

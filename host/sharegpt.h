@@ -6,7 +6,7 @@
 //    "images": [passage picture, query picture]}
 //
 // One object per line, as the original's script writes them, or all in one array. One picture and
-// one <image>: a record without a passage. Left out: several turns, system messages, other contents.
+// one <image>: a record without a passage. Left out: several turns, system messages, other content.
 // Sources: LLaMA-Factory's data format; the script that makes JOMED's records.
 #ifndef JOMED_HOST_SHAREGPT_H
 #define JOMED_HOST_SHAREGPT_H

@@ -30,8 +30,9 @@ Stage stage_begin(const Config *config, RunLog *run, const char *name, uint64_t 
                   Optim *optim, TensorList *const *lists, int list_count, int64_t steps);
 // False after the last step, and after a request to stop.
 bool stage_goes_on(const Stage *stage, int64_t step);
-// Logs the finished step `step` (0-based), with the gradient's length, saves when it is time, looks for requests. A step whose
-// loss or gradient is not finite is never saved; after three in a row it dies with EXIT_DIVERGED.
+// Logs the finished step `step` (0-based), with the gradient's length, saves when it is time, looks
+// for requests. A step whose loss or gradient is not finite is never saved; after three in a row it
+// dies with EXIT_DIVERGED.
 void stage_step(Stage *stage, int64_t step, double loss, double lr, double epoch,
                 const RunValue *extra, int extra_count);
 // True when all steps are done: results may be written before stage_end.

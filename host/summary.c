@@ -34,8 +34,8 @@ double system_accuracy(const RunResult *run, const SystemResult *system, Answer 
 
 static bool is_closed_book(const SystemResult *system) { return system->P == 1; }
 
-// Right with some passage among the n best of each head; n >= k: with any. Closed book counts as one
-// head with one passage.
+// Right with some passage among the n best of each head; n >= k: with any. Closed book counts as
+// one head with one passage.
 static double oracle_at(const RunResult *run, const SystemResult *system, int n, Subset subset) {
     const int k = is_closed_book(system) ? 1 : system->P / 2, most = n < k ? n : k;
     const int kept = system->P / k * most; // passages per query

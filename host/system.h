@@ -56,8 +56,8 @@ System system_open_models(const Config *config);
 Dataset *system_corpus_new(const Config *config, const char *path);
 
 // Towers from the folder retriever.model or in the form of retriever.preset; weights from
-// retriever.weights, else from the folder, else drawn from the seed. TOWERS_TRAINABLE: for pretrain.
-// A folder without an image tower is refused unless the use is TOWERS_OF_TEXTS.
+// retriever.weights, else from the folder, else drawn from the seed. A folder without an image
+// tower is refused unless the use is TOWERS_OF_TEXTS. TOWERS_TRAINABLE: for pretrain.
 typedef enum { TOWERS_FROZEN, TOWERS_TRAINABLE, TOWERS_OF_TEXTS } TowersUse;
 void system_open_retriever(System *system, TowersUse use);
 // Reader from the folder reader.model or in the form of reader.preset; weights from reader.weights,

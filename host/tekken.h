@@ -13,8 +13,9 @@
 // such object. Error: EXIT_BAD_DATA.
 Error tokenizer_from_ranks(Tokenizer **out, const char *ranks, size_t size, const json_t *specials);
 // tekken.json: {"config": {"pattern", "default_vocab_size", "default_num_special_tokens"}, "vocab":
-// [{"rank", "token_bytes"}], "special_tokens": [{"rank", "token_str"}]}. The vocabulary is cut to the
-// stated size; without special_tokens the names are those of Pixtral's time. Error: EXIT_BAD_DATA.
+// [{"rank", "token_bytes"}], "special_tokens": [{"rank", "token_str"}]}. The vocabulary is cut to
+// the stated size; without special_tokens the names are those of Pixtral's time. Error:
+// EXIT_BAD_DATA.
 Error tokenizer_from_tekken(Tokenizer **out, const json_t *root);
 
 #endif

@@ -1,10 +1,10 @@
 // train_reader: the reader learns to answer, one passage per prompt: cross-entropy of the answer
 // tokens and of the token that ends an answer, where the prompt form has one. What is trained (LoRA
 // adapters, or all weights) is what the reader was built with.
-// A step may take its prompts in several passes, whose gradients add up. Over the tokens t of passes
-// p, with n_p tokens each, the loss is
-//   sum_p sum_t CE / sum_p n_p                             what a single pass gives
-//   (1 / passes) sum_p (1 / n_p) sum_t CE                  exact.micro_mean: transformers before 4.46
+// A step may take its prompts in several passes, whose gradients add up. Over the tokens t of
+// passes p, with n_p tokens each, the loss is
+//   sum_p sum_t CE / sum_p n_p               what a single pass gives
+//   (1 / passes) sum_p (1 / n_p) sum_t CE    exact.micro_mean: transformers before 4.46
 // Source: the Trainer of Hugging Face's transformers, as LLaMA-Factory uses it.
 #ifndef JOMED_HOST_TRAIN_READER_H
 #define JOMED_HOST_TRAIN_READER_H

@@ -3,7 +3,7 @@
 #define JOMED_HOST_VERSION_H
 
 extern const char version_text[];   // "0.1"
-extern const char version_commit[]; // git commit, with "+changes" when the tree had some, or "unknown"
+extern const char version_commit[]; // git commit, with "+changes" if there were some, or "unknown"
 extern const char version_build[];  // compiler and CPU flags
 
 #endif

@@ -19,8 +19,8 @@ typedef struct {
     int slot_count; // a power of two, at least twice the pieces
 } Vocab;
 
-// Slots of `size` bytes, all -1, for an open hash table of at most `most` entries; their number is a
-// power of two, at least twice as many and 16. Caller frees.
+// Slots of `size` bytes, all -1, for an open hash table of at most `most` entries; their number is
+// a power of two, at least twice as many and 16. Caller frees.
 void *slots_new(int *slot_count, int most, size_t size);
 
 enum { VOCAB_MOST = 1 << 22 }; // ids

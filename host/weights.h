@@ -21,8 +21,8 @@ typedef struct {
     const char *const *ignored; // ends of names that are not ours and are not read, NULL last
     bool must_be_finite;        // NaN and infinity are refused
 } WeightNames;
-// renamed, for readers: the checkpoints of newer transformers (from 4.52), and adapters on them, put
-// one "model." around everything but the head.
+// renamed, for readers: the checkpoints of newer transformers (from 4.52), and adapters on them,
+// put one "model." around everything but the head.
 extern const NamePair weights_newer_names[];
 // Fills every tensor of the list (or only the adapters) from a file or directory. names NULL: they
 // are ours. Types are converted (exactly, or rounded once). All differences are listed in the log
@@ -34,9 +34,9 @@ Error weights_load(TensorList *list, const char *path, const WeightNames *names,
 // names->must_be_finite. *mapped: bytes that a list of type t would borrow (weights_map).
 Error weights_check(const TensorList *list, DType t, const char *path, const WeightNames *names,
                     size_t *mapped);
-// weights_load for a list without memory yet, which it allocates. Where the device is the CPU, frozen
-// tensors whose type in the file is t borrow the mapped bytes instead of copying them; *store must
-// stay open until the list is freed. On an Error the list has no memory and *store is closed.
+// weights_load for a list without memory yet, which it allocates. Where the device is the CPU,
+// frozen tensors whose type in the file is t borrow the mapped bytes; *store must stay open until
+// the list is freed. On an Error the list has no memory and *store is closed.
 Error weights_map(TensorList *list, Device *dev, DType t, SafeStore *store, const char *path,
                   const WeightNames *names);
 // Writes the base tensors, or only the adapters, in f32 (masters) or in the list's type.

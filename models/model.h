@@ -70,8 +70,8 @@ void tensors_allocate(TensorList *list, Device *dev, DType t); // once; all zero
 // can read and which outlives the list, such as a mapped file. Before the allocation, which gives
 // it no memory; afterwards nothing writes or packs it.
 void tensor_borrow(Tensor *tensor, const void *data);
-// Draws every tensor that is not borrowed by its Init. Draws depend on seed and name only, not on order or on other
-// tensors; adapters use the stream RNG_LORA_INIT, the rest RNG_INIT.
+// Draws every tensor that is not borrowed by its Init. Draws depend on seed and name only, not on
+// order or on other tensors; adapters use the stream RNG_LORA_INIT, the rest RNG_INIT.
 void tensors_init(TensorList *list, uint64_t seed);
 void tensors_init_adapters(TensorList *list, uint64_t seed); // the adapters alone
 Tensor *tensors_find(const TensorList *list, const char *name); // NULL when absent

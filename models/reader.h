@@ -70,9 +70,9 @@ int reader_batch_add(ReaderBatch *batch, const ReaderConfig *config, const int32
 // Appends one token of text that continues a slot of a cache; its row is wanted.
 void reader_batch_continue(ReaderBatch *batch, const KvCache *cache, int slot, int32_t id);
 // Positions of one prompt: three axes, axis a at positions + a * stride. All but Qwen2-VL, and
-// where positions are flat: 0..T-1 on all axes. Qwen2-VL: a text run advances all axes; an image of g x k
-// tokens starting at s gets (s, s + r, s + c), and what follows starts at s + max(1, g, k). Returns
-// the largest position + 1.
+// where positions are flat: 0..T-1 on all axes. Qwen2-VL: a text run advances all axes; an image of
+// g x k tokens starting at s gets (s, s + r, s + c), and what follows starts at s + max(1, g, k).
+// Returns the largest position + 1.
 int reader_positions(const ReaderConfig *config, int32_t *positions, int stride,
                      const int32_t *ids, int T, const ReaderImage *image, int images);
 
