@@ -5,7 +5,7 @@
 // swizzle: the 16-byte piece p of row r lies at piece p ^ (r % 8). TMA writes and wgmma reads so.
 // A row holds 64 neighbours of one operand's memory: along the reduction k (K-major), or along the
 // kept index (MN-major); wgmma reads either.
-// Left out: clusters, multicast, TMA stores, A from registers.
+// Left out: clusters, multicast, TMA stores.
 // Source: PTX ISA 9.0, sections mbarrier, cp.async.bulk.tensor, wgmma, setmaxnreg; the bits of
 // descriptors follow its tables, the offsets of MN-major tiles also CUTLASS's canonical layouts
 // (mma_traits_sm90_gmma.hpp). None of it has run on a GPU.
@@ -88,51 +88,67 @@ PTX void wgmma_commit() { HOPPER("wgmma.commit_group.sync.aligned;" ::: "memory"
 template <int N> PTX void wgmma_wait() {
     HOPPER("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
-// Keeps the compiler from moving uses of the accumulators across: before wgmma_fence, and after the
-// wgmma_wait behind which their values are used.
+// Keeps the compiler from moving uses of the accumulators, or of A's registers, across: before
+// wgmma_fence, and after the wgmma_wait behind which they are used again.
 template <int COUNT> PTX void wgmma_hold(float (&acc)[COUNT]) {
     UNROLL for (int i = 0; i < COUNT; i++) {
         asm volatile("" : "+f"(acc[i])::"memory");
     }
 }
+template <int COUNT> PTX void wgmma_hold(uint32_t (&a)[COUNT][4]) {
+    UNROLL for (int i = 0; i < 4 * COUNT; i++) {
+        asm volatile("" : "+r"(a[i / 4][i % 4])::"memory");
+    }
+}
 // acc (64xN, f32) += a (64x16) b (Nx16)^T, bf16 or f16; read from shared memory until wgmma_wait.
-// N = 64, 128 or 256 is twice the length of acc; A_MN, B_MN: that tile is MN-major. Warp w holds rows
-// 16 w ..: acc[4j], acc[4j+1]: row g, columns 8j+2i and the next; acc[4j+2], [4j+3]: row g + 8.
-// acc is one local array, untouched between issue and wait.
+// N = 64, 80, 128, 192 or 256 is twice the length of acc; A_MN, B_MN: that tile is MN-major. Warp w
+// holds rows 16 w ..: acc[4j], acc[4j+1]: row g, columns 8j+2i and the next; acc[4j+2], [4j+3]: row
+// g + 8. acc is one local array, untouched between issue and wait.
+// The second form has a in registers, as untouched: warp w holds rows 16 w .. as mma's a (ptx.cuh).
+// So two neighbouring eights of columns of one product's acc, rounded, are 16 of the next one's k.
 #define FOUR(i) "+f"(acc[i]), "+f"(acc[i + 1]), "+f"(acc[i + 2]), "+f"(acc[i + 3])
-#define SIXTEEN(i) FOUR(i), FOUR(i + 4), FOUR(i + 8), FOUR(i + 12)
+#define EIGHT(i) FOUR(i), FOUR(i + 4)
+#define THIRTYTWO(i) EIGHT(i), EIGHT(i + 8), EIGHT(i + 16), EIGHT(i + 24)
 #define TEN(t)                                                                                     \
     "%" #t "0, %" #t "1, %" #t "2, %" #t "3, %" #t "4, "                                           \
     "%" #t "5, %" #t "6, %" #t "7, %" #t "8, %" #t "9, "
-#define WGMMA(N, type, registers, a_at, b_at, a_mn_at, b_mn_at, ...)                               \
-    HOPPER("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." #type "." #type " {" registers "}, "  \
-           "%" #a_at ", %" #b_at ", 1, 1, 1, %" #a_mn_at ", %" #b_mn_at ";"                        \
-           : __VA_ARGS__                                                                           \
-           : "l"(a), "l"(b), "n"(A_MN), "n"(B_MN))
-#define WGMMAS(type)                                                                               \
+#define SIXTY TEN() TEN(1) TEN(2) TEN(3) TEN(4) TEN(5)
+// registers: the names of acc's `count` registers; o0..: the numbers of the operands behind them.
+#define WGMMA(type, N, count, registers, o0, o1, o2, o3, o4, o5, ...)                              \
     template <int A_MN, int B_MN>                                                                  \
-    PTX void wgmma_m64k16_##type(float (&acc)[32], uint64_t a, uint64_t b) {                       \
-        WGMMA(64, type, TEN() TEN(1) TEN(2) "%30, %31", 32, 33, 34, 35, SIXTEEN(0), SIXTEEN(16));  \
+    PTX void wgmma_m64k16_##type(float (&acc)[count], uint64_t a, uint64_t b) {                    \
+        HOPPER("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." #type "." #type " {" registers    \
+               "}, %" #o0 ", %" #o1 ", 1, 1, 1, %" #o2 ", %" #o3 ";"                               \
+               : __VA_ARGS__                                                                       \
+               : "l"(a), "l"(b), "n"(A_MN), "n"(B_MN));                                            \
     }                                                                                              \
-    template <int A_MN, int B_MN>                                                                  \
-    PTX void wgmma_m64k16_##type(float (&acc)[64], uint64_t a, uint64_t b) {                       \
-        WGMMA(128, type, TEN() TEN(1) TEN(2) TEN(3) TEN(4) TEN(5) "%60, %61, %62, %63", 64, 65,    \
-              66, 67, SIXTEEN(0), SIXTEEN(16), SIXTEEN(32), SIXTEEN(48));                          \
-    }                                                                                              \
-    template <int A_MN, int B_MN>                                                                  \
-    PTX void wgmma_m64k16_##type(float (&acc)[128], uint64_t a, uint64_t b) {                      \
-        WGMMA(256, type,                                                                           \
-              TEN() TEN(1) TEN(2) TEN(3) TEN(4) TEN(5) TEN(6) TEN(7) TEN(8) TEN(9) TEN(10)         \
-              TEN(11) "%120, %121, %122, %123, %124, %125, %126, %127",                            \
-              128, 129, 130, 131, SIXTEEN(0), SIXTEEN(16), SIXTEEN(32), SIXTEEN(48), SIXTEEN(64),  \
-              SIXTEEN(80), SIXTEEN(96), SIXTEEN(112));                                             \
+    template <int B_MN>                                                                            \
+    PTX void wgmma_m64k16_##type(float (&acc)[count], const uint32_t (&a)[4], uint64_t b) {        \
+        HOPPER("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." #type "." #type " {" registers    \
+               "}, {%" #o0 ", %" #o1 ", %" #o2 ", %" #o3 "}, %" #o4 ", 1, 1, 1, %" #o5 ";"         \
+               : __VA_ARGS__                                                                       \
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(B_MN));                   \
     }
+#define WGMMAS(type)                                                                               \
+    WGMMA(type, 64, 32, TEN() TEN(1) TEN(2) "%30, %31", 32, 33, 34, 35, 36, 37, THIRTYTWO(0))      \
+    WGMMA(type, 80, 40, TEN() TEN(1) TEN(2) "%30, %31, %32, %33, %34, %35, %36, %37, %38, %39",    \
+          40, 41, 42, 43, 44, 45, THIRTYTWO(0), EIGHT(32))                                         \
+    WGMMA(type, 128, 64, SIXTY "%60, %61, %62, %63", 64, 65, 66, 67, 68, 69, THIRTYTWO(0),         \
+          THIRTYTWO(32))                                                                           \
+    WGMMA(type, 192, 96, SIXTY TEN(6) TEN(7) TEN(8) "%90, %91, %92, %93, %94, %95", 96, 97, 98,    \
+          99, 100, 101, THIRTYTWO(0), THIRTYTWO(32), THIRTYTWO(64))                                \
+    WGMMA(type, 256, 128,                                                                          \
+          SIXTY TEN(6) TEN(7) TEN(8) TEN(9) TEN(10) TEN(11)                                        \
+          "%120, %121, %122, %123, %124, %125, %126, %127",                                        \
+          128, 129, 130, 131, 132, 133, THIRTYTWO(0), THIRTYTWO(32), THIRTYTWO(64), THIRTYTWO(96))
 WGMMAS(bf16)
 WGMMAS(f16)
 #undef WGMMAS
 #undef WGMMA
+#undef SIXTY
 #undef TEN
-#undef SIXTEEN
+#undef THIRTYTWO
+#undef EIGHT
 #undef FOUR
 
 // ---- registers ----

@@ -12,7 +12,9 @@
     X(mma, (Device *, DType, float *, const void *, const void *, int))                            \
     X(cp_async, (Device *, void *, const void *, int))                                             \
     X(registers, (Device *, float *))                                                              \
-    X(wgmma, (Device *, DType, float *, const void *, const void *, int, int, int, int, int, int))
+    X(wgmma, (Device *, DType, float *, const void *, const void *, int, int, int, int, int, int)) \
+    X(wgmma_chain,                                                                                 \
+      (Device *, DType, float *, const void *, const void *, const void *, int, int, int))
 #define X(name, arguments)                                                                         \
     void conformance_##name##_emu arguments __attribute__((weak));                                 \
     void conformance_##name##_cuda arguments __attribute__((weak));
@@ -64,6 +66,29 @@ static void one_wgmma(DType t, int width, int a_mn, int b_mn, int rows, int colu
     buf_free(&a), buf_free(&b), buf_free(&out);
 }
 
+// Two products: the sums of the first, below 2^8 and so exact in both types, are factors of the
+// second.
+static void one_wgmma_chain(DType t, int width, int c_mn) {
+    enum { K = 8 };
+    Rng rng = check_rng(4);
+    Buf a = integers(t, 64 * K, &rng), b = integers(t, 64 * K, &rng);
+    Buf c = integers(t, (size_t)(64 * width), &rng), out = buf_fill(DT_F32, 64 * width, NAN);
+    double middle[64 * 64] = {0}, *want = xcalloc((size_t)(64 * width), sizeof *want);
+    for (int i = 0; i < 64 * 64 * K; i++) {
+        const int row = i / K / 64, column = i / K % 64, k = i % K;
+        middle[row * 64 + column] += a.host[row * K + k] * b.host[column * K + k];
+    }
+    for (int i = 0; i < 64 * width * 64; i++) {
+        const int row = i / 64 / width, column = i / 64 % width, k = i % 64;
+        want[row * width + column] +=
+            middle[row * 64 + k] * c.host[c_mn ? k * width + column : column * 64 + k];
+    }
+    PICK(wgmma_chain)(check_device(), t, buf_f32(&out), a.dev, b.dev, c.dev, width, c_mn, K);
+    expect_exact("wgmma", buf_read(&out), want, out.n);
+    free(want);
+    buf_free(&a), buf_free(&b), buf_free(&c), buf_free(&out);
+}
+
 TEST_BODY(conformance, NOT_CPU) { // the CPU has no instructions to test
     if (device_kind(check_device()) == DEVICE_CPU) {
         check_skip("instructions of a GPU: run with backend=emu or backend=cuda");
@@ -99,7 +124,9 @@ TEST_BODY(conformance, NOT_CPU) { // the CPU has no instructions to test
         buf_free(&out);
     }
     // Whole tiles, and ragged ones: MN-major operands have rows and columns in multiples of 8.
-    for (int width = 64; width <= 256; width *= 2) {
+    const int widths[] = {64, 80, 128, 192, 256};
+    for (int w = 0; w < 5; w++) {
+        const int width = widths[w];
         for (int n = 0; n < 24; n++) {
             const int k = n % 12;
             const DType t = n < 12 ? DT_BF16 : DT_F16;
@@ -110,6 +137,13 @@ TEST_BODY(conformance, NOT_CPU) { // the CPU has no instructions to test
             if (CASE("wgmma %s %d wide, %s-major x %s-major, rows=%d columns=%d K=%d",
                      dtype_name(t), width, a_mn ? "MN" : "K", b_mn ? "MN" : "K", rows, columns, K)) {
                 one_wgmma(t, width, a_mn, b_mn, rows, columns, K);
+            }
+        }
+        for (int n = 0; n < 4; n++) {
+            const DType t = n / 2 ? DT_F16 : DT_BF16;
+            if (CASE("wgmma %s %d wide, a from registers x %s-major", dtype_name(t), width,
+                     n % 2 ? "MN" : "K")) {
+                one_wgmma_chain(t, width, n % 2);
             }
         }
     }

@@ -49,7 +49,7 @@ template <TileMistake mistake> static inline void bad_tile() {
     CUDA_CHECK(cudaMemset(threes, 0x40, 8192)); // 0x4040 is 3 as bf16
     TensorMap map;
     tensor_map(&map, threes, 64, 64, 64, 64);
-    LAUNCH(wgmma_tile_kernel1<mistake>, 1, 160, wgmma_tile_bytes(64), nullptr, out, map, map);
+    LAUNCH(wgmma_tile_kernel1<mistake>, 1, 160, wgmma_tile_bytes(64, 0), nullptr, out, map, map);
     want(out, 0, 576);
 }
 #endif

@@ -78,7 +78,7 @@ CUDA_OP(conformance_registers)(Device *dev, float *out) {
 
 template <typename T, int COLUMNS, int A_MN, int B_MN>
 static void wgmma_tile_launch(Device *dev, float *out, const TensorMap &a, const TensorMap &b) {
-    const int bytes = wgmma_tile_bytes(COLUMNS);
+    const int bytes = wgmma_tile_bytes(COLUMNS, B_MN);
     SMEM_ALLOW((wgmma_tile_kernel1<TILE_RIGHT, COLUMNS, A_MN, B_MN, T>), bytes);
     LAUNCH((wgmma_tile_kernel1<TILE_RIGHT, COLUMNS, A_MN, B_MN, T>), 1, 160, bytes,
            device_stream(dev), out, a, b);
@@ -94,12 +94,14 @@ template <typename T>
 static void wgmma_width_launch(Device *dev, float *out, const TensorMap &a, const TensorMap &b,
                                int width, int a_mn, int b_mn) {
     (width == 64    ? wgmma_majors_launch<T, 64>
+     : width == 80  ? wgmma_majors_launch<T, 80>
      : width == 128 ? wgmma_majors_launch<T, 128>
+     : width == 192 ? wgmma_majors_launch<T, 192>
                     : wgmma_majors_launch<T, 256>)(dev, out, a, b, a_mn, b_mn);
 }
 
 // a: (rows,K), or (K,rows) with a_mn; b: (columns,K), or (K,columns); out: (64,width) with
-// width = 64, 128 or 256.
+// width = 64, 80, 128, 192 or 256.
 CUDA_OP(conformance_wgmma)(Device *dev, DType t, float *out, const void *a, const void *b,
                            int width, int a_mn, int b_mn, int rows, int columns, int K) {
     TensorMap a_map, b_map;
@@ -109,4 +111,35 @@ CUDA_OP(conformance_wgmma)(Device *dev, DType t, float *out, const void *a, cons
                (size_t)(b_mn ? columns : K), b_mn ? 64 : width);
     (t == DT_BF16 ? wgmma_width_launch<bf16> : wgmma_width_launch<f16>)(dev, out, a_map, b_map,
                                                                         width, a_mn, b_mn);
+}
+
+template <typename T, int COLUMNS, int C_MN>
+static void wgmma_chain_launch(Device *dev, float *out, const TensorMap &a, const TensorMap &b,
+                               const TensorMap &c) {
+    const int bytes = wgmma_chain_bytes(COLUMNS, C_MN);
+    SMEM_ALLOW((wgmma_chain_kernel1<TILE_RIGHT, COLUMNS, C_MN, T>), bytes);
+    LAUNCH((wgmma_chain_kernel1<TILE_RIGHT, COLUMNS, C_MN, T>), 1, 128, bytes, device_stream(dev),
+           out, a, b, c);
+}
+template <typename T, int C_MN>
+static void wgmma_chain_width(Device *dev, float *out, const TensorMap &a, const TensorMap &b,
+                              const TensorMap &c, int width) {
+    (width == 64    ? wgmma_chain_launch<T, 64, C_MN>
+     : width == 80  ? wgmma_chain_launch<T, 80, C_MN>
+     : width == 128 ? wgmma_chain_launch<T, 128, C_MN>
+     : width == 192 ? wgmma_chain_launch<T, 192, C_MN>
+                    : wgmma_chain_launch<T, 256, C_MN>)(dev, out, a, b, c);
+}
+
+// a, b: (64,K); c: (width,64), or (64,width) with c_mn; out: (64,width).
+CUDA_OP(conformance_wgmma_chain)(Device *dev, DType t, float *out, const void *a, const void *b,
+                                 const void *c, int width, int c_mn, int K) {
+    const size_t rows = (size_t)(c_mn ? 64 : width), columns = (size_t)(c_mn ? width : 64);
+    TensorMap a_map, b_map, c_map;
+    tensor_map(&a_map, a, 64, (size_t)K, (size_t)K, 64);
+    tensor_map(&b_map, b, 64, (size_t)K, (size_t)K, 64);
+    tensor_map(&c_map, c, rows, columns, columns, c_mn ? 64 : width);
+    (t == DT_BF16 ? (c_mn ? wgmma_chain_width<bf16, 1> : wgmma_chain_width<bf16, 0>)
+                  : (c_mn ? wgmma_chain_width<f16, 1> : wgmma_chain_width<f16, 0>))(
+        dev, out, a_map, b_map, c_map, width);
 }

@@ -59,6 +59,9 @@ struct Product { // one wgmma, computed when its group is waited for
     uintptr_t pc;
     int group;
     std::vector<float> start; // the accumulator before, known when the one before it is done
+    // a from registers: where this thread's lie, what they held, and those of lanes 4 g .. 4 g + 3
+    uint32_t *fragment = nullptr;
+    uint32_t held[4] = {}, quad[4][4] = {};
 };
 
 // ---- threads and warps ----

@@ -22,6 +22,7 @@ void tma_load(uint32_t to, const TensorMap *map, int column, int row, uint32_t b
 
 namespace emu {
 void wgmma(float *acc, int columns, DType t, uint64_t a, bool a_mn, uint64_t b, bool b_mn);
+void wgmma(float *acc, int columns, DType t, const uint32_t *a, uint64_t b, bool b_mn, Place place);
 void wgmma_wait(int newest);
 void registers_release(int count, Place place);
 void registers_claim(int count, Place place);
@@ -32,11 +33,18 @@ void wgmma_fence();
 void wgmma_commit();
 template <int N> static inline void wgmma_wait() { emu::wgmma_wait(N); }
 template <int COUNT> static inline void wgmma_hold(float (&)[COUNT]) {}
+template <int COUNT> static inline void wgmma_hold(uint32_t (&)[COUNT][4]) {}
 #define WGMMA(type, t)                                                                             \
     template <int A_MN, int B_MN, int COUNT>                                                       \
     static inline void wgmma_m64k16_##type(float (&acc)[COUNT], uint64_t a, uint64_t b) {          \
         static_assert(COUNT % 4 == 0 && COUNT <= 128, "8 to 256 columns");                         \
         emu::wgmma(acc, 2 * COUNT, t, a, A_MN, b, B_MN);                                           \
+    }                                                                                              \
+    template <int B_MN, int COUNT>                                                                 \
+    static inline void wgmma_m64k16_##type(float (&acc)[COUNT], const uint32_t (&a)[4],            \
+                                           uint64_t b, PLACE) {                                    \
+        static_assert(COUNT % 4 == 0 && COUNT <= 128, "8 to 256 columns");                         \
+        emu::wgmma(acc, 2 * COUNT, t, a, b, B_MN, place);                                          \
     }
 WGMMA(bf16, DT_BF16)
 WGMMA(f16, DT_F16)

@@ -2,9 +2,9 @@
 //
 // All is as late as allowed. A tensor copy arrives only when no thread can go on (EMU_COPIES=early:
 // at once); until then its destination is poison. A product keeps its descriptors, its accumulators
-// are NaN, and it reads shared memory when it is waited for: a stage that was released too early
-// has been written by then, which is a race. Each thread computes its own elements, so what is not
-// seen is a warp of the group that never issues the product.
+// are NaN, as are registers that hold its A, and it reads shared memory when it is waited for: a
+// stage that was released too early has been written by then, which is a race. Each thread computes
+// its own elements, so what is not seen is a warp of the group that never issues the product.
 #include <map>
 
 #include "core.h"
@@ -12,7 +12,7 @@
 #include "kernels/dtype.h"
 
 namespace emu {
-enum : uint32_t { ROW_BYTES = 128, ATOM_BYTES = 1024 };
+enum : uint32_t { ROW_BYTES = 128, ATOM_BYTES = 1024, POISON = 0xffffffff };
 
 // ---- mbarriers ----
 struct Waiter {
@@ -165,13 +165,27 @@ static void touch(uint64_t descriptor, bool is_mn, int first, int rows, uintptr_
     }
 }
 
+// Rows g and g + 8 of A for this thread: from shared memory, or from the registers of its four lanes.
+static void rows_of_a(float (&a)[2][16], const Product &p) {
+    const int first = cur->warp->index % 4 * 16, row = first + cur->lane / 4;
+    if (!p.fragment) {
+        touch(p.a, p.a_mn, first, 16, p.pc);
+        row_of(a[0], p.t, p.a, p.a_mn, row);
+        row_of(a[1], p.t, p.a, p.a_mn, row + 8);
+        return;
+    }
+    for (int n = 0; n < 16; n++) { // lane n / 4 of the four, register n % 4
+        uint16_t bits[2];
+        memcpy(bits, &p.quad[n / 4][n % 4], sizeof bits);
+        dtype_widen(&a[n % 2][n / 4 * 2 + n % 4 / 2 * 8], p.t, bits, 2);
+    }
+}
+
 static void compute(const Product &p, float *sum) {
-    const int first = cur->warp->index % 4 * 16, row = first + cur->lane / 4, i = cur->lane % 4;
-    touch(p.a, p.a_mn, first, 16, p.pc);
+    const int i = cur->lane % 4;
     touch(p.b, p.b_mn, 0, p.columns, p.pc);
     float a[2][16], b[16];
-    row_of(a[0], p.t, p.a, p.a_mn, row);
-    row_of(a[1], p.t, p.a, p.a_mn, row + 8);
+    rows_of_a(a, p);
     for (int pair = 0; pair < p.columns / 4; pair++) { // columns 2i and 2i + 1 of every 8
         const int at = pair / 2 * 4 + pair % 2;
         row_of(b, p.t, p.b, p.b_mn, pair / 2 * 8 + 2 * i + pair % 2);
@@ -198,26 +212,66 @@ static void check_tile(uint64_t descriptor, bool is_mn, uintptr_t pc) {
     }
 }
 
-void wgmma(float *acc, int columns, DType t, uint64_t a, bool a_mn, uint64_t b, bool b_mn) {
-    const uintptr_t pc = HERE_PC;
+// The registers of A of a product must still hold what its issue put there.
+static void check_fragment(const Product &p) {
+    for (int k = 0; k < 4; k++) {
+        if (p.fragment[k] != POISON) {
+            fail("wgmma at %s: registers of A were changed before wgmma_wait",
+                 source_line(p.pc).c_str());
+        }
+    }
+}
+
+// Takes the values out of its registers, unless products under way did so before.
+static void issue(Product p) {
     if (!cur->is_fenced) {
         fail("wgmma at %s without wgmma_fence since its registers were touched",
-             source_line(pc).c_str());
+             source_line(p.pc).c_str());
     }
-    check_tile(a, a_mn, pc);
-    check_tile(b, b_mn, pc);
-    Product p = {acc, columns, t, a, b, a_mn, b_mn, pc, cur->product_groups, {}};
-    bool is_first = true; // of those under way on these registers: their values still stand in acc
+    check_tile(p.b, p.b_mn, p.pc);
+    bool is_first = true; // of those under way on these accumulators
     for (const Product &other : cur->products) {
-        is_first = is_first && other.acc != acc;
+        is_first = is_first && other.acc != p.acc;
     }
     if (is_first) {
-        p.start.assign(acc, acc + columns / 2);
+        p.start.assign(p.acc, p.acc + p.columns / 2);
     }
-    for (int k = 0; k < columns / 2; k++) {
-        acc[k] = __builtin_nanf("");
+    for (int k = 0; k < p.columns / 2; k++) {
+        p.acc[k] = __builtin_nanf("");
+    }
+    for (int k = 0; k < 4 && p.fragment; k++) {
+        p.fragment[k] = POISON;
     }
     cur->products.push_back(p);
+}
+
+void wgmma(float *acc, int columns, DType t, uint64_t a, bool a_mn, uint64_t b, bool b_mn) {
+    const uintptr_t pc = HERE_PC;
+    check_tile(a, a_mn, pc);
+    issue({acc, columns, t, a, b, a_mn, b_mn, pc, cur->product_groups, {}});
+}
+
+static void act_exchange(uint32_t, void **records, const void *) {
+    for (int lane = 0; lane < LANES; lane++) {
+        for (int mate = 0; mate < 4; mate++) {
+            const Product *const from = (const Product *)records[lane / 4 * 4 + mate];
+            memcpy(((Product *)records[lane])->quad[mate], from->held, sizeof from->held);
+        }
+    }
+}
+
+void wgmma(float *acc, int columns, DType t, const uint32_t *a, uint64_t b, bool b_mn, Place place) {
+    Product p = {acc, columns, t, 0, b, false, b_mn, HERE_PC, cur->product_groups, {}};
+    p.fragment = const_cast<uint32_t *>(a); // to see who touches it
+    memcpy(p.held, a, sizeof p.held);
+    for (const Product &other : cur->products) { // the same A once more
+        if (other.fragment == a) {
+            check_fragment(other);
+            memcpy(p.held, other.held, sizeof p.held);
+        }
+    }
+    meet(0xffffffffu, "wgmma", place, &p, act_exchange, nullptr);
+    issue(p);
 }
 
 void wgmma_wait(int newest) {
@@ -230,9 +284,18 @@ void wgmma_wait(int newest) {
             continue;
         }
         compute(p, p.start.data());
-        Product *next = nullptr; // goes on with these registers
-        for (size_t j = i + 1; j < self->products.size() && !next; j++) {
-            next = self->products[j].acc == p.acc ? &self->products[j] : nullptr;
+        Product *next = nullptr; // goes on with these accumulators
+        bool is_last = true;     // of those with this A
+        for (size_t j = i + 1; j < self->products.size(); j++) {
+            Product &other = self->products[j];
+            next = !next && other.acc == p.acc ? &other : next;
+            is_last = is_last && other.fragment != p.fragment;
+        }
+        if (p.fragment) {
+            check_fragment(p);
+        }
+        if (p.fragment && is_last) {
+            memcpy(p.fragment, p.held, sizeof p.held);
         }
         if (next) {
             next->start = p.start;

@@ -3,7 +3,8 @@
 //   out (64,COLUMNS) = a (64,K) b (COLUMNS,K)^T, zeros beyond the tensors' edges; K <= 64
 // Each operand lies in memory as written, or transposed (A_MN, B_MN); its rows begin at multiples
 // of 16 bytes. Warp 4 issues the copies, warps 0 to 3 multiply. conformance.cu runs it as it should
-// be; kernels of bad/ leave one step out or take it wrongly.
+// be; kernels of bad/ leave one step out or take it wrongly. A second kernel takes the first
+// product's accumulators as registers of A of another product.
 #ifndef JOMED_TESTS_EMU_WGMMA_TILE_CUH
 #define JOMED_TESTS_EMU_WGMMA_TILE_CUH
 
@@ -17,18 +18,35 @@ enum TileMistake {
     TILE_COPY_NOT_AWAITED,
     TILE_NO_FENCE,            // the accumulators were set to zero just before
     TILE_PRODUCT_NOT_AWAITED,
+    TILE_FRAGMENT_TOUCHED,    // registers of A, before the product is awaited
 };
 
-// Launch: one block of 160 threads, wgmma_tile_bytes(COLUMNS) of shared memory. The maps' boxes: 64
-// rows, and COLUMNS for a K-major b.
-constexpr int wgmma_tile_bytes(int columns) { return (64 + columns) * 128 + 8; }
+// Rows of 64 elements that an operand takes whose kept index has `columns`.
+constexpr __host__ __device__ int tile_rows(int columns, int is_mn) {
+    return is_mn ? (columns + 63) / 64 * 64 : columns;
+}
+constexpr int wgmma_tile_bytes(int columns, int b_mn) {
+    return (64 + tile_rows(columns, b_mn)) * 128 + 8;
+}
+
+// What accumulators hold (ptx_hopper.cuh) to out (64,COLUMNS).
+template <int COLUMNS>
+static __device__ void tile_store(float *out, const float (&acc)[COLUMNS / 2]) {
+    const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
+    UNROLL for (int n = 0; n < COLUMNS / 2; n++) {
+        out[(row + n / 2 % 2 * 8) * COLUMNS + n / 4 * 8 + threadIdx.x % 4 * 2 + n % 2] = acc[n];
+    }
+}
+
+// Launch: one block of 160 threads, wgmma_tile_bytes of shared memory. The maps' boxes: 64 rows, and
+// COLUMNS for a K-major b.
 template <TileMistake mistake, int COLUMNS = 64, int A_MN = 0, int B_MN = 0, typename T = bf16>
 static __global__ void wgmma_tile_kernel1(float *out, const __grid_constant__ TensorMap a_map,
                                           const __grid_constant__ TensorMap b_map) {
-    const int BYTES = (64 + COLUMNS) * 128; // of both tiles
+    const int B_ROWS = tile_rows(COLUMNS, B_MN), BYTES = (64 + B_ROWS) * 128; // of both tiles
     SMEM_CARVER(carver);
     SMEM_TAKE(carver, a, T, 64 * 64, 1024);
-    SMEM_TAKE(carver, b, T, COLUMNS * 64, 1024);
+    SMEM_TAKE(carver, b, T, B_ROWS * 64, 1024);
     SMEM_TAKE(carver, full, uint64_t, 1, 8);
     const uint32_t bar = smem_u32(full);
     if (threadIdx.x == 0) {
@@ -74,10 +92,77 @@ static __global__ void wgmma_tile_kernel1(float *out, const __grid_constant__ Te
             wgmma_wait<0>();
         }
         wgmma_hold(acc);
-        const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
-        UNROLL for (int n = 0; n < COLUMNS / 2; n++) {
-            out[(row + n / 2 % 2 * 8) * COLUMNS + n / 4 * 8 + threadIdx.x % 4 * 2 + n % 2] = acc[n];
+        tile_store<COLUMNS>(out, acc);
+    }
+}
+
+// out (64,COLUMNS) = (a (64,64) b (64,64)^T) c (COLUMNS,64)^T; a, b K-major, the product between
+// rounded to T, c MN-major with C_MN. Launch: one block of 128 threads, wgmma_chain_bytes of shared
+// memory. Boxes: 64 rows, and COLUMNS for a K-major c.
+constexpr int wgmma_chain_bytes(int columns, int c_mn) {
+    return (128 + tile_rows(columns, c_mn)) * 128 + 8;
+}
+template <TileMistake mistake, int COLUMNS = 64, int C_MN = 0, typename T = bf16>
+static __global__ void wgmma_chain_kernel1(float *out, const __grid_constant__ TensorMap a_map,
+                                           const __grid_constant__ TensorMap b_map,
+                                           const __grid_constant__ TensorMap c_map) {
+    const int C_ROWS = tile_rows(COLUMNS, C_MN);
+    SMEM_CARVER(carver);
+    SMEM_TAKE(carver, a, T, 64 * 64, 1024);
+    SMEM_TAKE(carver, b, T, 64 * 64, 1024);
+    SMEM_TAKE(carver, c, T, C_ROWS * 64, 1024);
+    SMEM_TAKE(carver, full, uint64_t, 1, 8);
+    const uint32_t bar = smem_u32(full), c_at = smem_u32(c);
+    if (threadIdx.x == 0) {
+        mbar_init(bar, 1);
+        mbar_init_fence();
+    }
+    __syncthreads(); // the barrier is seen by all
+    if (threadIdx.x == 0) {
+        mbar_arrive_expect(bar, (128 + C_ROWS) * 128);
+        tma_load(smem_u32(a), &a_map, 0, 0, bar);
+        tma_load(smem_u32(b), &b_map, 0, 0, bar);
+        for (int column = 0; column < (C_MN ? COLUMNS : 64); column += 64) {
+            tma_load(c_at + column * 128, &c_map, column, 0, bar);
         }
     }
+    float x[32] = {}, acc[COLUMNS / 2] = {};
+    uint32_t fragment[4][4];
+    mbar_wait(bar, 0); // the tiles are there
+    const uint64_t a_tile = wgmma_tile(smem_u32(a)), b_tile = wgmma_tile(smem_u32(b));
+    wgmma_hold(x);
+    wgmma_fence();
+    UNROLL for (int k = 0; k < 4; k++) {
+        if constexpr (std::is_same<T, bf16>::value) {
+            wgmma_m64k16_bf16<0, 0>(x, a_tile + 2 * k, b_tile + 2 * k);
+        } else {
+            wgmma_m64k16_f16<0, 0>(x, a_tile + 2 * k, b_tile + 2 * k);
+        }
+    }
+    wgmma_commit();
+    wgmma_wait<0>();
+    wgmma_hold(x);
+    UNROLL for (int n = 0; n < 16; n++) {
+        fragment[n / 4][n % 4] = pair_of<T>(x[2 * n], x[2 * n + 1]);
+    }
+    const uint64_t c_tile = C_MN ? wgmma_tile_mn(c_at, 8192) : wgmma_tile(c_at);
+    wgmma_hold(acc);
+    wgmma_hold(fragment);
+    wgmma_fence();
+    UNROLL for (int k = 0; k < 4; k++) {
+        if constexpr (std::is_same<T, bf16>::value) {
+            wgmma_m64k16_bf16<C_MN>(acc, fragment[k], c_tile + k * (C_MN ? 128 : 2));
+        } else {
+            wgmma_m64k16_f16<C_MN>(acc, fragment[k], c_tile + k * (C_MN ? 128 : 2));
+        }
+    }
+    wgmma_commit();
+    if constexpr (mistake == TILE_FRAGMENT_TOUCHED) {
+        fragment[0][0] = 0;
+    }
+    wgmma_wait<0>();
+    wgmma_hold(fragment);
+    wgmma_hold(acc);
+    tile_store<COLUMNS>(out, acc);
 }
 #endif
