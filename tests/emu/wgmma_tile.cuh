@@ -96,6 +96,23 @@ static __global__ void wgmma_tile_kernel1(float *out, const __grid_constant__ Te
     }
 }
 
+// acc += a (64,64) b (64,64)^T, both K-major; done on return.
+template <typename T>
+static __device__ void tile_product(float (&acc)[32], uint64_t a, uint64_t b) {
+    wgmma_hold(acc);
+    wgmma_fence();
+    UNROLL for (int k = 0; k < 4; k++) {
+        if constexpr (std::is_same<T, bf16>::value) {
+            wgmma_m64k16_bf16<0, 0>(acc, a + 2 * k, b + 2 * k);
+        } else {
+            wgmma_m64k16_f16<0, 0>(acc, a + 2 * k, b + 2 * k);
+        }
+    }
+    wgmma_commit();
+    wgmma_wait<0>();
+    wgmma_hold(acc);
+}
+
 // out (64,COLUMNS) = (a (64,64) b (64,64)^T) c (COLUMNS,64)^T; a, b K-major, the product between
 // rounded to T, c MN-major with C_MN. Launch: one block of 128 threads, wgmma_chain_bytes of shared
 // memory. Boxes: 64 rows, and COLUMNS for a K-major c.
@@ -129,19 +146,7 @@ static __global__ void wgmma_chain_kernel1(float *out, const __grid_constant__ T
     float x[32] = {}, acc[COLUMNS / 2] = {};
     uint32_t fragment[4][4];
     mbar_wait(bar, 0); // the tiles are there
-    const uint64_t a_tile = wgmma_tile(smem_u32(a)), b_tile = wgmma_tile(smem_u32(b));
-    wgmma_hold(x);
-    wgmma_fence();
-    UNROLL for (int k = 0; k < 4; k++) {
-        if constexpr (std::is_same<T, bf16>::value) {
-            wgmma_m64k16_bf16<0, 0>(x, a_tile + 2 * k, b_tile + 2 * k);
-        } else {
-            wgmma_m64k16_f16<0, 0>(x, a_tile + 2 * k, b_tile + 2 * k);
-        }
-    }
-    wgmma_commit();
-    wgmma_wait<0>();
-    wgmma_hold(x);
+    tile_product<T>(x, wgmma_tile(smem_u32(a)), wgmma_tile(smem_u32(b)));
     UNROLL for (int n = 0; n < 16; n++) {
         fragment[n / 4][n % 4] = pair_of<T>(x[2 * n], x[2 * n + 1]);
     }
