@@ -306,16 +306,11 @@ static void apply(Config *config, ConfigProblems *problems, const char *place,
         }
         return;
     }
-    if (key) {
-        char *what = store(config, key, entry);
-        if (what) {
-            const char *why = refusal(entry->path, value);
-            add_problem(problems, xformat_new("%s: %s: %s", place, entry->path, why ? why : what));
-            free(what);
-        }
+    char *wrong = key ? store(config, key, entry) : NULL;
+    if (key && !wrong) {
         return;
     }
-    const char *why = refusal(entry->path, value);
+    const char *reason = refusal(entry->path, value), *why = reason ? reason : wrong;
     const char *near =
         entry->kind == KEY_MAP ? nearest_section(entry->path) : nearest_key(entry->path);
     if (why) {
@@ -327,6 +322,7 @@ static void apply(Config *config, ConfigProblems *problems, const char *place,
         add_problem(problems, xformat_new("%s: unknown key '%.100s'; jomed VERB --help lists them",
                                           place, entry->path));
     }
+    free(wrong);
 }
 
 static void warn_old_bools(const char *name, const KeyEntry *entry) {

@@ -52,8 +52,8 @@ void expect_recompute_equal(const ModelUnderTest *model);
 // The first `bytes` bytes of two pieces of device memory are the same.
 bool is_same_on_device(Device *dev, const void *a, const void *b, size_t bytes);
 
-// In the emulator: since `before` no memory was asked for or given back, and the host waited for the
-// device for so many copies to it, and for nothing else. Launches there must have been.
+// In the emulator: since `before` no memory was asked for or given back, and the host waited for
+// the device for so many copies to it, and for nothing else. Launches there must have been.
 void expect_steady(const EmuCalls *before, int copies_out);
 
 // Frozen tensors have no gradient and no master; trainable ones do.

@@ -209,7 +209,8 @@ static bool is_word(char c) {
 void expect_close_text(const char *what, const char *a, const char *b, double bound) {
     static const char first[] = "-0123456789";
     for (const char *const start = a; *a && *b;) {
-        const bool begins = strchr(first, *a) && strchr(first, *b) && (a == start || !is_word(a[-1]));
+        const bool begins =
+            strchr(first, *a) && strchr(first, *b) && (a == start || !is_word(a[-1]));
         char *a_end = NULL, *b_end = NULL;
         const double x = begins ? strtod(a, &a_end) : 0, y = begins ? strtod(b, &b_end) : 0;
         if (begins && a_end > a && b_end > b) {

@@ -1,5 +1,5 @@
-// reader_check: what the tests of readers share: a drawn reader with two pictures, prompts laid out by
-// a text, and whole passes.
+// reader_check: what the tests of readers share: a drawn reader with two pictures, prompts laid out
+// by a text, and whole passes.
 #ifndef JOMED_TESTS_READER_CHECK_H
 #define JOMED_TESTS_READER_CHECK_H
 

@@ -78,18 +78,16 @@ TEST(adapter_round_trip) {
 
 // What PEFT is told to adapt; tools/verify_export.py has it agree with the tensors.
 TEST(adapter_targets) {
+#define LINEAR_LAYERS "\\.(?:down_proj|gate_proj|k_proj|o_proj|q_proj|up_proj|v_proj)$"
     static const struct {
         const char *preset, *want;
         bool has_vision;
     } cases[] = {
-        {"tiny-qwen2vl", "^(?!.*(?:patch_embed|patch_conv)).*\\.(?:down_proj|fc1|fc2|gate_proj|k_proj|"
-         "o_proj|proj|q_proj|qkv|up_proj|v_proj)$", true},
-        {"tiny-qwen2vl", "^(?!.*(?:visual|vision_tower)).*\\.(?:down_proj|gate_proj|k_proj|o_proj|"
-         "q_proj|up_proj|v_proj)$", false},
-        {"tiny-pixtral", "^(?!.*(?:patch_embed|patch_conv)).*\\.(?:down_proj|gate_proj|k_proj|o_proj|"
-         "q_proj|up_proj|v_proj)$", true},
-        {"tiny-pixtral", "^(?!.*(?:visual|vision_tower)).*\\.(?:down_proj|gate_proj|k_proj|o_proj|"
-         "q_proj|up_proj|v_proj)$", false}};
+        {"tiny-qwen2vl", "^(?!.*(?:patch_embed|patch_conv)).*\\.(?:down_proj|fc1|fc2|gate_proj|"
+         "k_proj|o_proj|proj|q_proj|qkv|up_proj|v_proj)$", true},
+        {"tiny-qwen2vl", "^(?!.*(?:visual|vision_tower)).*" LINEAR_LAYERS, false},
+        {"tiny-pixtral", "^(?!.*(?:patch_embed|patch_conv)).*" LINEAR_LAYERS, true},
+        {"tiny-pixtral", "^(?!.*(?:visual|vision_tower)).*" LINEAR_LAYERS, false}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         if (!CASE("%s%s", cases[i].preset, cases[i].has_vision ? "" : ", frozen tower")) {
             continue;
@@ -128,14 +126,16 @@ static char *newer_name_new(const char *name) {
 }
 
 TEST(adapter_newer_names) {
+#define MODEL "base_model.model.model."
     static const struct {
-        const char *preset, *wants[2];
+        const char *preset, *wants[2]; // names of tensors in the file
     } cases[] = {
-        {"tiny-qwen2vl", {"base_model.model.model.language_model.layers.0.mlp.down_proj.lora_A.weight",
-                          "base_model.model.model.visual.blocks.0.attn.qkv.lora_B.weight"}},
+        {"tiny-qwen2vl",
+         {MODEL "language_model.layers.0.mlp.down_proj.lora_A.weight",
+          MODEL "visual.blocks.0.attn.qkv.lora_B.weight"}},
         {"tiny-pixtral",
-         {"base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_B.weight",
-          "base_model.model.model.vision_tower.transformer.layers.0.attention.q_proj.lora_A.weight"}}};
+         {MODEL "language_model.layers.0.self_attn.q_proj.lora_B.weight",
+          MODEL "vision_tower.transformer.layers.0.attention.q_proj.lora_A.weight"}}};
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         if (!CASE("%s", cases[k].preset)) {
             continue;

@@ -127,7 +127,8 @@ TEST(bench_settings) {
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         if (CASE("%s", wrong[i].arguments)) {
             char *output;
-            const int code = check_run(&output, "%s %s", bench_program("bench"), wrong[i].arguments);
+            const int code =
+                check_run(&output, "%s %s", bench_program("bench"), wrong[i].arguments);
             EXPECT(code == wrong[i].code && strstr(output, wrong[i].want), "code %d: %s", code,
                    output);
             free(output);
@@ -185,7 +186,8 @@ static void write_products(FILE *file, int count) {
     for (int i = 0; i < count; i++) {
         fprintf(file,
                 "{\"round\":1,\"bench\":\"matmul_%s\",\"shape\":\"ViT M=%d N=768 K=768 bf16\","
-                "\"median_us\":90,\"bytes\":1,\"peer\":\"cuBLASLt\",\"peer_median_us\":81," GPU "}\n",
+                "\"median_us\":90,\"bytes\":1,\"peer\":\"cuBLASLt\",\"peer_median_us\":81,"
+                GPU "}\n",
                 pass[i % 3], i);
     }
 }
@@ -218,7 +220,8 @@ static int count_of(const char *page, const char *word) {
 
 static void expect_counts(int met, int missed, int unmeasured) {
     char *page = page_new();
-    EXPECT(count_of(page, "| reached |") == met && count_of(page, "| **not reached** |") == missed &&
+    EXPECT(count_of(page, "| reached |") == met &&
+               count_of(page, "| **not reached** |") == missed &&
                count_of(page, "| not measured |") == unmeasured,
            "want %d reached, %d not, %d not measured:\n%s", met, missed, unmeasured, page);
     free(page);
@@ -244,8 +247,8 @@ TEST(bench_bars) {
         fclose(old);
         expect_counts(BARS, 0, 0);
         char *page = page_new();
-        EXPECT(strstr(page, "a copy of 4.00 TB/s") && strstr(page, "h200-2026-01-02-abc.json"), "%s",
-               page);
+        EXPECT(strstr(page, "a copy of 4.00 TB/s") && strstr(page, "h200-2026-01-02-abc.json"),
+               "%s", page);
         free(page);
     }
     for (int slow = 0; slow < ROWS; slow++) {

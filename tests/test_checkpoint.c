@@ -111,8 +111,8 @@ TEST(checkpoint_resume) {
         train(whole, 0, 3);
         error_die(dir, save(whole, dir, 3, 2));
         const Error error = load(resumed, dir, &step, 7, 9);
-        EXPECT(error.code == 0 && step == 3 && optim_read(&resumed->optim).count.step == 3, "step %d: %s", (int)step,
-               error.text);
+        EXPECT(error.code == 0 && step == 3 && optim_read(&resumed->optim).count.step == 3,
+               "step %d: %s", (int)step, error.text);
         state_of(whole, want);
         state_of(resumed, got);
         EXPECT(memcmp(got, want, sizeof got) == 0, "the state differs");
@@ -202,8 +202,8 @@ TEST(checkpoint_damaged) {
         int64_t step;
         const Error error = load(back, dir, &step, 7, 9);
         state_of(back, got);
-        EXPECT(error.code == 0 && step == 1 && optim_read(&back->optim).count.step == 1, "step %d: %s", (int)step,
-               error.text);
+        EXPECT(error.code == 0 && step == 1 && optim_read(&back->optim).count.step == 1,
+               "step %d: %s", (int)step, error.text);
         EXPECT(memcmp(got, want, sizeof got) == 0, "not the state of step 1");
         error_die("tree", file_remove_tree(dir));
         fixture_free(f);

@@ -138,15 +138,17 @@ TEST(config_duplicate_keys) {
         const char *text, *want;
     } cases[] = {
         {"seed: 1\nseed: 2\n", "f.yaml:2:1: duplicate key 'seed', first in line 1"},
-        {"reader.lr: 1\nreader: {lr: 2}\n", "f.yaml:2:10: duplicate key 'reader.lr', first in line 1"},
-        {"reader: {lr: 1}\nreader: {clip: 2}\n", "f.yaml:2:1: duplicate key 'reader', first in line 1"},
+        {"reader.lr: 1\nreader: {lr: 2}\n",
+         "f.yaml:2:10: duplicate key 'reader.lr', first in line 1"},
+        {"reader: {lr: 1}\nreader: {clip: 2}\n",
+         "f.yaml:2:1: duplicate key 'reader', first in line 1"},
     };
     for (int i = 0; i < 3; i++) {
         Config config;
         log_set_level(LOG_ERROR);
         ConfigProblems problems = read_yaml(&config, cases[i].text);
-        EXPECT(problems.count == 1 && strcmp(problems.lines[0], cases[i].want) == 0, "%d problems: %s",
-               problems.count, problems.count ? problems.lines[0] : "");
+        EXPECT(problems.count == 1 && strcmp(problems.lines[0], cases[i].want) == 0,
+               "%d problems: %s", problems.count, problems.count ? problems.lines[0] : "");
         config_problems_free(&problems);
         config_free(&config);
     }

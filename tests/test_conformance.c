@@ -1,5 +1,5 @@
-// test_conformance: the wrappers of machine instructions do what ptx.cuh says: small integers, exact
-// results, in the emulator (backend=emu, also by default where it is built) or on a GPU
+// test_conformance: the wrappers of machine instructions do what ptx.cuh says: small integers,
+// exact results, in the emulator (backend=emu, also by default where it is built) or on a GPU
 // (backend=cuda).
 #include <math.h>
 #include <stdlib.h>
@@ -60,7 +60,8 @@ static void one_wgmma(DType t, int width, int a_mn, int b_mn, int rows, int colu
         want[row * width + column] += a.host[a_mn ? k * rows + row : row * K + k] *
                                       b.host[b_mn ? k * columns + column : column * K + k];
     }
-    PICK(wgmma)(check_device(), t, buf_f32(&out), a.dev, b.dev, width, a_mn, b_mn, rows, columns, K);
+    PICK(wgmma)(check_device(), t, buf_f32(&out), a.dev, b.dev, width, a_mn, b_mn, rows, columns,
+                K);
     expect_exact("wgmma", buf_read(&out), want, out.n);
     free(want);
     buf_free(&a), buf_free(&b), buf_free(&out);
@@ -135,7 +136,8 @@ TEST_BODY(conformance, NOT_CPU) { // the CPU has no instructions to test
             const int columns = k < 4 ? width : k < 8 ? width - 24 : b_mn ? 8 : 3;
             const int K = k < 4 ? 64 : k < 8 ? 40 : a_mn && b_mn ? 5 : 8;
             if (CASE("wgmma %s %d wide, %s-major x %s-major, rows=%d columns=%d K=%d",
-                     dtype_name(t), width, a_mn ? "MN" : "K", b_mn ? "MN" : "K", rows, columns, K)) {
+                     dtype_name(t), width, a_mn ? "MN" : "K", b_mn ? "MN" : "K", rows, columns,
+                     K)) {
                 one_wgmma(t, width, a_mn, b_mn, rows, columns, K);
             }
         }

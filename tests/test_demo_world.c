@@ -45,7 +45,8 @@ TEST(demo_world_captions_and_rates) {
         named += c.named_finding >= 0;
         wrong += c.named_finding >= 0 && c.named_finding != c.finding;
         EXPECT(strstr(c.caption, "  ") == NULL, "two blanks in '%s'", c.caption);
-        EXPECT((strstr(c.caption, "no remark") != NULL) == (c.named_finding < 0), "'%s'", c.caption);
+        EXPECT((strstr(c.caption, "no remark") != NULL) == (c.named_finding < 0), "'%s'",
+               c.caption);
         per_class[demo_label(&c)]++;
         // Every word of every caption is in the vocabulary.
         int count;

@@ -129,10 +129,10 @@ TEST(evaluate_fusion) {
     world_free(w);
 }
 
-// The hits of one side for query q are its best rows outside the group, with their scores under either
-// side.
-static void expect_hits(const World *w, const Evaluation *e, const int32_t *group, const float *vectors,
-                        int side, int q) {
+// The hits of one side for query q are its best rows outside the group, with their scores under
+// either side.
+static void expect_hits(const World *w, const Evaluation *e, const int32_t *group,
+                        const float *vectors, int side, int q) {
     const int E = w->index->dim;
     double s[CORPUS];
     for (int i = 0; i < CORPUS; i++) {

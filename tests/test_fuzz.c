@@ -1,5 +1,5 @@
 // test_fuzz: the fuzzer's targets on their small corpora, in any build: tests/data/fuzz/NAME/ok-*
-// must be accepted, bad-* refused, and none may crash. `make fuzz` looks for more (tests/fuzz/fuzz.h).
+// must be accepted, bad-* refused, and none may crash. `make fuzz` looks for more.
 #include <stdlib.h>
 #include <string.h>
 

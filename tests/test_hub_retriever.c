@@ -128,8 +128,8 @@ TEST(hub_retriever_choices) {
     HubRetriever hub;
     EXPECT(parse(&hub, clip_b32).code == 0 && hub.config.text.pool == POOL_LARGEST_ID, "eos 2");
     EXPECT(parse(&hub, "{\"model_type\": \"clip\"}").code == 0 &&
-               hub.config.text.pool == POOL_EOS && hub.config.text.eos == 49407, "pool %d eos %d", (int)hub.config.text.pool,
-           hub.config.text.eos);
+               hub.config.text.pool == POOL_EOS && hub.config.text.eos == 49407,
+           "pool %d eos %d", (int)hub.config.text.pool, hub.config.text.eos);
     EXPECT(parse(&hub, open_clip_b32).code == 0 && hub.config.image.block.act == ACT_QUICK_GELU &&
                hub.config.text.block.act == ACT_QUICK_GELU, "quick_gelu");
     EXPECT(parse(&hub, open_clip_l14).code == 0 && hub.config.image.block.act == ACT_GELU &&
@@ -237,7 +237,8 @@ TEST(hub_retriever_damage) {
             EXPECT(error.code == 0 || error.code == EXIT_BAD_DATA, "code %d", (int)error.code);
             if (!error.code) {
                 const BlockConfig *block = &hub.config.text.block;
-                EXPECT(block->H >= 1 && block->D * block->H == block->C && hub.config.text.L <= MAX_LAYERS,
+                EXPECT(block->H >= 1 && block->D * block->H == block->C &&
+                           hub.config.text.L <= MAX_LAYERS,
                        "H=%d D=%d C=%d", block->H, block->D, block->C);
                 read++;
             }

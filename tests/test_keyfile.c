@@ -56,7 +56,8 @@ static bool has_duplicate(const KeyFile *file) {
 }
 
 TEST(keyfile_marks_duplicates) {
-    const char *texts[] = {"a: 1\na: 2\n", "a.b: 1\na: {b: 2}\n", "a: 1\na: {b: 2}\n", "a: 1\nb: 1\n"};
+    const char *texts[] = {"a: 1\na: 2\n", "a.b: 1\na: {b: 2}\n", "a: 1\na: {b: 2}\n",
+                           "a: 1\nb: 1\n"};
     const int first[] = {1, 1, 1, 0};
     for (int i = 0; i < 4; i++) {
         KeyFile file;

@@ -355,8 +355,9 @@ TEST_OP(layernorm_bwd) {
     for (int k = 0; k < DT_COUNT; k++) {
         if (CASE("threads t=%s", dtype_name((DType)k))) {
             Problem q = problem_new(threaded, (DType)k);
-            Backward one = backward_new(check_device_threads(1), &q, (Way){false, APART}, threaded.N);
-            Backward three = backward_new(check_device_threads(3), &q, (Way){false, APART}, threaded.N);
+            const Way way = {false, APART};
+            Backward one = backward_new(check_device_threads(1), &q, way, threaded.N);
+            Backward three = backward_new(check_device_threads(3), &q, way, threaded.N);
             expect_same_backward("three threads", &three, &one);
             backward_free(&one);
             problem_free(&q);

@@ -1,7 +1,7 @@
-// test_lora_steps: twenty steps of the reader's trainer beside PEFT and the Trainer of transformers,
-// of the original's versions and of recent ones (tools/dump_reference_lora_steps.py, which repeats
-// the numbers below): token ids, losses, adapters. Prompts go through the prompt forms, passes of
-// two prompts make a step, answers have one to nine tokens and the one that ends them.
+// test_lora_steps: twenty steps of the reader's trainer beside PEFT and transformers' Trainer, of
+// the original's versions and of recent ones (tools/dump_reference_lora_steps.py, which repeats the
+// numbers below): token ids, losses, adapters. Prompts go through the prompt forms, passes of two
+// prompts make a step, answers have one to nine tokens and the one that ends them.
 // What was trained is then written, and read again; with keep=DIR tools/verify_export.py has PEFT
 // read it, too.
 #include <math.h>

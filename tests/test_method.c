@@ -1,6 +1,6 @@
-// The method's formulas against vectors of an independent script (tools/vectors_method.py): evidence,
-// objectives, optimiser, schedule, fusion, exact switches; then properties of evidence and fusion
-// that hold exactly.
+// The method's formulas against vectors of an independent script (tools/vectors_method.py):
+// evidence, objectives, optimiser, schedule, fusion, exact switches; then properties of evidence
+// and fusion that hold exactly.
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
@@ -128,7 +128,8 @@ TEST(method_evidence_limits) {
     if (CASE("nothing but impossible labels")) {
         const float x[] = {-INFINITY, -INFINITY, -INFINITY};
         EXPECT(evidence_label(x, 3, 1) == -INFINITY, "%g", evidence_label(x, 3, 1));
-        EXPECT(evidence_double_softmax(x, 3, 1) == -INFINITY, "%g", evidence_double_softmax(x, 3, 1));
+        const double twice = evidence_double_softmax(x, 3, 1);
+        EXPECT(twice == -INFINITY, "%g", twice);
         evidence_softmax(pi, x, 3);
         EXPECT(pi[0] == 1.0 / 3 && pi[2] == 1.0 / 3, "%g %g", pi[0], pi[2]);
     }
@@ -252,7 +253,7 @@ TEST(method_clip) {
     check_ops()->global_norm(check_device(), buf_f32(&norm), buf_f32(&grad), grad.n, max_norm);
     close_f32("norm", (float)buf_read(&norm)[0], number(v, "norm"));
     close_f32("factor", (float)norm.host[1], number(v, "factor"));
-    // exact.clip_before_backward: what is clipped is the gradient of the step before, empty by then.
+    // exact.clip_before_backward: what is clipped is the gradient of the step before, empty then.
     memset(grad.host, 0, grad.n * sizeof *grad.host);
     buf_write(&grad);
     check_ops()->global_norm(check_device(), buf_f32(&norm), buf_f32(&grad), grad.n, max_norm);
@@ -280,7 +281,8 @@ TEST(method_schedule) {
         const int n = numbers(steps, 8, v, "linear_steps");
         numbers(want, 8, v, "linear");
         for (int i = 0; i < n; i++) {
-            close_to("lr", schedule_rate(SCHEDULE_LINEAR, 5e-4, 15, 100, (int)steps[i]) * 1e4, want[i] * 1e4);
+            const double rate = schedule_rate(SCHEDULE_LINEAR, 5e-4, 15, 100, (int)steps[i]);
+            close_to("lr", rate * 1e4, want[i] * 1e4);
         }
     }
     if (CASE("constant, no warm-up, and nothing but warm-up")) {

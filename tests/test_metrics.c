@@ -61,7 +61,8 @@ TEST(metrics_against_scikit_learn) {
             int n, m;
             const int C = (int)number(v, "C");
             int *gold = integers_new(v, "gold", &n), *said = integers_new(v, "predicted", &n);
-            int *confusion = integers_new(v, "confusion", &m), *ours = xcalloc((size_t)m, sizeof *ours);
+            int *confusion = integers_new(v, "confusion", &m);
+            int *ours = xcalloc((size_t)m, sizeof *ours);
             const ClassMetrics got = metrics_classify(said, gold, n, C);
             close_to("accuracy", got.accuracy, number(v, "accuracy"));
             close_to("macro precision", got.macro_precision, number(v, "precision"));
@@ -114,7 +115,8 @@ TEST(metrics_undefined_is_nan) {
 }
 
 TEST(metrics_vqa_closed_questions) {
-    const char *gold[] = {"Yes", "no ", "nodule", "NO"}, *answer[] = {"yes", "yes", "nodule", " no"};
+    const char *gold[] = {"Yes", "no ", "nodule", "NO"};
+    const char *answer[] = {"yes", "yes", "nodule", " no"};
     int closed = 0;
     const double accuracy = metrics_vqa_closed(answer, gold, 4, &closed);
     EXPECT(closed == 3, "closed=%d: 'nodule' is an open answer", closed);
@@ -144,8 +146,9 @@ TEST(analysis_ridge_against_scikit_learn) {
         double *want = numbers_new(v, "prediction", &n);
         PassageView *views = xcalloc((size_t)n, sizeof *views);
         for (int k = 0; k < n; k++) {
-            views[k] = (PassageView){.image_score = x[4 * k], .text_score = x[4 * k + 1],
-                                     .rank = (int)x[4 * k + 2], .caption_length = (int)x[4 * k + 3]};
+            const double *of = x + 4 * k;
+            views[k] = (PassageView){.image_score = of[0], .text_score = of[1],
+                                     .rank = (int)of[2], .caption_length = (int)of[3]};
         }
         const UtilityModel model = analysis_fit_utility(views, g, n, number(v, "penalty"));
         for (int k = 0; k < n; k++) {
@@ -187,8 +190,8 @@ TEST(analysis_rerankers_choose) {
     for (int r = 0; r < RERANK_COUNT; r++) {
         int choice = -1;
         analysis_rerank(&choice, (Reranker)r, views, &longest, 1, 4, 3);
-        EXPECT(choice == want[r], "%s chose %d, want %d", analysis_reranker_name((Reranker)r), choice,
-               want[r]);
+        EXPECT(choice == want[r], "%s chose %d, want %d", analysis_reranker_name((Reranker)r),
+               choice, want[r]);
     }
 }
 

@@ -200,7 +200,8 @@ static void expect_padded_tail(void) {
 }
 
 // ---- the program ----
-static void expect_predictions(const char *name, const char *arguments, bool is_own, bool is_saved) {
+static void expect_predictions(const char *name, const char *arguments, bool is_own,
+                               bool is_saved) {
     program_must_run("evaluate c.yaml run.dir=%s " TOWERS " %s", name, arguments);
     char *file = xformat_new("%s/predictions/random-passages.jsonl", name),
          *text = world_text_new(file);

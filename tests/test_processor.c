@@ -243,16 +243,19 @@ TEST(processor_tiny) {
     for (int i = 0; i < 3 * 256; i++) {
         const uint8_t *block = image.data + i % 256 / 16 * 64 + i % 16 * 2;
         got[1][i] = half[i];
-        want[1][i] = ((block[0] + block[1] + block[32] + block[33]) / 1020.0 - mean[i / 256]) / sd[i / 256];
+        const double pixel = (block[0] + block[1] + block[32] + block[33]) / 1020.0;
+        want[1][i] = (pixel - mean[i / 256]) / sd[i / 256];
     }
-    // Rounded: v / 255 (half an ulp below 1, magnified by 1/sd), mean, difference, sd, quotient (up to 2.2).
+    // Rounded: v / 255 (half an ulp below 1, magnified by 1/sd), mean, difference, sd, and the
+    // quotient (up to 2.2).
     expect_within("tiny", got[0], want[0], 3 * 1024, 1.2e-6);
     expect_within("tiny-reader", got[1], want[1], 3 * 256, 1.2e-6);
     image_free(&image);
 }
 
 TEST(processor_hash) {
-    static const char *const names[] = {"clip", "jina", "clip-hf", "qwen2vl", "qwen2vl-reader", "pixtral",
+    static const char *const names[] = {"clip", "jina", "clip-hf",
+                                        "qwen2vl", "qwen2vl-reader", "pixtral",
                                         "pixtral-reader", "tiny", "tiny-reader"};
     enum { NAMES = sizeof names / sizeof *names };
     uint64_t hashes[NAMES];

@@ -71,13 +71,13 @@ TEST(programs_adapter_choices) {
     program_must_run("train-reader c.yaml " TOWERS " run.dir=a reader.lora_vision=false"
                      " reader.use_rslora=true reader.open_answers=true");
     char *config = world_text_new("a/adapter/adapter_config.json");
-    EXPECT(config && strstr(config, "visual|vision_tower") && strstr(config, "\"use_rslora\": true"),
-           "%s", config);
+    EXPECT(config && strstr(config, "visual|vision_tower") &&
+               strstr(config, "\"use_rslora\": true"), "%s", config);
     free(config);
     program_must_run("train-reader c.yaml " TOWERS " run.dir=b reader.adapter=a/adapter");
     config = world_text_new("b/adapter/adapter_config.json");
-    EXPECT(config && strstr(config, "visual|vision_tower") && strstr(config, "\"use_rslora\": true"),
-           "%s", config);
+    EXPECT(config && strstr(config, "visual|vision_tower") &&
+               strstr(config, "\"use_rslora\": true"), "%s", config);
     free(config);
     char *output;
     int code = program_run(&output, "train-reader c.yaml " TOWERS " run.dir=c "
@@ -94,7 +94,8 @@ TEST(programs_adapter_choices) {
     }
     world_write("a/adapter/adapter_config.json", config, strlen(config));
     free(config);
-    code = program_run(&output, "train-reader c.yaml " TOWERS " run.dir=f reader.adapter=a/adapter");
+    code =
+        program_run(&output, "train-reader c.yaml " TOWERS " run.dir=f reader.adapter=a/adapter");
     EXPECT(code == EXIT_CONFIG, "code %d", code);
     expect_error_line(output, (const char *[]){"a/adapter", "dropout 0.5"}, 2);
     free(output);
@@ -109,7 +110,7 @@ TEST(programs_adapter_choices) {
 }
 
 #define RECORDS                                                                                    \
-    "[{\"messages\": [{\"role\": \"user\", \"content\": \"A<image>q\"}, "                            \
+    "[{\"messages\": [{\"role\": \"user\", \"content\": \"A<image>q\"}, "                          \
     "{\"role\": \"assistant\", \"content\": \"a\"}], \"images\": [\"x.png\"]}]"
 // Records of LLaMA-Factory's form teach the same as the passages they were written from.
 TEST(programs_records) {
@@ -206,8 +207,9 @@ TEST(programs_index_of_given_rows) {
     check_run(NULL, "cd '%s' && mv less/images.npy rows/short.npy", world_dir());
 #define BOTH GIVEN "index.images=rows/images.npy index.texts=rows/texts.npy "
     int code = program_run(&output, BOTH);
-    EXPECT(code == EXIT_OK && strstr(output, "texts.npy: of 16 rows that the towers made again, the "
-                                             "lowest cosine is 1.0000\n"), "%d %s", code, output);
+    EXPECT(code == EXIT_OK &&
+               strstr(output, "texts.npy: of 16 rows that the towers made again, the lowest cosine "
+                              "is 1.0000\n"), "%d %s", code, output);
     free(output);
     expect_same_file("given/meta.json", "index/meta.json");
     expect_same_file("given/image.00000.shard", "index/image.00000.shard");

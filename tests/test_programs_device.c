@@ -199,7 +199,7 @@ static void evaluate(void) {
     world_with_index();
     free(run_both_new("evaluate c.yaml evaluate.oracle_at=[4] " TOWERS, "run.dir=gpu",
                       "run.dir=cpu"));
-    // Every label's log-probability; of the systems that search, with the scores of what they found.
+    // Every label's log-probability; of systems that search, with the scores of what they found.
     static const char *const systems[] = {"closed-book", "random-passages",
                                           "RAG--frozen-retriever"};
     for (int i = 0; i < 3; i++) {
@@ -300,7 +300,7 @@ TEST_BODY(programs_device_choice, NOT_CPU) {
 }
 
 // ---- faults ----
-// EMU_MEMORY: MiB of the emulated device; EMU_FAULT: which call of the runtime is the first to fail.
+// EMU_MEMORY: MiB of the emulated device; EMU_FAULT: the first call of the runtime to fail.
 TEST_BODY(programs_device_faults, NOT_CPU) {
     if (device_kind(check_device()) != DEVICE_EMU) {
         check_skip("faults are the emulator's: run with backend=emu");

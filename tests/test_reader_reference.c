@@ -60,7 +60,8 @@ static bool add_prompt(Fixture *fixture, int b) {
                                      .columns = (int)tensor->shape[2] / config->vision.P,
                                      .pixels = pixels};
     }
-    reader_batch_add(&fixture->made.batch, config, ids, (int)T, image, count, wanted, (int)wanted_count);
+    reader_batch_add(&fixture->made.batch, config, ids, (int)T, image, count, wanted,
+                     (int)wanted_count);
     free(ids);
     free(wanted);
     return true;

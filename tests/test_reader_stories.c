@@ -1,6 +1,6 @@
 // test_reader_stories: the reader's language model with real trained weights from their folder:
-// stories260K, a small Llama that tells stories. Source: karpathy/llama2.c; the expected text is the
-// one in its documentation, the logits were computed in double precision.
+// stories260K, a small Llama that tells stories. Source: karpathy/llama2.c; the expected text is
+// that of its documentation, the logits were computed in double precision.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

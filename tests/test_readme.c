@@ -135,9 +135,9 @@ TEST(readme_checkpoints) {
     EXPECT(code == EXIT_OK, "code %d: %s", code, output);
     static const char *const made[] = {
         "runs/index/meta.json", "runs/lora/adapter/adapter_config.json",
-        "runs/evaluate/results.json", "answers.jsonl", "vectors/images.npy", "vectors/texts.npy", "merged/model.safetensors",
-        "adapter/adapter_config.json", "head/config.json", "faiss/text.faiss",
-        "open/open_clip_config.json"};
+        "runs/evaluate/results.json", "answers.jsonl", "vectors/images.npy", "vectors/texts.npy",
+        "merged/model.safetensors", "adapter/adapter_config.json", "head/config.json",
+        "faiss/text.faiss", "open/open_clip_config.json"};
     for (size_t i = 0; i < sizeof made / sizeof *made; i++) {
         EXPECT(world_has(made[i]), "%s is not there", made[i]);
     }

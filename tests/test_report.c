@@ -315,9 +315,9 @@ TEST(report_oracle_at) {
     int32_t passages[8] = {0};
     double probability[] = {0.5, 0.5, 0.5, 0.5};
     char *classes[] = {(char *)"no", (char *)"yes"};
-    SystemResult system = {.name = (char *)"s", .P = 4, .predicted = predicted, .passages = passages,
-                           .answers = {answers, answers, answers, answers},
-                           .probability = probability};
+    SystemResult system = {.name = (char *)"s", .P = 4, .predicted = predicted,
+                           .passages = passages, .probability = probability,
+                           .answers = {answers, answers, answers, answers}};
     RunResult run = {.task = (char *)"toy", .commit = (char *)"", .seed = 1, .k = 2, .Q = 2, .C = 2,
                      .classes = classes, .gold = gold, .inconsistent = split, .systems = &system,
                      .system_count = 1};

@@ -157,7 +157,7 @@ TEST(sampler_orders) {
     if (CASE("balanced: equal shares, every class gone through evenly")) {
         balanced_case();
     }
-    // What stands at a position depends on the position alone: runs resume, ranks take what is theirs.
+    // What stands at a position depends on it alone: runs resume, ranks take what is theirs.
     for (Order order = PLAIN; order <= MIN_CLASS; order++) {
         if (CASE("any position at any time, %s", names[order])) {
             enum { N = 23, END = 200 };

@@ -180,8 +180,9 @@ TEST(sharegpt_read_refused) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         if (CASE("%s", cases[i].name)) {
             Sharegpt records;
-            const Error error = sharegpt_parse_new(&records, dataset_new(), dataset_new(), "records",
-                                                   cases[i].text, strlen(cases[i].text));
+            const char *const text = cases[i].text;
+            const Error error = sharegpt_parse_new(&records, dataset_new(), dataset_new(),
+                                                   "records", text, strlen(text));
             EXPECT(error.code == EXIT_BAD_DATA && strstr(error.text, cases[i].want), "%d: %s",
                    error.code, error.text);
             sharegpt_free(&records);

@@ -106,9 +106,10 @@ TEST(index_skips_refused) {
         program_must_run("index build c.yaml " TOWERS);
         static const struct {
             const char *list, *says;
-        } lists[] = {{"", "built from corpus"},
-                     {"{\"row\": 4, \"id\": \"c4\"}\n", "built from corpus"},
-                     {"{\"row\": 3, \"id\": \"c4\"}\n", "skipped.jsonl:1: the corpus has no row 3"}};
+        } lists[] = {
+            {"", "built from corpus"},
+            {"{\"row\": 4, \"id\": \"c4\"}\n", "built from corpus"},
+            {"{\"row\": 3, \"id\": \"c4\"}\n", "skipped.jsonl:1: the corpus has no row 3"}};
         for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
             world_write("index/skipped.jsonl", lists[i].list, strlen(lists[i].list));
             const char *const says[] = {lists[i].says, "run jomed index build"};

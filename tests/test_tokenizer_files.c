@@ -338,10 +338,12 @@ static char *tekken_new(const char *config, const char *more, const char *specia
 
 TEST(tokenizer_tekken_json) {
 #define TEKKEN_CONFIG(size)                                                                        \
-    "{\"pattern\": \"[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]*"                        \
-    "[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]+|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}"         \
-    "\\\\p{M}]+[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]*|\\\\p{N}| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n/]*"           \
-    "|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\", \"default_num_special_tokens\": 40, "                  \
+    "{\"pattern\": "                                                                               \
+    "\"[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]*"              \
+    "[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]+|"                                                      \
+    "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]+"                \
+    "[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]*|\\\\p{N}| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n/]*|"   \
+    "\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\", \"default_num_special_tokens\": 40, "           \
     "\"default_vocab_size\": " size "}"
     static const struct {
         const char *config, *more, *specials, *wants;
@@ -351,8 +353,8 @@ TEST(tokenizer_tekken_json) {
          ", \"special_tokens\": [{\"rank\": 7, \"token_str\": \"[IMG]\"}]", NULL},
         {TEKKEN_CONFIG("297"), "", "", "vocab has 256 tokens, config wants 257"},
         {TEKKEN_CONFIG("39"), "", "", "39 is outside"},
-        {"{\"pattern\": \"a+\", \"default_num_special_tokens\": 1, \"default_vocab_size\": 257}", "",
-         "", "config.pattern 'a+' is not supported"},
+        {"{\"pattern\": \"a+\", \"default_num_special_tokens\": 1, \"default_vocab_size\": 257}",
+         "", "", "config.pattern 'a+' is not supported"},
         {TEKKEN_CONFIG("296"), "", ", \"special_tokens\": [{\"rank\": 40, \"token_str\": \"x\"}]",
          "'x': its id is no integer from 0 to 39"},
         {TEKKEN_CONFIG("296"), "",

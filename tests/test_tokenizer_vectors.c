@@ -125,7 +125,8 @@ TEST(tokenizer_cache) {
     json_t *sets = read_sets();
     Tokenizer *tok = NULL;
     if (sets) {
-        tokenizer_from_json(&tok, json_object_get(find_set(sets, "qwen2, odd added tokens"), "tokenizer"));
+        const json_t *set = find_set(sets, "qwen2, odd added tokens");
+        tokenizer_from_json(&tok, json_object_get(set, "tokenizer"));
     }
     for (int round = 0; tok && round < 60000; round++) {
         char text[64];
