@@ -1,93 +1,375 @@
-// test_conformance: the wrappers of machine instructions do what ptx.cuh says: small integers,
-// exact results, in the emulator (backend=emu, also by default where it is built) or on a GPU
-// (backend=cuda).
+// test_conformance: the machine instructions do what the manual says, in the emulator (backend=emu,
+// also by default where it is built) and on a GPU (backend=cuda).
+//
+// What must come out stands in tests/data/conformance.txt, which tools/vectors_conformance.py makes
+// from the manual's tables and not from our sources. It makes the inputs by the formulas of this
+// file: scramble, small, the lists of the cases. A line of the file without a case fails, and a
+// case without its line.
+#define _POSIX_C_SOURCE 200809L
+#include <errno.h>
 #include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "kernels/device_backend.h"
+#include "kernels/dtype.h"
 #include "tests/check.h"
 
 // Of tests/emu/conformance.cu, by backend.
 #define EACH(X)                                                                                    \
-    X(mma, (Device *, DType, float *, const void *, const void *, int))                            \
-    X(cp_async, (Device *, void *, const void *, int))                                             \
-    X(registers, (Device *, float *))                                                              \
-    X(wgmma, (Device *, DType, float *, const void *, const void *, int, int, int, int, int, int)) \
-    X(wgmma_chain,                                                                                 \
-      (Device *, DType, float *, const void *, const void *, const void *, int, int, int))
+    X(convert, (Device *, int32_t *, const int32_t *, int, int))                                   \
+    X(words, (Device *, int32_t *, const int32_t *, int))                                          \
+    X(cp_async, (Device *, int32_t *, const int32_t *, int))                                       \
+    X(ldmatrix, (Device *, int32_t *, const int32_t *, int, int))                                  \
+    X(mma, (Device *, DType, int32_t *, const int32_t *, const int32_t *, const int32_t *))        \
+    X(tma, (Device *, int32_t *, const int32_t *, int, int, int, int, int, int))                   \
+    X(wgmma, (Device *, DType, int32_t *, const int32_t *, const int32_t *, int, int, int, int,    \
+              int, int))                                                                           \
+    X(wgmma_chain, (Device *, DType, int32_t *, const int32_t *, const int32_t *, const int32_t *, \
+                    int, int, int))
 #define X(name, arguments)                                                                         \
     void conformance_##name##_emu arguments __attribute__((weak));                                 \
     void conformance_##name##_cuda arguments __attribute__((weak));
 EACH(X)
 #undef X
-// The one of the backend under test, or NULL.
+// The one of the backend under test.
 #define PICK(name)                                                                                 \
-    (device_kind(check_device()) == DEVICE_CUDA  ? conformance_##name##_cuda                       \
-     : device_kind(check_device()) == DEVICE_EMU ? conformance_##name##_emu                        \
-                                                 : NULL)
+    (device_kind(check_device()) == DEVICE_CUDA ? conformance_##name##_cuda                        \
+                                                : conformance_##name##_emu)
 
-static Buf integers(DType t, size_t n, Rng *rng) {
-    double *values = xcalloc(n, sizeof *values);
-    for (size_t i = 0; i < n; i++) {
-        values[i] = (double)rng_below(rng, 9) - 4;
+// ---- the file ----
+// A line is "NAME: VALUE..." or "NAME: COUNT words, HASH, first VALUE...".
+typedef struct {
+    char *name, *values;
+    bool is_tried;
+} Golden;
+static Golden *golden, *current; // the file's lines; that of the case under test, or NULL
+static int golden_count;
+
+static void golden_read(void) {
+    const char *path = check_fixture("conformance.txt");
+    FILE *file = fopen(path, "r");
+    CHECK(file, "%s: %s", path, strerror(errno));
+    char *line = NULL;
+    size_t room = 0;
+    while (getline(&line, &room, file) > 0) {
+        char *values = strstr(line, ": ");
+        if (line[0] == '#') {
+            continue;
+        }
+        CHECK(values, "%s: no name in '%s'", path, line);
+        *values = '\0';
+        golden = xrealloc(golden, (size_t)golden_count + 1, sizeof *golden);
+        golden[golden_count++] = (Golden){strdup(line), strdup(values + 2), false};
     }
-    Buf buf = buf_from(t, values, n);
-    free(values);
+    free(line);
+    fclose(file);
+}
+
+// CASE, with its line of the file. Where the device has no such instructions it is no case.
+static bool golden_case(bool is_there, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static bool golden_case(bool is_there, const char *fmt, ...) {
+    char name[200];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(name, sizeof name, fmt, args);
+    va_end(args);
+    current = NULL;
+    for (int i = 0; i < golden_count; i++) {
+        if (strcmp(golden[i].name, name) == 0) {
+            current = &golden[i];
+            current->is_tried = true;
+        }
+    }
+    return is_there && CASE("%s", name);
+}
+
+// What a word of the results is. A NaN's bits are free, and in sums the sign of zero.
+typedef enum { BITS, FLOAT, SUM, PAIR_F16, PAIR_BF16, EXP2 } Word;
+
+static uint32_t usual_nan(uint32_t bits, uint32_t infinity, uint32_t sign) {
+    return (bits & ~sign) > infinity ? infinity | (infinity >> 1) : bits;
+}
+static uint32_t usual_form(Word word, uint32_t bits) {
+    const uint32_t infinity = word == PAIR_F16 ? 0x7c00 : 0x7f80;
+    if (word == PAIR_F16 || word == PAIR_BF16) {
+        return usual_nan(bits & 0xffff, infinity, 0x8000) |
+               usual_nan(bits >> 16, infinity, 0x8000) << 16;
+    }
+    if (word == SUM && bits == 0x80000000) {
+        return 0;
+    }
+    return word == BITS ? bits : usual_nan(bits, 0x7f800000, 0x80000000);
+}
+
+static uint32_t bits_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+static float float_of(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static void expect_values(Word word, const uint32_t *got, size_t n) {
+    char *at = current->values, *end;
+    for (size_t i = 0; i < n; i++, at = end) {
+        const bool is_float = word == FLOAT || word == SUM || word == EXP2;
+        const float x = is_float ? strtof(at, &end) : 0;
+        const uint32_t want = is_float ? usual_form(word, bits_of(x))
+                                       : (uint32_t)strtoul(at, &end, 0);
+        if (end == at) {
+            EXPECT(false, "%zu words came out, the file has %zu", n, i);
+            return;
+        }
+        if (word == EXP2) { // an approximation, good to two units in the last place
+            expect_ulp("2^x", &(double){float_of(got[i])}, &(double){x}, 1, DT_F32, 2);
+        } else if (got[i] != want) {
+            EXPECT(false, "word %zu is 0x%08x (%g), want 0x%08x (%g)", i, got[i],
+                   (double)float_of(got[i]), want, (double)float_of(want));
+            return;
+        }
+    }
+    EXPECT(at[strspn(at, " \n")] == '\0', "%zu words came out, the file has more: %.40s", n, at);
+}
+
+// Takes the results of the case under test: they are read, compared and freed.
+static void expect_golden(Word word, IntBuf *out) {
+    const int32_t *read = ibuf_read(out);
+    const size_t n = out->n;
+    uint32_t *got = xmalloc(n, sizeof *got);
+    for (size_t i = 0; i < n; i++) {
+        got[i] = usual_form(word, (uint32_t)read[i]);
+    }
+    size_t count;
+    unsigned long long high, low;
+    EXPECT(current, "no line of this name in conformance.txt");
+    if (current && sscanf(current->values, "%zu words, %16llx%16llx", &count, &high, &low) == 3) {
+        EXPECT(count == n && xxh64(got, n * sizeof *got, 0) == high &&
+                   xxh64(got, n * sizeof *got, 1) == low,
+               "%zu words came out: 0x%x 0x%x 0x%x 0x%x ...; want %s", n, got[0], got[1], got[2],
+               got[3], current->values);
+    } else if (current) {
+        expect_values(word, got, n);
+    }
+    free(got);
+    ibuf_free(out);
+}
+
+// ---- inputs ----
+static uint32_t scramble(uint32_t i, uint32_t salt) {
+    uint32_t x = (i + 1) * 2654435761u + salt * 40503u;
+    x = (x ^ x >> 15) * 2246822519u;
+    return x ^ x >> 13;
+}
+static int small(uint32_t i, uint32_t salt) { return (int)(scramble(i, salt) % 9) - 4; }
+
+// Words 0, 1, 2, ..., and halves of words.
+static IntBuf counting(int n) {
+    int32_t *words = xmalloc((size_t)n, sizeof *words);
+    for (int i = 0; i < n; i++) {
+        words[i] = i;
+    }
+    IntBuf buf = ibuf_from(words, (size_t)n);
+    free(words);
+    return buf;
+}
+static IntBuf counting_halves(int n) {
+    int32_t *words = xmalloc((size_t)n, sizeof *words);
+    for (int i = 0; i < n; i++) {
+        words[i] = (int32_t)((uint32_t)(2 * i & 0xffff) | (uint32_t)(2 * i + 1) << 16);
+    }
+    IntBuf buf = ibuf_from(words, (size_t)n);
+    free(words);
+    return buf;
+}
+// n elements of t; an odd last one has a zero behind it.
+static IntBuf smalls(DType t, int n, uint32_t salt) {
+    const size_t bytes = (size_t)n * dtype_size(t), count = (bytes + 3) / 4;
+    int32_t *words = xcalloc(count, sizeof *words);
+    for (int i = 0; i < n; i++) {
+        dtype_store(t, words, (size_t)i, (float)small((uint32_t)i, salt));
+    }
+    IntBuf buf = ibuf_from(words, count);
+    free(words);
     return buf;
 }
 
-static void one_mma(DType t, bool is_transposed) {
-    Rng rng = check_rng(1);
-    Buf a = integers(t, 256, &rng), b = integers(t, 128, &rng), out = buf_fill(DT_F32, 128, NAN);
-    double want[128] = {0};
-    for (int i = 0; i < 128 * 16; i++) {
-        const int row = i / 128, column = i / 16 % 8, k = i % 16;
-        want[row * 8 + column] +=
-            a.host[row * 16 + k] * b.host[is_transposed ? k * 8 + column : column * 16 + k];
+// ---- cases ----
+// The floats that are rounded to 16 bits: every upper half, above lower halves that are ties,
+// between them, and next to them.
+static const uint16_t lower[] = {0, 1, 0x0fff, 0x1000, 0x1001, 0x3000, 0x7fff, 0x8000, 0x8001};
+enum { LOWERS = sizeof lower / sizeof *lower, UPPER_STEP = 13, UPPERS = 65536 / UPPER_STEP };
+
+static void narrowing(int which, Word word, bool is_pair) {
+    IntBuf inp = ibuf_fill((size_t)UPPERS * LOWERS / 2 * 2, 0);
+    for (size_t i = 0; i < inp.n; i++) {
+        inp.host[i] = (int32_t)((uint32_t)(i / LOWERS * UPPER_STEP) << 16 | lower[i % LOWERS]);
     }
-    PICK(mma)(check_device(), t, buf_f32(&out), a.dev, b.dev, is_transposed);
-    expect_exact("mma", buf_read(&out), want, 128);
-    buf_free(&a), buf_free(&b), buf_free(&out);
+    device_copy_in(check_device(), inp.dev, inp.host, inp.n * sizeof *inp.host);
+    IntBuf out = ibuf_fill(is_pair ? inp.n / 2 : inp.n, -1);
+    PICK(convert)(check_device(), out.dev, inp.dev, which, (int)out.n);
+    expect_golden(word, &out);
+    ibuf_free(&inp);
 }
 
-static void one_wgmma(DType t, int width, int a_mn, int b_mn, int rows, int columns, int K) {
-    Rng rng = check_rng(2);
-    Buf a = integers(t, (size_t)(rows * K), &rng), out = buf_fill(DT_F32, 64 * width, NAN);
-    Buf b = integers(t, (size_t)(columns * K), &rng);
-    double *want = xcalloc((size_t)(64 * width), sizeof *want);
-    for (int i = 0; i < rows * columns * K; i++) {
-        const int row = i / K / columns, column = i / K % columns, k = i % K;
-        want[row * width + column] += a.host[a_mn ? k * rows + row : row * K + k] *
-                                      b.host[b_mn ? k * columns + column : column * K + k];
+static void exp2s(void) {
+    enum { N = 68 };
+    int32_t words[N];
+    for (int i = 0; i < N - 4; i++) {
+        words[i] = (int32_t)bits_of((float)(5 * i - 160) * 0.8125f);
     }
-    PICK(wgmma)(check_device(), t, buf_f32(&out), a.dev, b.dev, width, a_mn, b_mn, rows, columns,
-                K);
-    expect_exact("wgmma", buf_read(&out), want, out.n);
-    free(want);
-    buf_free(&a), buf_free(&b), buf_free(&out);
+    const uint32_t last[4] = {0x7f800000, 0xff800000, 0x7fc00000, 1}; // inf, -inf, NaN, 2^-149
+    memcpy(words + N - 4, last, sizeof last);
+    IntBuf inp = ibuf_from(words, N), out = ibuf_fill(N, -1);
+    PICK(convert)(check_device(), out.dev, inp.dev, 5, N);
+    expect_golden(EXP2, &out);
+    ibuf_free(&inp);
 }
 
-// Two products: the sums of the first, below 2^8 and so exact in both types, are factors of the
-// second.
-static void one_wgmma_chain(DType t, int width, int c_mn) {
+static void conversions(void) {
+    static const struct {
+        const char *name;
+        Word word;
+        bool is_pair;
+    } narrow[] = {{"cvt.rn.f16.f32", PAIR_F16, false}, // by the number of the wrapper
+                  {"cvt.rn.bf16.f32", PAIR_BF16, false},
+                  {"cvt.rn.f16x2.f32", PAIR_F16, true},
+                  {"cvt.rn.bf16x2.f32", PAIR_BF16, true}};
+    if (golden_case(true, "cvt.f32.f16")) {
+        IntBuf inp = counting(65536), out = ibuf_fill(65536, -1);
+        PICK(convert)(check_device(), out.dev, inp.dev, 0, 65536);
+        expect_golden(FLOAT, &out);
+        ibuf_free(&inp);
+    }
+    for (int i = 0; i < 4; i++) {
+        if (golden_case(true, "%s", narrow[i].name)) {
+            narrowing(i + 1, narrow[i].word, narrow[i].is_pair);
+        }
+    }
+    if (golden_case(true, "ex2.approx.ftz.f32")) {
+        exp2s();
+    }
+}
+
+// Those that take words 0, 1, 2, ... to words.
+static void words_to_words(bool is_hopper) {
+    static const struct {
+        const char *name;
+        int inputs;
+        size_t outputs;
+        bool is_hoppers;
+    } cases[] = {{"loads and stores", 128, 320, false}, {"lanes", 32, 352, false}, // by number
+                 {"named barriers", 96, 96, false},     {"mbarriers", 96, 96, true},
+                 {"registers", 1, 384, true},           {"wgmma descriptors", 1, 6, true}};
+    for (int i = 0; i < (int)(sizeof cases / sizeof *cases); i++) {
+        if (golden_case(is_hopper || !cases[i].is_hoppers, "%s", cases[i].name)) {
+            IntBuf inp = counting(cases[i].inputs), out = ibuf_fill(cases[i].outputs, -1);
+            PICK(words)(check_device(), out.dev, inp.dev, i);
+            expect_golden(BITS, &out);
+            ibuf_free(&inp);
+        }
+    }
+}
+
+static void async_copies(void) {
+    static const int bytes[] = {0, 4, 7, 8, 12, 16};
+    for (size_t i = 0; i < sizeof bytes / sizeof *bytes; i++) {
+        if (golden_case(true, "cp.async %d bytes", bytes[i])) {
+            IntBuf inp = counting_halves(64), out = ibuf_fill(64, -1);
+            PICK(cp_async)(check_device(), out.dev, inp.dev, bytes[i]);
+            expect_golden(BITS, &out);
+            ibuf_free(&inp);
+        }
+    }
+}
+
+static void fragments(void) {
+    for (int k = 0; k < 4; k++) {
+        const int count = k / 2 ? 4 : 2, is_transposed = k % 2;
+        if (golden_case(true, "ldmatrix.x%d%s", count, is_transposed ? ".trans" : "")) {
+            IntBuf inp = counting_halves(128), out = ibuf_fill(32 * (size_t)count, -1);
+            PICK(ldmatrix)(check_device(), out.dev, inp.dev, count, is_transposed);
+            expect_golden(BITS, &out);
+            ibuf_free(&inp);
+        }
+    }
+    for (DType t = DT_BF16; t <= DT_F16; t++) {
+        if (golden_case(true, "mma.m16n8k16 %s", dtype_name(t))) {
+            IntBuf a = smalls(t, 256, 1), b = smalls(t, 128, 2), acc = smalls(DT_F32, 128, 3);
+            IntBuf out = ibuf_fill(128, -1);
+            PICK(mma)(check_device(), t, out.dev, a.dev, b.dev, acc.dev);
+            expect_golden(SUM, &out);
+            ibuf_free(&a), ibuf_free(&b), ibuf_free(&acc);
+        }
+    }
+}
+
+// A box inside, over each edge, and beside elements that lie in memory but not in the tensor.
+static void tensor_copies(bool is_hopper) {
+    static const struct {
+        int rows, columns, stride, box_rows, column, row;
+    } cases[] = {{64, 64, 64, 64, 0, 0},    {40, 40, 40, 64, 0, 0},   {100, 128, 128, 64, 64, 64},
+                 {64, 100, 136, 16, 64, 5}, {64, 64, 64, 64, -8, -3}, {20, 37, 40, 256, 5, 1},
+                 {8, 64, 64, 8, 64, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const int rows = cases[i].rows, columns = cases[i].columns, stride = cases[i].stride;
+        const int box_rows = cases[i].box_rows, column = cases[i].column, row = cases[i].row;
+        if (golden_case(is_hopper, "tma rows=%d columns=%d stride=%d, box of %d rows at (%d,%d)",
+                        rows, columns, stride, box_rows, column, row)) {
+            IntBuf inp = counting_halves(rows * stride / 2);
+            IntBuf out = ibuf_fill(32 * (size_t)box_rows, -1);
+            PICK(tma)(check_device(), out.dev, inp.dev, rows, columns, stride, box_rows, column,
+                      row);
+            expect_golden(BITS, &out);
+            ibuf_free(&inp);
+        }
+    }
+}
+
+static void wgmma(DType t, int width, int a_mn, int b_mn, int rows, int columns, int K) {
+    IntBuf a = smalls(t, rows * K, 4), b = smalls(t, columns * K, 5);
+    IntBuf out = ibuf_fill(64 * (size_t)width, -1);
+    PICK(wgmma)(check_device(), t, out.dev, a.dev, b.dev, width, a_mn, b_mn, rows, columns, K);
+    expect_golden(SUM, &out);
+    ibuf_free(&a), ibuf_free(&b);
+}
+// The sums of the first product, below 2^8 and so exact in both types, are factors of the second.
+static void wgmma_chain(DType t, int width, int c_mn) {
     enum { K = 8 };
-    Rng rng = check_rng(4);
-    Buf a = integers(t, 64 * K, &rng), b = integers(t, 64 * K, &rng);
-    Buf c = integers(t, (size_t)(64 * width), &rng), out = buf_fill(DT_F32, 64 * width, NAN);
-    double middle[64 * 64] = {0}, *want = xcalloc((size_t)(64 * width), sizeof *want);
-    for (int i = 0; i < 64 * 64 * K; i++) {
-        const int row = i / K / 64, column = i / K % 64, k = i % K;
-        middle[row * 64 + column] += a.host[row * K + k] * b.host[column * K + k];
+    IntBuf a = smalls(t, 64 * K, 6), b = smalls(t, 64 * K, 7), c = smalls(t, 64 * width, 8);
+    IntBuf out = ibuf_fill(64 * (size_t)width, -1);
+    PICK(wgmma_chain)(check_device(), t, out.dev, a.dev, b.dev, c.dev, width, c_mn, K);
+    expect_golden(SUM, &out);
+    ibuf_free(&a), ibuf_free(&b), ibuf_free(&c);
+}
+
+// Whole tiles, and ragged ones: MN-major operands have rows and columns in multiples of 8.
+static void warpgroup_products(bool is_hopper, int width) {
+    static const char *const major[] = {"K", "MN"};
+    for (DType t = DT_BF16; t <= DT_F16; t++) {
+        for (int k = 0; k < 12; k++) {
+            const int a_mn = k / 2 % 2, b_mn = k % 2;
+            const int rows = k < 4 ? 64 : k < 8 ? 40 : a_mn ? 8 : 1;
+            const int columns = k < 4 ? width : k < 8 ? width - 24 : b_mn ? 8 : 3;
+            const int K = k < 4 ? 64 : k < 8 ? 40 : a_mn && b_mn ? 5 : 8;
+            if (golden_case(is_hopper,
+                            "wgmma %s %d wide, %s-major x %s-major, rows=%d columns=%d K=%d",
+                            dtype_name(t), width, major[a_mn], major[b_mn], rows, columns, K)) {
+                wgmma(t, width, a_mn, b_mn, rows, columns, K);
+            }
+        }
+        for (int c_mn = 0; c_mn < 2; c_mn++) {
+            if (golden_case(is_hopper, "wgmma %s %d wide, a from registers x %s-major",
+                            dtype_name(t), width, major[c_mn])) {
+                wgmma_chain(t, width, c_mn);
+            }
+        }
     }
-    for (int i = 0; i < 64 * width * 64; i++) {
-        const int row = i / 64 / width, column = i / 64 % width, k = i % 64;
-        want[row * width + column] +=
-            middle[row * 64 + k] * c.host[c_mn ? k * width + column : column * 64 + k];
-    }
-    PICK(wgmma_chain)(check_device(), t, buf_f32(&out), a.dev, b.dev, c.dev, width, c_mn, K);
-    expect_exact("wgmma", buf_read(&out), want, out.n);
-    free(want);
-    buf_free(&a), buf_free(&b), buf_free(&c), buf_free(&out);
 }
 
 TEST_BODY(conformance, NOT_CPU) { // the CPU has no instructions to test
@@ -95,58 +377,20 @@ TEST_BODY(conformance, NOT_CPU) { // the CPU has no instructions to test
         check_skip("instructions of a GPU: run with backend=emu or backend=cuda");
         return;
     }
-    for (int k = 0; k < 4; k++) {
-        const DType t = k / 2 ? DT_F16 : DT_BF16;
-        if (CASE("mma %s%s", dtype_name(t), k % 2 ? " transposed" : "")) {
-            one_mma(t, k % 2);
-        }
-    }
-    for (int bytes = 0; bytes <= 16; bytes += 4) {
-        if (CASE("cp.async %d bytes", bytes)) {
-            Rng rng = check_rng(3);
-            Buf inp = integers(DT_F32, 32, &rng), out = buf_fill(DT_F32, 32, NAN);
-            double want[32];
-            for (int i = 0; i < 32; i++) {
-                want[i] = i % 4 < bytes / 4 ? inp.host[i] : 0;
-            }
-            PICK(cp_async)(check_device(), out.dev, inp.dev, bytes);
-            expect_exact("cp.async", buf_read(&out), want, 32);
-            buf_free(&inp), buf_free(&out);
-        }
-    }
-    if (CASE("registers")) {
-        Buf out = buf_fill(DT_F32, 384, NAN);
-        double want[384];
-        for (int i = 0; i < 384; i++) {
-            want[i] = i;
-        }
-        PICK(registers)(check_device(), buf_f32(&out));
-        expect_exact("registers", buf_read(&out), want, 384);
-        buf_free(&out);
-    }
-    // Whole tiles, and ragged ones: MN-major operands have rows and columns in multiples of 8.
+    const bool is_hopper = device_arch(check_device()) >= 90;
+    golden_read();
+    conversions();
+    words_to_words(is_hopper);
+    async_copies();
+    fragments();
+    tensor_copies(is_hopper);
     const int widths[] = {64, 80, 128, 192, 256};
-    for (int w = 0; w < 5; w++) {
-        const int width = widths[w];
-        for (int n = 0; n < 24; n++) {
-            const int k = n % 12;
-            const DType t = n < 12 ? DT_BF16 : DT_F16;
-            const int a_mn = k / 2 % 2, b_mn = k % 2;
-            const int rows = k < 4 ? 64 : k < 8 ? 40 : a_mn ? 8 : 1;
-            const int columns = k < 4 ? width : k < 8 ? width - 24 : b_mn ? 8 : 3;
-            const int K = k < 4 ? 64 : k < 8 ? 40 : a_mn && b_mn ? 5 : 8;
-            if (CASE("wgmma %s %d wide, %s-major x %s-major, rows=%d columns=%d K=%d",
-                     dtype_name(t), width, a_mn ? "MN" : "K", b_mn ? "MN" : "K", rows, columns,
-                     K)) {
-                one_wgmma(t, width, a_mn, b_mn, rows, columns, K);
-            }
-        }
-        for (int n = 0; n < 4; n++) {
-            const DType t = n / 2 ? DT_F16 : DT_BF16;
-            if (CASE("wgmma %s %d wide, a from registers x %s-major", dtype_name(t), width,
-                     n % 2 ? "MN" : "K")) {
-                one_wgmma_chain(t, width, n % 2);
-            }
+    for (int i = 0; i < 5; i++) {
+        warpgroup_products(is_hopper, widths[i]);
+    }
+    if (CASE("every line of the file has a case")) {
+        for (int i = 0; i < golden_count; i++) {
+            EXPECT(golden[i].is_tried, "no case '%s'", golden[i].name);
         }
     }
 }

@@ -1,6 +1,6 @@
 // wgmma_tile: copies by TMA, an mbarrier, warpgroup products: the smallest whole use of the three.
 //
-//   out (64,COLUMNS) = a (64,K) b (COLUMNS,K)^T, zeros beyond the tensors' edges; K <= 64
+//   out = a (64,K) b (COLUMNS,K)^T, zeros beyond the tensors' edges; K <= 64
 // Each operand lies in memory as written, or transposed (A_MN, B_MN); its rows begin at multiples
 // of 16 bytes. Warp 4 issues the copies, warps 0 to 3 multiply. conformance.cu runs it as it should
 // be; kernels of bad/ leave one step out or take it wrongly. A second kernel takes the first
@@ -29,17 +29,16 @@ constexpr int wgmma_tile_bytes(int columns, int b_mn) {
     return (64 + tile_rows(columns, b_mn)) * 128 + 8;
 }
 
-// What accumulators hold (ptx_hopper.cuh) to out (64,COLUMNS).
+// The accumulators of each thread, as they stand in its registers, to out (128,COLUMNS/2).
 template <int COLUMNS>
 static __device__ void tile_store(float *out, const float (&acc)[COLUMNS / 2]) {
-    const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
     UNROLL for (int n = 0; n < COLUMNS / 2; n++) {
-        out[(row + n / 2 % 2 * 8) * COLUMNS + n / 4 * 8 + threadIdx.x % 4 * 2 + n % 2] = acc[n];
+        out[threadIdx.x * (COLUMNS / 2) + n] = acc[n];
     }
 }
 
-// Launch: one block of 160 threads, wgmma_tile_bytes of shared memory. The maps' boxes: 64 rows, and
-// COLUMNS for a K-major b.
+// Launch: one block of 160 threads, wgmma_tile_bytes of shared memory. The maps' boxes: 64 rows,
+// and COLUMNS for a K-major b.
 template <TileMistake mistake, int COLUMNS = 64, int A_MN = 0, int B_MN = 0, typename T = bf16>
 static __global__ void wgmma_tile_kernel1(float *out, const __grid_constant__ TensorMap a_map,
                                           const __grid_constant__ TensorMap b_map) {
@@ -113,7 +112,7 @@ static __device__ void tile_product(float (&acc)[32], uint64_t a, uint64_t b) {
     wgmma_hold(acc);
 }
 
-// out (64,COLUMNS) = (a (64,64) b (64,64)^T) c (COLUMNS,64)^T; a, b K-major, the product between
+// out = (a (64,64) b (64,64)^T) c (COLUMNS,64)^T; a, b K-major, the product between
 // rounded to T, c MN-major with C_MN. Launch: one block of 128 threads, wgmma_chain_bytes of shared
 // memory. Boxes: 64 rows, and COLUMNS for a K-major c.
 constexpr int wgmma_chain_bytes(int columns, int c_mn) {
