@@ -72,6 +72,12 @@ void *bench_zeros(size_t bytes) {
     return memory;
 }
 
+void bench_release(void *const *memory, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        device_release(bench_device(), memory[i]);
+    }
+}
+
 void bench_fill(DType t, void *memory, size_t n, double sd) {
     static float *deviates; // (PERIOD)
     if (!deviates) {

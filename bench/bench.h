@@ -11,7 +11,8 @@
 //
 // These have sizes for a CPU. BENCH_REAL(name) has those of the real models, in type dtype=: they
 // alone run with backend=cuda, and on the CPU only with shrink=N, which divides what grows with the
-// batch by N and takes the tiny models, to try the benches themselves.
+// batch by N and takes the tiny models, to try the benches themselves. Their shapes are named in
+// full, so that peers can be run on them by what a row says (bench/peers/gpu.py does).
 //
 // On a GPU a sample is a batch of launches between two events of the device, the problem changes
 // from launch to launch until twice the last cache has been passed, and warm=S (default 3 s before
@@ -76,11 +77,16 @@ double bench_peak_flops(int threads);
 // vendor's product of 8192^3.
 double bench_ceiling_flops(DType t);
 double bench_ceiling_bytes(void);
+bool bench_has_cublaslt(void); // says once on stderr why not
 // A device buffer of n normal deviates of type t (fixed seed; they come again after a million), and
 // one of zeros.
 void *bench_normal(DType t, size_t n);
 void bench_fill(DType t, void *memory, size_t n, double sd); // the same deviates, times sd
 void *bench_zeros(size_t bytes);
+#define BENCH_RELEASE(...)                                                                         \
+    bench_release((void *const[]){__VA_ARGS__},                                                    \
+                  sizeof((void *const[]){__VA_ARGS__}) / sizeof(void *))
+void bench_release(void *const *memory, size_t count); // NULLs are passed over
 float bench_at(DType t, const void *tensor, size_t i); // an element, wherever the tensor lies
 
 #endif

@@ -1,8 +1,11 @@
-// bench_matmul: the linear layer beside OpenBLAS's cblas_sgemm and oneDNN's matmul.
+// bench_matmul: the linear layer beside OpenBLAS's cblas_sgemm and oneDNN's matmul, and, at the
+// sizes of the real models, beside cuBLASLt.
 //
-// Shapes: the forward of a ViT-B/16 on one image of 197 tokens, a square, few rows, and the small
+// On a CPU: the forward of a ViT-B/16 on one image of 197 tokens, a square, few rows, and the small
 // products of the tiny models. oneDNN always has its weights packed in advance; OpenBLAS packs on
-// every call, because it cannot do otherwise.
+// every call, because it cannot do otherwise. On a GPU: ViT-B/16 and JinaBERT on 256 images or
+// texts, Qwen2-VL-7B on 3, 24 and 100 prompts of 350 tokens, and the square of the published
+// tables.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +13,8 @@
 #include "bench/bench.h"
 #include "bench/peer_onednn.h"
 #include "bench/peer_openblas.h"
+#include "bench/sampled.h"
+#include "kernels/vendor_cublaslt.h"
 
 static const struct {
     int M, N, K;
@@ -19,30 +24,37 @@ static const struct {
               {1000, 64, 64},     {17, 64, 64}};
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
+// ---- the problem ----
+typedef enum { FWD, BWD_INPUT, BWD_WEIGHT } Pass;
+
 // One product with everything either side may need.
 typedef struct {
     DType t;
     int M, N, K;
     void *inp, *weight, *out; // (M,K) (N,K) (M,N): as operands of each product, or its result
+    float *dweight;           // (N,K) in BWD_WEIGHT, which has no weight
     void *packed;
-    float *peer_out;
+    float *peer_out; // of the CPU's peers
 } Linear;
 
-static Linear linear_new(DType t, int M, int N, int K) {
+static Linear linear_new(DType t, Pass pass, int M, int N, int K) {
     Linear l = {.t = t, .M = M, .N = N, .K = K};
     l.inp = bench_normal(t, (size_t)M * K);
-    l.weight = bench_normal(t, (size_t)N * K);
     l.out = bench_normal(t, (size_t)M * N);
-    const size_t most = fmax(fmax((double)M * N, (double)M * K), (double)N * K);
-    l.peer_out = xcalloc(most, sizeof(float));
+    if (pass == BWD_WEIGHT) {
+        l.dweight = bench_zeros((size_t)N * K * sizeof(float));
+    } else {
+        l.weight = bench_normal(t, (size_t)N * K);
+    }
+    if (device_kind(bench_device()) == DEVICE_CPU) {
+        const size_t most = fmax(fmax((double)M * N, (double)M * K), (double)N * K);
+        l.peer_out = xcalloc(most, sizeof(float));
+    }
     return l;
 }
 
 static void linear_free(Linear *l) {
-    device_release(bench_device(), l->inp);
-    device_release(bench_device(), l->weight);
-    device_release(bench_device(), l->out);
-    device_release(bench_device(), l->packed);
+    BENCH_RELEASE(l->inp, l->weight, l->out, l->dweight, l->packed);
     free(l->peer_out);
 }
 
@@ -85,7 +97,7 @@ static void openblas_bwd_input(void *ctx) {
 
 static void run_bwd_weight(void *ctx) {
     Linear *l = ctx;
-    bench_ops()->matmul_bwd_weight(bench_device(), l->t, l->weight, NULL, l->out, l->inp, l->M,
+    bench_ops()->matmul_bwd_weight(bench_device(), l->t, l->dweight, NULL, l->out, l->inp, l->M,
                                    l->N, l->K);
 }
 
@@ -125,7 +137,7 @@ static void report(Linear *l, const char *note, bench_fn *run, bench_fn *openbla
 BENCH_OP(matmul_pack) {
     for (int i = 0; i < 5; i++) {
         for (int t = DT_F32; t <= DT_BF16; t++) {
-            Linear l = linear_new((DType)t, 1, shapes[i].N, shapes[i].K);
+            Linear l = linear_new((DType)t, FWD, 1, shapes[i].N, shapes[i].K);
             pack(&l, MATMUL_PACK_FWD);
             char shape[64];
             snprintf(shape, sizeof shape, "N=%d K=%d %s", l.N, l.K, dtype_name(l.t));
@@ -176,7 +188,7 @@ static void bench_epilogues(void) {
     static const char *const names[] = {" +adapter 8", " +residual", " +gelu", " +gated silu"};
     for (int i = 0; i < 8; i++) {
         const DType t = i < 4 ? DT_F32 : DT_BF16;
-        Ended x = {.linear = linear_new(t, 197, 3072, 768)};
+        Ended x = {.linear = linear_new(t, FWD, 197, 3072, 768)};
         void *const other = bench_normal(t, (size_t)197 * 3072);
         void *const low = bench_normal(t, 197 * RANK), *const up = bench_normal(t, 3072 * RANK);
         const MatmulEpilogue epilogues[] = {
@@ -190,8 +202,7 @@ static void bench_epilogues(void) {
         char shape[64];
         snprintf(shape, sizeof shape, "M=197 N=3072 K=768 %s%s", dtype_name(t), names[i % 4]);
         bench_time(shape, 2.0 * 197 * 3072 * 768, 0, run_ended, &x, "two ops", run_apart, &x);
-        device_release(bench_device(), other);
-        device_release(bench_device(), low), device_release(bench_device(), up);
+        BENCH_RELEASE(other, low, up);
         linear_free(&x.linear);
     }
 }
@@ -199,7 +210,7 @@ static void bench_epilogues(void) {
 BENCH_OP(matmul_fwd) {
     for (int t = DT_F32; t <= DT_BF16; t++) {
         for (int i = 0; i < SHAPES; i++) {
-            Linear l = linear_new((DType)t, shapes[i].M, shapes[i].N, shapes[i].K);
+            Linear l = linear_new((DType)t, FWD, shapes[i].M, shapes[i].N, shapes[i].K);
             if (t == DT_F32 && peer_openblas_open()) {
                 run_fwd(&l);
                 openblas_fwd(&l);
@@ -221,7 +232,7 @@ BENCH_OP(matmul_fwd) {
 
 BENCH_OP(matmul_bwd_input) {
     for (int i = 0; i < SHAPES; i++) {
-        Linear l = linear_new(DT_F32, shapes[i].M, shapes[i].N, shapes[i].K);
+        Linear l = linear_new(DT_F32, BWD_INPUT, shapes[i].M, shapes[i].N, shapes[i].K);
         if (peer_openblas_open()) {
             run_bwd_input(&l);
             openblas_bwd_input(&l);
@@ -234,14 +245,144 @@ BENCH_OP(matmul_bwd_input) {
 
 BENCH_OP(matmul_bwd_weight) {
     for (int i = 0; i < SHAPES; i++) {
-        Linear l = linear_new(DT_F32, shapes[i].M, shapes[i].N, shapes[i].K);
+        Linear l = linear_new(DT_F32, BWD_WEIGHT, shapes[i].M, shapes[i].N, shapes[i].K);
         if (peer_openblas_open()) {
-            device_zero(bench_device(), l.weight, (size_t)l.N * l.K * sizeof(float));
             run_bwd_weight(&l);
             openblas_bwd_weight(&l);
-            expect_peer("matmul_bwd_weight", l.weight, l.peer_out, (size_t)l.N * l.K, l.M);
+            expect_peer("matmul_bwd_weight", l.dweight, l.peer_out, (size_t)l.N * l.K, l.M);
         }
         report(&l, "", run_bwd_weight, openblas_bwd_weight, NULL);
         linear_free(&l);
     }
 }
+
+// ---- the real models ----
+#define SAMPLES 64 // elements of a product that are checked
+
+typedef struct {
+    const char *model;
+    int M, N, K;
+    bool is_trained; // the weight has a gradient
+} Layer;
+
+// N = 2304 are q, k, v as one product, as published peers have them; ours are three of 768.
+static const Layer layers[] = {
+    {"ViT", 50432, 768, 768, true},       {"ViT", 50432, 2304, 768, true},
+    {"ViT", 50432, 3072, 768, true},      {"ViT", 50432, 768, 3072, true},
+    {"Jina", 65536, 768, 768, true},      {"Jina", 65536, 2304, 768, true},
+    {"Jina", 65536, 6144, 768, true},     {"Jina", 65536, 768, 3072, true},
+    {"Qwen", 1050, 3584, 3584, false},    {"Qwen", 1050, 4608, 3584, false},
+    {"Qwen", 1050, 37888, 3584, false},   {"Qwen", 1050, 3584, 18944, false},
+    {"Qwen", 8400, 3584, 3584, false},    {"Qwen", 8400, 4608, 3584, false},
+    {"Qwen", 8400, 37888, 3584, false},   {"Qwen", 8400, 3584, 18944, false},
+    {"Qwen", 35000, 3584, 3584, false},   {"Qwen", 35000, 4608, 3584, false},
+    {"Qwen", 35000, 37888, 3584, false},  {"Qwen", 35000, 3584, 18944, false},
+    {"square", 8192, 8192, 8192, false},
+};
+
+static Linear layer_new(const Layer *layer, DType t, Pass pass) {
+    const int narrow = bench_is_shrunk() ? 16 : 1;
+    return linear_new(t, pass, bench_shrunk(layer->M), layer->N / narrow, layer->K / narrow);
+}
+
+static void vendor_fwd(void *ctx) {
+    const Linear *l = ctx;
+    matmul_fwd_cublaslt(bench_device(), l->t, l->out, l->inp, l->weight, NULL, NULL, l->M, l->N,
+                        l->K, false, NULL);
+}
+static void vendor_bwd_input(void *ctx) {
+    const Linear *l = ctx;
+    matmul_bwd_input_cublaslt(bench_device(), l->t, l->inp, l->out, l->weight, NULL, l->M, l->N,
+                              l->K, false, NULL);
+}
+static void vendor_bwd_weight(void *ctx) {
+    const Linear *l = ctx;
+    matmul_bwd_weight_cublaslt(bench_device(), l->t, l->dweight, NULL, l->out, l->inp, l->M, l->N,
+                               l->K);
+}
+
+// One operand of a product c[i,j] = sum_l a[i,l] b[l,j]: `lines` of `depth`, one per i (or j).
+typedef struct {
+    const void *tensor;
+    size_t lines, depth;
+    float *columns; // (depth, lines) on the host, where a line is a column of the tensor
+} Operand;
+
+static Operand operand(DType t, const void *tensor, size_t lines, size_t depth, bool is_row) {
+    return (Operand){tensor, lines, depth,
+                     is_row ? NULL : sampled_new(t, tensor, 0, lines * depth)};
+}
+
+static float *line_new(DType t, const Operand *x, size_t i) {
+    if (!x->columns) {
+        return sampled_new(t, x->tensor, i * x->depth, x->depth);
+    }
+    float *line = xmalloc(x->depth, sizeof *line);
+    for (size_t d = 0; d < x->depth; d++) {
+        line[d] = x->columns[i + d * x->lines];
+    }
+    return line;
+}
+
+// Sampled elements of what one run gave from the operands before it, against f64. The bound is of
+// the roundings on the way: of the type once, and 2^-24 per addition in f32, twice, because tensor
+// cores add in an order of their own.
+static void check_product(const Linear *l, Pass pass, bench_fn *run) {
+    const size_t M = (size_t)l->M, N = (size_t)l->N, K = (size_t)l->K;
+    const size_t rows = pass == BWD_WEIGHT ? N : M, columns = pass == FWD ? N : K;
+    const size_t depth = pass == FWD ? K : pass == BWD_INPUT ? N : M;
+    const void *const result[] = {l->out, l->inp, l->dweight};
+    Operand a = operand(l->t, pass == FWD ? l->inp : l->out, rows, depth, pass != BWD_WEIGHT);
+    Operand b = operand(l->t, pass == BWD_WEIGHT ? l->inp : l->weight, columns, depth, pass == FWD);
+    const DType t = pass == BWD_WEIGHT ? DT_F32 : l->t;
+    Linear copy = *l;
+    run(&copy);
+    for (size_t s = 0; s < SAMPLES; s++) {
+        const size_t i = s * 7919 % rows, j = s * 104729 % columns, at = i * columns + j;
+        float *x = line_new(l->t, &a, i), *y = line_new(l->t, &b, j);
+        double sum = 0, size = 0;
+        for (size_t d = 0; d < depth; d++) {
+            sum += (double)x[d] * y[d];
+            size += fabs((double)x[d] * y[d]);
+        }
+        expect_near("product", at, bench_at(t, result[pass], at), sum,
+                    unit_of(t) * fabs(sum) + 2 * (double)depth * 0x1p-24 * size);
+        free(x);
+        free(y);
+    }
+    free(a.columns);
+    free(b.columns);
+}
+
+static void bench_products(Pass pass, bench_fn *run, bench_fn *vendor) {
+    const DType t = bench_dtype();
+    for (size_t i = 0; i < sizeof layers / sizeof *layers; i++) {
+        if (pass == BWD_WEIGHT && !layers[i].is_trained) {
+            continue;
+        }
+        Linear l[BENCH_COPIES] = {layer_new(&layers[i], t, pass)};
+        const double M = l->M, N = l->N, K = l->K, size = (double)dtype_size(t);
+        const double weight = pass == BWD_WEIGHT ? 2 * sizeof(float) : size; // += reads and writes
+        const double bytes = size * (M * N + M * K) + weight * N * K;
+        const int copies = bench_copies(bytes);
+        for (int c = 1; c < copies; c++) {
+            l[c] = layer_new(&layers[i], t, pass);
+        }
+        check_product(l, pass, run);
+        char shape[96];
+        snprintf(shape, sizeof shape, "%s M=%d N=%d K=%d %s", layers[i].model, l->M, l->N, l->K,
+                 dtype_name(t));
+        if (bench_has_cublaslt()) {
+            cublaslt_tune(true);
+        }
+        bench_time_turns(shape, 2 * M * N * K, bytes, run, l, sizeof *l, copies, "cuBLASLt",
+                         bench_has_cublaslt() ? vendor : NULL);
+        for (int c = 0; c < copies; c++) {
+            linear_free(&l[c]);
+        }
+    }
+}
+
+BENCH_REAL(matmul_fwd) { bench_products(FWD, run_fwd, vendor_fwd); }
+BENCH_REAL(matmul_bwd_input) { bench_products(BWD_INPUT, run_bwd_input, vendor_bwd_input); }
+BENCH_REAL(matmul_bwd_weight) { bench_products(BWD_WEIGHT, run_bwd_weight, vendor_bwd_weight); }

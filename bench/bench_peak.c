@@ -157,9 +157,17 @@ static double seconds_of(bench_fn *run, Ceiling *c) {
     return seconds[RUNS / 2];
 }
 
-static bool has_vendor(void) {
-    char why[200];
-    return cublaslt_open && cublaslt_open(bench_device(), why, sizeof why);
+bool bench_has_cublaslt(void) {
+    char why[200] = "not in this build";
+    static bool was_tried, is_there;
+    if (!was_tried && device_kind(bench_device()) == DEVICE_CUDA) {
+        was_tried = true;
+        is_there = cublaslt_open && cublaslt_open(bench_device(), why, sizeof why);
+        if (!is_there) {
+            fprintf(stderr, "bench: no cuBLASLt beside our products: %s\n", why);
+        }
+    }
+    return is_there;
 }
 
 double bench_ceiling_bytes(void) {
@@ -182,7 +190,7 @@ double bench_ceiling_flops(DType t) {
     }
     if (rate < 0) {
         rate = 0;
-        if (has_vendor()) {
+        if (bench_has_cublaslt()) {
             Ceiling c = product_new();
             const double flops = 2.0 * pow(c.side, 3);
             cublaslt_tune(true);
@@ -199,7 +207,7 @@ BENCH_REAL(ceiling) {
     snprintf(shape, sizeof shape, "copy %zu MiB", copy.bytes >> 20);
     bench_time(shape, 0, 2.0 * (double)copy.bytes, copy_once, &copy, NULL, NULL, NULL);
     ceiling_free(&copy);
-    if (has_vendor()) {
+    if (bench_has_cublaslt()) {
         Ceiling product = product_new();
         snprintf(shape, sizeof shape, "cuBLASLt %d x %d x %d bf16", product.side, product.side,
                  product.side);

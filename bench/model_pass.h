@@ -18,12 +18,13 @@ typedef struct {
 // row of the bench; peer (or NULL) is PyTorch's.
 void model_pass_time(ModelPass *pass, const char *shape, bool is_training, double flops,
                      bench_fn *peer);
-// Values for a model too large to be drawn weight by weight: the bench's deviates, with the standard
-// deviation that each tensor is drawn with; adapters, half of which begin as zeros, with 0.02.
+// Values for a model too large to be drawn weight by weight: the bench's deviates, with the
+// standard deviation that each tensor is drawn with; adapters, half of which begin as zeros, with
+// 0.02.
 void model_fill(TensorList *list);
 // Work of L blocks on so many rows, in sequences of T: `passes` products with each weight (the
-// forward; the gradient of the input; that of the weight) and `products` with the pairs of rows that
-// see each other (two forward, five backward).
+// forward; the gradient of the input; that of the weight) and `products` with the pairs of rows
+// that see each other (two forward, five backward).
 double stack_flops(const BlockConfig *config, int L, double rows, double T, int passes,
                    int products);
 

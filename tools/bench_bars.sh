@@ -15,13 +15,7 @@ newest=$(find "$records" -maxdepth 1 -name '*-20[0-9][0-9]-[0-9][0-9]-[0-9][0-9]
     sed 's/.*\(20[0-9][0-9]-[0-9][0-9]-[0-9][0-9]\)-[^/]*$/\1 &/' | sort | tail -n 1 | cut -d' ' -f2-)
 
 tables() {
-    awk '
-    function value(name,    text) {
-        if (!match($0, "\"" name "\":(\"[^\"]*\"|[^,}]*)")) { return "" }
-        text = substr($0, RSTART + length(name) + 3, RLENGTH - length(name) - 3)
-        gsub(/"/, "", text)
-        return text
-    }
+    awk "$(cat tools/bench_value.awk)"'
     function is_time(text) { return text ~ /^[0-9]+(\.[0-9]+)?$/ && text + 0 > 0 }
     function add_peer(key, name, us) {
         if (!is_time(us)) { return }

@@ -5,12 +5,12 @@
 #   tools/bench_gpu.sh backend=cpu shrink=4096 out=DIR      tries it without a GPU; counts nowhere
 #
 # `make bench backend=cuda` calls it. It works from a source tree and from a bundle (bin/bench or
-# build/bin/bench). Rows are added to DIR/<gpu>-<date>-<commit>.json, one object per line after a line
-# {"origin":"..."} that tells machine, clocks and temperature; only=matmul, attention, norm, adamw,
-# topk, vit or qwen2vl runs one group, each of which ends within ten minutes on an H200 if our kernels
-# are near their bars. Peers need python3 with PyTorch; without it our rows come alone. A group that
-# fails leaves the rows it had; the others run, and the exit code is 1; without a GPU it is 69.
-# tools/bench_bars.sh makes tables of the records.
+# build/bin/bench). Rows are added to DIR/<gpu>-<date>-<commit>.json, one object per line after a
+# line {"origin":"..."} that tells machine, clocks and temperature; only=matmul, attention, norm,
+# adamw, topk, vit or qwen2vl runs one group, each of which ends within ten minutes on an H200 if
+# our kernels are near their bars. Peers need python3 with PyTorch; without it our rows come alone.
+# A group that fails leaves the rows it had; the others run, and the exit code is 1; without a GPU
+# it is 69. tools/bench_bars.sh makes tables of the records.
 set -eu
 cd "$(dirname "$0")/.."
 only='' seconds=0.5 warm=3 rounds=2 peers=yes out=bench/results backend=cuda shrink='' failed=0

@@ -7,8 +7,10 @@
 #              above a function, allows one that is longer and says why
 #   ops        every line of OPS has a TEST_OP and a BENCH_OP
 #   text       every source opens with what it is; no tabs or trailing blanks; no TODO without its
-#              condition ("TODO when ..."); no path of one machine; lines over 100 columns (a warning)
-#   numbers    README.md, tests/README.md and bench/results/README.md are what their generators write
+#              condition ("TODO when ..."); no path of one machine; lines over 100 columns (a
+#              warning)
+#   numbers    README.md, tests/README.md and bench/results/README.md are what their generators
+#              write
 #
 # Prints file:line: problem, one per line, then a summary. Exit code 1 when there is a problem.
 set -u
@@ -17,7 +19,9 @@ export LC_ALL=C.UTF-8 # columns are characters
 
 out=$(mktemp) && list=$(mktemp) || exit 73
 trap 'rm -f "$out" "$list" "$list.new"' EXIT
-sources() { find kernels models host tests bench -name data -prune -o -type f -name "$1" -print | sort; }
+sources() {
+    find kernels models host tests bench -name data -prune -o -type f -name "$1" -print | sort
+}
 texts() {
     sources '*.[ch]'
     sources '*.cu*'
@@ -29,7 +33,8 @@ texts() {
 tools/check_includes.sh >>"$out"
 
 # ---- sizes ----
-# A function runs from the first line of its head, which starts in the first column, to the "}" there.
+# A function runs from the first line of its head, which starts in the first column, to the "}"
+# there.
 { sources '*.[ch]'; sources '*.cu*'; } | xargs awk '
 function file_done(    limit) {
     limit = name ~ /\.cuh?$/ ? 800 : name ~ /\.h$/ ? 150 : 600

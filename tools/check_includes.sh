@@ -8,7 +8,8 @@
 # Prints file:line: problem; exit code 1 when there is one.
 cd "$(dirname "$0")/.." || exit 66
 
-find kernels models host tests bench -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' | sort | xargs awk '
+find kernels models host tests bench -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' | sort |
+    xargs awk '
 function problem(text) {
     print FILENAME ":" FNR ": " text
     found = 1
@@ -18,7 +19,9 @@ function exists(path,    line, is_there) {
     close(path)
     return is_there
 }
-BEGIN { rank["kernels"] = 0; rank["models"] = 1; rank["host"] = 2; rank["tests"] = rank["bench"] = 3 }
+BEGIN {
+    rank["kernels"] = 0; rank["models"] = 1; rank["host"] = 2; rank["tests"] = rank["bench"] = 3
+}
 FNR == 1 {
     folder = FILENAME; sub(/\/.*/, "", folder)
     within = FILENAME; sub(/[^\/]*$/, "", within) # its own directory

@@ -6,8 +6,8 @@
 # Each target starts from its committed corpus (tests/data/fuzz/NAME), from what earlier runs found
 # worth keeping (BUILD/corpus/NAME), and from test data of its format where that is there
 # ($JOMED_TEST_DATA, else ../shared/data). An input that crashes, hangs for 10 s or takes 2 GB is
-# left in BUILD/found: mend the parser, then keep it as tests/data/fuzz/NAME/bad-WHAT. Prints a line per
-# target; exit code 1 when something was found.
+# left in BUILD/found: mend the parser, then keep it as tests/data/fuzz/NAME/bad-WHAT. Prints a line
+# per target; exit code 1 when something was found.
 set -u
 cd "$(dirname "$0")/.." || exit 66
 [ $# -ge 2 ] || { echo "usage: tools/fuzz.sh BUILD SECONDS [TARGET...]" >&2; exit 64; }

@@ -1,13 +1,15 @@
 #!/bin/sh
-# gpu_bundle: packs what a machine with a GPU needs where nothing can be installed: BUILD/gpu-bundle.tar.gz.
+# gpu_bundle: packs what a machine with a GPU needs where nothing can be installed:
+# BUILD/gpu-bundle.tar.gz.
 #
 #   tools/gpu_bundle.sh        called by make gpu-bundle; programs are those of BUILD/bin
 #
 # Inside: bin/ (programs, stripped of debug information), lib/ (their libraries but for the C
 # library's own, found by the programs' $ORIGIN/../lib), tests/data, small shared test data, the
-# bench's peers and their drivers, run.sh. There:   tar xzf gpu-bundle.tar.gz && gpu-bundle/run.sh ops out=DIR
-# The C library and the CUDA driver must be there; the toolkit need not. Fails when the file would be
-# larger than 60 MiB.
+# bench's peers and their drivers, run.sh. There:
+#   tar xzf gpu-bundle.tar.gz && gpu-bundle/run.sh ops out=DIR
+# The C library and the CUDA driver must be there; the toolkit need not. Fails when the file would
+# be larger than 60 MiB.
 set -eu
 cd "$(dirname "$0")/.."
 build=${BUILD:-build}

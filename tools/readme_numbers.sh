@@ -4,9 +4,9 @@
 #   tools/readme_numbers.sh [FILE]     default README.md; between <!-- numbers:NAME --> markers
 #   tools/readme_numbers.sh --tests    prints the line about the tests
 #
-# The records come from `make record-demo`, `make record-bench` and `make record-test` (record.sh), and
-# say on which machine, at which commit, by which compiler they were made. What is not recorded is
-# said to be missing.
+# The records come from `make record-demo`, `make record-bench` and `make record-test` (record.sh),
+# and say on which machine, at which commit, by which compiler they were made. What is not recorded
+# is said to be missing.
 set -u
 cd "$(dirname "$0")/.." || exit 66
 
@@ -28,20 +28,14 @@ real() {
     echo "Accuracy, percent, mean and sample sd over seeds 1 to 3. Recorded $(origin $record)."
 }
 
-# Rows of `bench json=FILE`: flat objects, one per line, without commas inside values.
 bench() {
     record=bench/results/bench.json
     [ -f $record ] || { echo "Not recorded yet: \`make record-bench\`."; return; }
     echo "| bench | shape | median | GFLOP/s | of the peak | beside | ratio |"
     echo "|---|---|--:|--:|--:|---|--:|"
-    awk '
-    function value(name,    text) {
-        if (!match($0, "\"" name "\":(\"[^\"]*\"|[^,}]*)")) { return "" }
-        text = substr($0, RSTART + length(name) + 3, RLENGTH - length(name) - 3)
-        gsub(/"/, "", text)
-        return text
-    }
-    # The headlines: of the many products only the forward of ViT-B/16 and 1024^3, weights packed once.
+    awk "$(cat tools/bench_value.awk)"'
+    # The headlines: of the many products only the forward of ViT-B/16 and 1024^3, weights packed
+    # once.
     function is_headline(bench, shape) {
         if (bench ~ /^matmul/) {
             return bench == "matmul_fwd" && shape ~ /packed/ && shape ~ /M=(197|1024) / &&
@@ -57,11 +51,13 @@ bench() {
         flops = value("flops") + 0
         rate = flops > 0 ? sprintf("%.1f", flops / us / 1e3) : ""
         share = value("peak_share")
-        printf "| %s | %s | %s | %s | %s | %s | %.2f |\n", value("bench"), value("shape"), time, rate,
-               share != "" ? sprintf("%.0f%%", 100 * share) : "", value("peer"), value("ratio")
+        printf "| %s | %s | %s | %s | %s | %s | %.2f |\n", value("bench"), value("shape"), time,
+               rate, share != "" ? sprintf("%.0f%%", 100 * share) : "", value("peer"),
+               value("ratio")
     }' $record
     echo
-    echo "Ratio: the peer's time over ours, measured in turns in the same run; above 1 we are faster. All rows:"
+    echo "Ratio: the peer's time over ours, measured in turns in the same run; above 1 we are" \
+        "faster. All rows:"
     echo "\`bench/results/bench.json\`."
     echo "Recorded $(origin $record)."
 }

@@ -1,11 +1,13 @@
 #!/bin/sh
-# record: runs something and keeps its summary, with where it comes from, for README and tests/README.
+# record: runs something and keeps its summary, with where it comes from, for README and
+# tests/README.
 #
 #   tools/record.sh demo|bench|test|real    after a build; real wants the test data
 #
-# Writes bench/results/demo.md, bench/results/bench.json, bench/results/real.md, and in tests/results
-# cpu.txt, emu.txt (the CUDA kernels in the emulator), nvcc.txt (which of them nvcc compiled). Run it
-# on a clean tree: a commit that ends in "+changes" names no source anybody else has.
+# Writes bench/results/demo.md, bench/results/bench.json, bench/results/real.md, and in
+# tests/results cpu.txt, emu.txt (the CUDA kernels in the emulator), nvcc.txt (which of them nvcc
+# compiled). Run it on a clean tree: a commit that ends in "+changes" names no source anybody else
+# has.
 set -eu
 cd "$(dirname "$0")/.."
 bin=${BUILD:-build}/bin
@@ -74,7 +76,8 @@ test)
         commit=$("$bin"/jomed --version | sed 's/.*(//; s/,.*//')
         { echo "# origin: $(origin); $(nvcc --version | tail -n 1)"
           for op in $(sed -n 's/^ *X(\([a-z0-9_]*\)).*/\1/p' kernels/ops.h); do
-              nm "$bin"/test | grep -q " T ${op}_cuda\$" && echo "$op 1 0 0 $(date -u +%Y-%m-%d) $commit"
+              nm "$bin"/test | grep -q " T ${op}_cuda\$" &&
+                    echo "$op 1 0 0 $(date -u +%Y-%m-%d) $commit"
           done; } >tests/results/nvcc.txt
     fi
     exit "${code:-0}"

@@ -4,15 +4,16 @@
 #   tools/test_gpu.sh [STAGE...] [out=DIR] [limit=SECONDS]     defaults: all stages, build/gpu, 570
 #
 #   ops        machine instructions on small integers, then every op at test and at real sizes
-#   models     towers and readers against their originals, the device itself, every verb, CPU beside it
+#   models     towers and readers against their originals, the device itself, every verb, CPU beside
+#              it
 #   demo       the embedded benchmark twice: equal bits
 #   sanitizer  four tools of compute-sanitizer, where it is installed, over some ops
 #   bench      kernels beside their peers, in seven groups with a limit each
 #
 # Programs are those of BUILD/bin. DIR gets a log per part; gpu.txt, the record of the tests that
 # tests/results/gpu.txt is a copy of; doctor.txt; and summary.txt, a line per part: how it went,
-# seconds, and its last word. Exit code 0 if all passed, 1 if something failed or ran out of time, 69
-# without a GPU.
+# seconds, and its last word. Exit code 0 if all passed, 1 if something failed or ran out of time,
+# 69 without a GPU.
 set -u
 cd "$(dirname "$0")/.." || exit 66
 bin=${BUILD:-build}/bin

@@ -31,7 +31,8 @@ python=$work/venv/bin/python
 # Code from before transformers 5, and processors that call Pillow, in a place of its own.
 [ -x "$work/venv-slow/bin/python" ] || python3 -m venv --system-site-packages "$work/venv-slow"
 slow=$work/venv-slow/bin/python
-"$slow" -m pip install -q transformers==4.48.3 'pillow<12' torch torchvision timm open_clip_torch numpy
+"$slow" -m pip install -q transformers==4.48.3 'pillow<12' torch torchvision timm \
+    open_clip_torch numpy
 mkdir -p "$work/data"
 cp tests/data/*.safetensors "$work/data"
 export OMP_NUM_THREADS=1
@@ -60,7 +61,8 @@ awk '$1 == "oracle" {
     if (!(key in worst)) { order[++n] = key; worst[key] = 0 }
     if ($4 > worst[key]) { worst[key] = $4 }
 }
-END { for (i = 1; i <= n; i++) { print order[i], worst[order[i]] } }' "$work/cases" | tee "$work/lines"
+END { for (i = 1; i <= n; i++) { print order[i], worst[order[i]] } }' "$work/cases" |
+    tee "$work/lines"
 
 # cell FAMILY PREFIX: a line of the record for each column that has cases of this prefix.
 cell() {
@@ -89,7 +91,8 @@ if [ -d "$data/tokenizers" ]; then
     "$python" tools/fuzz_tokenizers.py jomed="$build/bin/jomed" data="$data" count=2000 \
         >"$work/tokenizers" 2>&1 || code=1
     cat "$work/tokenizers"
-    # words FAMILY NAME: of the fuzzer's line "NAME: N texts encoded, M lists of ids decoded, W ...".
+    # words FAMILY NAME: of the fuzzer's line
+    # "NAME: N texts encoded, M lists of ids decoded, W ...".
     words() {
         awk -v family="$1" -v name="$2:" '$1 == name {
             printf "%s|tokenizer|%d texts, %d differ\n", family, $2, $(NF - 1)
@@ -124,7 +127,8 @@ if [ -d "$data/images" ]; then
     "$python" tools/dump_reference_processors.py "$data" fast --out "$work/data" \
         >>"$work/originals.log" 2>&1
     for pattern in processor_slow_reference processor_fast_reference; do
-        JOMED_TEST_DATA=$data "$build/bin/test" $pattern fixtures="$work/data" >"$work/pictures.now" ||
+        JOMED_TEST_DATA=$data "$build/bin/test" $pattern fixtures="$work/data" \
+            >"$work/pictures.now" ||
             code=1
         sed -n 's/^processor /processor|/p' "$work/pictures.now"
     done >"$work/pictures"

@@ -5,9 +5,10 @@
 #                                              <!-- numbers:NAME --> and <!-- /numbers:NAME -->
 #
 # Records are what `build/bin/test record=FILE` writes, kept in tests/results: cpu.txt, emu.txt and
-# gpu.txt hold runs of the three backends, nvcc.txt one line per op that nvcc compiled. A test counts
-# in one row, by its name:
-#   <op>                a name of the OPS list: the op against an independent loop in double precision
+# gpu.txt hold runs of the three backends, nvcc.txt one line per op that nvcc compiled. A test
+# counts in one row, by its name:
+#   <op>                a name of the OPS list: the op against an independent loop in double
+#                       precision
 #   <part>, <part>_...  the first part of the lists below that fits; else the first word is the part
 #   ..._reference       of a model: against tensors dumped from PyTorch by tools/dump_reference_*.py
 # Leaves out: single cases; `test --list NAME/` names them.

@@ -2,9 +2,9 @@
 bench_pictures.c, never by hand.
 
 stdin, one line each: the number of threads and of pictures; their paths; then "run" for one round.
-stdout, per round: the seconds it took and the mean of all pixels. Several threads take a picture each,
-which was faster than torch's own threads inside one; neither Pillow nor torch holds the interpreter's
-lock while it works.
+stdout, per round: the seconds it took and the mean of all pixels. Several threads take a picture
+each, which was faster than torch's own threads inside one; neither Pillow nor torch holds the
+interpreter's lock while it works.
 """
 import sys
 import time

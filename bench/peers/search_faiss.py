@@ -1,6 +1,7 @@
 """faiss IndexFlatIP as a peer of bench topk; started by bench_topk.c, never by hand.
 
-stdin: five int32 (Q, M, E, K, threads), queries (Q,E) f32, rows (M,E) f32; then one byte per search.
+stdin: five int32 (Q, M, E, K, threads), queries (Q,E) f32, rows (M,E) f32; then one byte per
+search.
 stdout: one byte when ready; then, per search, ids (Q,K) int32 and the seconds it took as f64.
 """
 import struct

@@ -1,8 +1,9 @@
-"""Hugging Face's tokenizers and tiktoken as peers of bench tokenizer; started by bench_tokenizer.c, never by hand.
+"""Hugging Face's tokenizers and tiktoken as peers of bench tokenizer; started by bench_tokenizer.c,
+never by hand.
 
-stdin: a line "kind folder captions threads", then a line per run. stdout: a line "ready", then per run a line with
-the seconds it took, the number of ids and the sum of ids times their places modulo 2^32, from 1. The work is one
-thread's; `threads` only says which clock the bench uses.
+stdin: a line "kind folder captions threads", then a line per run. stdout: a line "ready", then per
+run a line with the seconds it took, the number of ids and the sum of ids times their places modulo
+2^32, from 1. The work is one thread's; `threads` only says which clock the bench uses.
 """
 import json
 import os
@@ -19,7 +20,8 @@ except ImportError as missing:
 
 kind, folder, captions, threads = sys.stdin.readline().split()
 maker = {"wordpiece": oracles.bert, "clip": oracles.clip, "qwen2": oracles.qwen2,
-         "tekken": lambda place: oracles.tekken_json(place, oracles.TEKKEN), "tiktoken": oracles.Ranks}[kind]
+         "tekken": lambda place: oracles.tekken_json(place, oracles.TEKKEN),
+         "tiktoken": oracles.Ranks}[kind]
 tokenizer = maker(pathlib.Path(folder))
 with open(captions, encoding="utf-8") as file:
     texts = [json.loads(line)["caption"] for line in file]
