@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Holds host/faiss against faiss itself, in both directions. Not needed by the tests.
 
-  check_faiss.py write           makes tests/data/{flat_ip,idmap2}.faiss (tests/test_faiss.c reads them)
-  check_faiss.py read F           opens a file of ours; prints kind, size, first values and ids, and checks
-                                 that a search of its own first row finds the row of the largest product
+  check_faiss.py write     makes tests/data/{flat_ip,idmap2}.faiss (tests/test_faiss.c reads them)
+  check_faiss.py read F    opens a file of ours; prints kind, size, first values and ids; a search
+                           of its first row must find the row of the largest product
 """
 import sys
 
@@ -23,10 +23,12 @@ def write():
 
 def read(path):
     index = faiss.read_index(path)
-    ids = faiss.vector_to_array(index.id_map) if hasattr(index, "id_map") else np.arange(index.ntotal)
-    flat = faiss.downcast_index(index.index) if hasattr(index, "id_map") else index
+    ids, flat = np.arange(index.ntotal), index
+    if hasattr(index, "id_map"):
+        ids, flat = faiss.vector_to_array(index.id_map), faiss.downcast_index(index.index)
     rows = flat.reconstruct_n(0, flat.ntotal)
-    print(type(index).__name__, index.d, index.ntotal, index.metric_type, rows[:1].tolist(), ids[:5].tolist())
+    print(type(index).__name__, index.d, index.ntotal, index.metric_type, rows[:1].tolist(),
+          ids[:5].tolist())
     _, found = index.search(rows[:1], 1)
     assert found[0, 0] == ids[np.argmax(rows @ rows[0])]
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Holds host/safetensors against the Python library, in both directions. Not needed by the tests.
 
-  check_safetensors.py write     makes tests/data/python.safetensors (tests/test_safetensors.c reads it)
-  check_safetensors.py read F    opens a file of ours with the library; prints names, types, shapes, sums
+  check_safetensors.py write     makes tests/data/python.safetensors for tests/test_safetensors.c
+  check_safetensors.py read F    opens a file of ours; prints names, types, shapes, sums
 """
 import sys
 

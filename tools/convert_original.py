@@ -7,9 +7,10 @@
 
 index: the shards of the original JOMED, embeddings.N.pt and passages.N.pt, of its image index and
 of its text index, become corpus.jsonl, images.npy and texts.npy in out. Row i of all three is
-passage i, in the order of the original. What follows is `jomed index build data.corpus=... index.images=...
-index.texts=...`. shards, ranks: what the original was run with. Its loader passes over shards that
-are missing or unreadable; here they are an error, and so are two indexes of different passages.
+passage i, in the order of the original. What follows is `jomed index build data.corpus=...
+index.images=... index.texts=...`. shards, ranks: what the original was run with. Its loader passes
+over shards that are missing or unreadable; here they are an error, and so are two indexes of
+different passages.
 checkpoint: the query heads as image_head.safetensors and text_head.safetensors, for
 retriever.image_head and retriever.text_head; the frozen towers as towers.safetensors, for
 retriever.weights; the merged reader as reader.safetensors, for reader.weights, where reader=true.

@@ -1,8 +1,8 @@
 """Writes what Pillow makes of pictures, for the image tests: tests/data/image_*.txt.
 
 Run it with a Pillow that uses Debian's own libjpeg62-turbo (apt-get install python3-pil, then
-/usr/bin/python3 tools/dump_reference_images.py DATA), because a JPEG decode equals only that of the same
-library. DATA is the folder of test data.
+/usr/bin/python3 tools/dump_reference_images.py DATA), because a JPEG decode equals only that of the
+same library. DATA is the folder of test data.
 """
 import os
 import sys
@@ -28,7 +28,8 @@ def noise(n, seed):
 def resize_cases():
     """C, W, H, outW, outH: up, down, one pixel, 32:1, equal sides, primes, tall and wide."""
     sizes = [(7, 5, 14, 10), (31, 17, 13, 29), (64, 64, 2, 2), (1, 1, 9, 4), (9, 7, 1, 1),
-             (12, 12, 12, 12), (40, 20, 40, 7), (20, 40, 7, 40), (3, 5, 224, 224), (320, 200, 358, 224)]
+             (12, 12, 12, 12), (40, 20, 40, 7), (20, 40, 7, 40), (3, 5, 224, 224),
+             (320, 200, 358, 224)]
     seed = 1
     for width, height, out_width, out_height in sizes:
         for channels in (1, 2, 3, 4):
@@ -40,9 +41,11 @@ def resize_cases():
 
 
 def dump_resize():
-    lines = ["# channels width height out_width out_height filter seed crc32 pixels (or - when many)"]
+    lines = ["# channels width height out_width out_height filter seed crc32 "
+             "pixels (or - when many)"]
     for channels, width, height, out_width, out_height, name, seed in resize_cases():
-        picture = Image.frombytes(MODES[channels], (width, height), noise(width * height * channels, seed))
+        data = noise(width * height * channels, seed)
+        picture = Image.frombytes(MODES[channels], (width, height), data)
         out = picture.resize((out_width, out_height), FILTERS[name]).tobytes()
         shown = out.hex() if len(out) <= 64 else "-"
         lines.append(f"{channels} {width} {height} {out_width} {out_height} {name} {seed} "
@@ -53,8 +56,9 @@ def dump_resize():
 def dump_decode(data):
     """Every picture of the test data: size and crc32 of its RGB pixels, or the word error."""
     lines = ["# file width height crc32 of convert('RGB') | file error"]
-    for folder in ("images/jpeg", "images/jpeg-corrupt", "images/png-extra", "medical/vqa-rad/images",
-                   "medical/skin-ham10000/images", "medical/breast-ultrasound/images",
+    for folder in ("images/jpeg", "images/jpeg-corrupt", "images/png-extra",
+                   "medical/vqa-rad/images", "medical/skin-ham10000/images",
+                   "medical/breast-ultrasound/images",
                    "medical/covid-chestxray/images", "medical/retina"):
         for root, _, files in sorted(os.walk(os.path.join(data, folder))):
             for name in sorted(files):

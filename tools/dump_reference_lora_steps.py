@@ -1,5 +1,5 @@
-# Twenty LoRA steps of the reader beside PEFT and the Trainer of transformers, in f32: the losses, and
-# the adapters afterwards. Writes tests/data/lora_steps_{qwen2vl,pixtral}_{old,new}.safetensors; old
+# Twenty LoRA steps of the reader beside PEFT and transformers' Trainer, in f32: the losses, and the
+# adapters afterwards. Writes tests/data/lora_steps_{qwen2vl,pixtral}_{old,new}.safetensors; old
 # or new is the version of transformers it runs under: 4.45.0 with peft 0.12.0, the pins of the
 # original, whose loss is the mean over the means of the passes of a step; or a recent one, whose
 # loss is the mean over all answer tokens of a step. The versions are in the files' metadata. What

@@ -1,20 +1,22 @@
 """Writes what image processors make of pictures, for tests/test_processor_reference.c.
 
-    python tools/dump_reference_processors.py DATA slow [--out DIR]    # tests/data/processors_slow.txt
-    python tools/dump_reference_processors.py DATA fast [--out DIR]    # tests/data/processors_fast.npz
+    dump_reference_processors.py DATA slow [--out DIR]    # tests/data/processors_slow.txt
+    dump_reference_processors.py DATA fast [--out DIR]    # tests/data/processors_fast.npz
 
-DATA is the folder of test data, DIR another place for what is written. "slow" wants transformers 4.48.3 (its PIL processors), open_clip_torch 3,
-torchvision, and a Pillow before 13: Pillow 13 chooses which pass of a resize comes first by the sizes, all
-before take the horizontal one, as this project does. "fast" wants transformers 5 with torchvision, whose
-processors resize tensors. The committed files were made with
+DATA is the folder of test data, DIR another place for what is written. "slow" wants transformers
+4.48.3 (its PIL processors), open_clip_torch 3, torchvision, and a Pillow before 13: Pillow 13
+chooses which pass of a resize comes first by the sizes, all before take the horizontal one, as this
+project does. "fast" wants transformers 5 with torchvision, whose processors resize tensors. The
+committed files were made with torchvision 0.29.2, torch 2.15.0 and
 
-    slow: transformers 4.48.3, open_clip_torch 3.3.0, torchvision 0.29.2, torch 2.15.0, Pillow 11.1.0
-    fast: transformers 5.23.0, torchvision 0.29.2, torch 2.15.0, Pillow 13.0.0
+    slow: transformers 4.48.3, open_clip_torch 3.3.0, Pillow 11.1.0
+    fast: transformers 5.23.0, Pillow 13.0.0
 
-Pictures are files, or generated from a formula that the test shares. slow: per processor its configuration
-as the library writes it, then lines "processor picture width height crc32-of-u8 crc32-of-f32", both of the
-result as (H,W,3) u8 and (3,H,W) f32, or "error". fast: a few rows of the u8 result, and what becomes of the
-256 levels. 16-bit grey is left out: Pillow clips it to 255, this project keeps the high byte.
+Pictures are files, or generated from a formula that the test shares. slow: per processor its
+configuration as the library writes it, then lines "processor picture width height crc32-of-u8
+crc32-of-f32", both of the result as (H,W,3) u8 and (3,H,W) f32, or "error". fast: a few rows of the
+u8 result, and what becomes of the 256 levels. 16-bit grey is left out: Pillow clips it to 255, this
+project keeps the high byte.
 """
 import io
 import json
@@ -33,14 +35,17 @@ from dump_reference_images import MODES, noise, write
 torch.set_num_threads(1)
 warnings.simplefilter("ignore")
 
-FILES = ["pngsuite/png/basn3p08", "pngsuite/png/basn3p01", "pngsuite/png/tbbn3p08", "pngsuite/png/tp1n3p08",
-         "pngsuite/png/tbrn2c08", "pngsuite/png/basi0g01", "pngsuite/png/basn0g02", "pngsuite/png/basn4a08",
-         "pngsuite/png/basn6a08", "pngsuite/png/basn4a16", "pngsuite/png/bgan6a16", "pngsuite/png/basn2c16",
+FILES = ["pngsuite/png/basn3p08", "pngsuite/png/basn3p01", "pngsuite/png/tbbn3p08",
+         "pngsuite/png/tp1n3p08", "pngsuite/png/tbrn2c08", "pngsuite/png/basi0g01",
+         "pngsuite/png/basn0g02", "pngsuite/png/basn4a08", "pngsuite/png/basn6a08",
+         "pngsuite/png/basn4a16", "pngsuite/png/bgan6a16", "pngsuite/png/basn2c16",
          "pngsuite/png/tbbn0g04", "jpeg/pillow/pil_sample_cmyk", "jpeg/pillow/hopper_orientation_5",
          "jpeg/pillow/hopper_gray"]
-# channels, width, height: plain, crop rounding, one pixel, thin, the limit of ratios, small, ready, large
-SIZES = [(3, 401, 300), (3, 300, 401), (1, 1, 1), (3, 1, 7), (3, 600, 30), (2, 30, 600), (3, 6000, 30),
-         (1, 6001, 30), (4, 100, 37), (4, 224, 224), (3, 28, 28), (3, 392, 322), (3, 1500, 1009), (1, 517, 1033)]
+# channels, width, height: plain, crop rounding, one pixel, thin, the limit of ratios, small, ready,
+# large
+SIZES = [(3, 401, 300), (3, 300, 401), (1, 1, 1), (3, 1, 7), (3, 600, 30), (2, 30, 600),
+         (3, 6000, 30), (1, 6001, 30), (4, 100, 37), (4, 224, 224), (3, 28, 28), (3, 392, 322),
+         (3, 1500, 1009), (1, 517, 1033)]
 FEW_SIZES = [(3, 401, 300), (3, 300, 401), (3, 64, 48), (4, 100, 87), (1, 517, 333), (3, 1, 3)]
 FEW_FILES = ["pngsuite/png/basn3p08", "pngsuite/png/basn6a08", "pngsuite/png/tbbn3p08"]
 ROWS = 3  # kept of a result: the first, the middle, the last
@@ -96,8 +101,8 @@ class Transform:
 
     def __init__(self, config, rgb_first):
         from open_clip.transform import image_transform
-        self.compose = image_transform(config["size"], is_train=False, mean=config["mean"], std=config["std"],
-                                       resize_mode=config["resize_mode"], interpolation=config["interpolation"])
+        given = {key: config[key] for key in ("mean", "std", "resize_mode", "interpolation")}
+        self.compose = image_transform(config["size"], is_train=False, **given)
         self.rgb_first = rgb_first
 
     def both(self, picture):
@@ -117,7 +122,7 @@ class Reader:
 
     def both(self, picture):
         w, h = picture.size
-        if self.is_qwen:  # qwen_vl_utils: to multiples of 28, at least 28, between 4 and 16384 of them
+        if self.is_qwen:  # qwen_vl_utils: multiples of 28, at least 28, between 4 and 16384 of them
             picture = picture.convert("RGB")
             if max(w, h) / min(w, h) > 200:
                 raise ValueError("ratio")
@@ -147,12 +152,14 @@ def slow_processors():
     transform = {"size": 224, "mode": "RGB", "mean": mean, "std": std, "interpolation": "bicubic",
                  "resize_mode": "shortest", "fill_color": 0}
     squash = {**transform, "size": 48, "resize_mode": "squash", "interpolation": "bilinear"}
-    jina = {"image_processor_type": "JinaCLIPImageProcessor", **{k: v for k, v in transform.items() if k != "mode"}}
+    jina = {"image_processor_type": "JinaCLIPImageProcessor",
+            **{k: v for k, v in transform.items() if k != "mode"}}
+    square = CLIPImageProcessor(size={"height": 50, "width": 50}, crop_size=33, resample=2)
+    small = Qwen2VLImageProcessor(min_pixels=56 * 56 * 2, max_pixels=100 * 784)
     for name, made in (("clip", CLIPImageProcessor()),
-                       ("clip-square", CLIPImageProcessor(size={"height": 50, "width": 50}, crop_size=33,
-                                                          resample=2)),
+                       ("clip-square", square),
                        ("qwen2vl", Qwen2VLImageProcessor(max_pixels=12845056)),
-                       ("qwen2vl-small", Qwen2VLImageProcessor(min_pixels=56 * 56 * 2, max_pixels=100 * 784)),
+                       ("qwen2vl-small", small),
                        ("pixtral", PixtralImageProcessor())):
         yield name, made.to_json_string(), made
     yield "qwen2vl-reader", None, Reader(Qwen2VLImageProcessor(max_pixels=12845056), True)
@@ -163,7 +170,8 @@ def slow_processors():
 
 
 def dump_slow(data):
-    lines = ["# config processor json | processor picture width height crc32(u8) crc32(f32) | error"]
+    lines = ["# config processor json | processor picture width height crc32(u8) crc32(f32) "
+             "| error"]
     for name, config, made in slow_processors():
         lines.append(f"config {name} {' '.join(config.split()) if config else 'preset'}")
         for shown, picture in pictures(data, SIZES, FILES):
@@ -179,7 +187,8 @@ def dump_slow(data):
             except ValueError:  # a ratio above 200
                 lines.append(f"{name} {shown} error")
                 continue
-            assert u8.dtype == np.uint8 and f32.dtype == np.float32 and u8.shape == f32.shape, (name, shown)
+            types = u8.dtype, f32.dtype
+            assert types == (np.uint8, np.float32) and u8.shape == f32.shape, (name, shown)
             u8_crc = zlib.crc32(np.ascontiguousarray(u8.transpose(1, 2, 0)).tobytes())
             f32_crc = zlib.crc32(np.ascontiguousarray(f32).tobytes())
             lines.append(f"{name} {shown} {u8.shape[2]} {u8.shape[1]} {u8_crc:08x} {f32_crc:08x}")
@@ -190,14 +199,16 @@ def dump_slow(data):
 def dump_fast(data):
     from transformers import CLIPImageProcessor, PixtralImageProcessor, Qwen2VLImageProcessor
     arrays, cases = {}, []
-    levels = Image.fromarray(np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16).repeat(14, 0).repeat(14, 1)
-                                       [:, :, None], 3, 2))  # 224 x 224: no processor here resizes it
+    squares = np.arange(256, dtype=np.uint8).reshape(16, 16).repeat(14, 0).repeat(14, 1)
+    levels = Image.fromarray(np.repeat(squares[:, :, None], 3, 2))  # 224 x 224: not resized here
+    edges = {"shortest_edge": 3136, "longest_edge": 100 * 784}
     for name, made in (("clip", CLIPImageProcessor()),
-                       ("qwen2vl", Qwen2VLImageProcessor(size={"shortest_edge": 3136, "longest_edge": 100 * 784})),
+                       ("qwen2vl", Qwen2VLImageProcessor(size=edges)),
                        ("pixtral", PixtralImageProcessor(size={"longest_edge": 272}))):
         text = json.dumps({"image_processor": made.to_dict()})
         arrays[f"{name}.config"] = np.frombuffer(text.encode(), np.uint8)
-        arrays[f"{name}.levels"] = np.ascontiguousarray(run(made, levels)[:, ::14, ::14].reshape(3, 256))
+        seen = run(made, levels)[:, ::14, ::14].reshape(3, 256)
+        arrays[f"{name}.levels"] = np.ascontiguousarray(seen)
         for i, (shown, picture) in enumerate(pictures(data, FEW_SIZES, FEW_FILES)):
             u8 = bytes_of(made, picture).transpose(1, 2, 0)
             rows = np.linspace(0, len(u8) - 1, ROWS).astype(int)

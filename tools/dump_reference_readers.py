@@ -217,8 +217,8 @@ def dump(case, config, prompts, seed):
         return MODELS[family](config)
 
     reference.dump(f"reader_{case}.safetensors", build, runner(family, config, given), given,
-                   others=[lambda: build("sdpa")], run_bf16=runner(family, config, given, reference.round_bf16),
-                   metadata=dict(config=text), **common)
+                   others=[lambda: build("sdpa")], metadata=dict(config=text), **common,
+                   run_bf16=runner(family, config, given, reference.round_bf16))
     if case in LORA:
         lora = peft.LoraConfig(r=3, lora_alpha=6, target_modules=LORA[case])
         reference.dump(f"reader_{case}_lora.safetensors",

@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """Random strings through `jomed model tokenize` and through the libraries that trained the models.
 
-    tools/fuzz_tokenizers.py [jomed=build/bin/jomed] [data=../shared/data] [count=100000] [seed=1] [only=clip]
+    tools/fuzz_tokenizers.py [jomed=build/bin/jomed] [data=../shared/data] [count=100000] [seed=1]
+                             [only=clip]
 
-Oracles: Hugging Face's tokenizers, and tiktoken for Tekken, made from the same files. Every string is
-encoded twice, with special tokens as text and recognised, and the ids are decoded twice, without and
-with special tokens; then random ids are decoded. Each tokenizer is read from its published files and,
-where Hugging Face has the form, once more from the tokenizer.json that the library saves. The first
-strings are all assigned code points, each between two letters. Exit code 1: something differed.
+Oracles: Hugging Face's tokenizers, and tiktoken for Tekken, made from the same files. Every string
+is encoded twice, with special tokens as text and recognised, and the ids are decoded twice, without
+and with special tokens; then random ids are decoded. Each tokenizer is read from its published
+files and, where Hugging Face has the form, once more from the tokenizer.json that the library
+saves. The first strings are all assigned code points, each between two letters. Exit code 1:
+something differed.
 
-Needs Python 3.11 (whose Unicode is 14: newer code points differ by the age of each library's tables),
+Needs Python 3.11 (its Unicode is 14: newer code points differ by the age of each library's tables),
 tokenizers 0.23, tiktoken 0.14. NUL is left out, which JSON lines here do not carry.
 """
 import json
@@ -39,9 +41,14 @@ MARKS = BY_KIND["Mn"] + BY_KIND["Mc"] + BY_KIND["Me"]
 BLANKS = list(" \t\n\r\v\f\x85\xa0\u1680\u2000\u2009\u2028\u2029\u202f\u205f\u3000")
 EMOJI = [chr(c) for c in range(0x1F300, 0x1F650)] + ["\u200d", "\ufe0f", "\u2640", "\U0001f3fd"]
 HANGUL = [chr(c) for c in range(0xAC00, 0xD7A4)] + [chr(c) for c in range(0x1100, 0x1200)]
-WORDS = ("chest radiograph showing left pleural effusion Without CONTRAST enhanced MRI T2-weighted don't "
-         "we'll I'VE it'ſ camelCaseWord x-ray naïve Ångström ﬁne Straße İstanbul ΣΊΣΥΦΟΣ 3.5 cm 12/24 "
+WORDS = ("chest radiograph showing left pleural effusion Without CONTRAST enhanced MRI "
+         "T2-weighted don't we'll I'VE it'ſ camelCaseWord x-ray naïve Ångström ﬁne Straße "
+         "İstanbul ΣΊΣΥΦΟΣ 3.5 cm 12/24 "
          "www.example.org/a/b ... !!! --- (arrow) [SEP] <|im_end|> </w> ## ##ing 's 'T").split()
+
+
+def is_assigned(char):
+    return unicodedata.category(char) != "Cn"
 
 
 def piece(rng, specials):
@@ -59,8 +66,10 @@ def piece(rng, specials):
     if kind == 4:
         return "".join(rng.choices(EMOJI, k=n))
     if kind == 5:
-        start = rng.choice((0x4E00, 0x3040, 0x0E01, 0x0900, 0x0600, 0x0400, 0x1E00, 0x20000, 0xFF00))
-        return "".join(c for c in (chr(start + rng.randrange(90)) for _ in range(n)) if unicodedata.category(c) != "Cn")
+        start = rng.choice((0x4E00, 0x3040, 0x0E01, 0x0900, 0x0600, 0x0400, 0x1E00, 0x20000,
+                            0xFF00))
+        drawn = [chr(start + rng.randrange(90)) for _ in range(n)]
+        return "".join(c for c in drawn if is_assigned(c))
     if kind == 6:
         return "".join(rng.choices(HANGUL, k=n))
     if kind == 7:
@@ -72,7 +81,8 @@ def piece(rng, specials):
     if kind == 10:  # bytes that are not UTF-8, as Python's surrogateescape keeps them
         return bytes(rng.choices(range(128, 256), k=n)).decode("utf-8", "surrogateescape")
     if kind == 11:
-        return "".join(rng.choices("abcdefghijklmnopqrstuvwxyzABCDEFGHIJ", k=n * rng.choice((1, 20))))
+        letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJ"
+        return "".join(rng.choices(letters, k=n * rng.choice((1, 20))))
     return " " + rng.choice(WORDS)
 
 
@@ -85,8 +95,9 @@ def strings(specials):
     del out[COUNT // 2:]
     out = [text.encode() for text in out]
     while len(out) < COUNT:
-        raw = "".join(piece(rng, specials) for _ in range(rng.randrange(1, 12))).encode("utf-8", "surrogateescape")
-        if all(unicodedata.category(c) != "Cn" for c in raw.decode("utf-8", "replace")):  # random bytes can be anything
+        text = "".join(piece(rng, specials) for _ in range(rng.randrange(1, 12)))
+        raw = text.encode("utf-8", "surrogateescape")
+        if all(map(is_assigned, raw.decode("utf-8", "replace"))):  # random bytes can be anything
             out.append(raw)
     return out
 
@@ -95,7 +106,8 @@ def strings(specials):
 def ours(path, rows, special):
     """Rows through our program; a list of what it says."""
     lines = b"".join(rows)
-    command = [JOMED, "model", "tokenize", f"model.dir={path}", f"tokenize.special={str(special).lower()}", "log.level=error"]
+    command = [JOMED, "model", "tokenize", f"model.dir={path}",
+               f"tokenize.special={str(special).lower()}", "log.level=error"]
     done = subprocess.run(command, input=lines, capture_output=True)
     if done.returncode:
         sys.exit(f"{' '.join(command)}: {done.stderr.decode()}")
@@ -126,14 +138,17 @@ def fuzz(name, path, oracle, specials):
         want = [oracle.encode(text, special) for text in read]
         got = [row["ids"] for row in ours(path, [quoted(raw) for raw in texts], special)]
         wrong += compare(f"{name}: ids, special={special}", got, want, texts)
-        random_ids = [[rng.randrange(oracle.size) for _ in range(rng.randrange(1, 9))] for _ in range(COUNT // 4)]
+        random_ids = [[rng.randrange(oracle.size) for _ in range(rng.randrange(1, 9))]
+                      for _ in range(COUNT // 4)]
         lists = want + random_ids
         want = [oracle.decode(ids, special) for ids in lists]
-        got = [row["text"] for row in ours(path, [json.dumps({"ids": ids}).encode() + b"\n" for ids in lists], special)]
+        lines = [json.dumps({"ids": ids}).encode() + b"\n" for ids in lists]
+        got = [row["text"] for row in ours(path, lines, special)]
         wrong += compare(f"{name}: text, special={special}", got, want, lists)
         encoded += len(texts)
         decoded += len(lists)
-    print(f"{name}: {encoded} texts encoded, {decoded} lists of ids decoded, {wrong} differences", flush=True)
+    print(f"{name}: {encoded} texts encoded, {decoded} lists of ids decoded, {wrong} differences",
+          flush=True)
     return wrong
 
 
@@ -145,7 +160,8 @@ def saved(folder, library):
 
 def main():
     brackets = ["[CLS]", "[SEP]", "[MASK]", "[UNK]", "[cls]"]
-    marks = [f"<|{name}|>" for name in oracles.QWEN2VL] + ["<|IM_END|>", "<|im", "radiograph", " <mask> ", "<pad> \n", "<tool_call>"]
+    marks = [f"<|{name}|>" for name in oracles.QWEN2VL]
+    marks += ["<|IM_END|>", "<|im", "radiograph", " <mask> ", "<pad> \n", "<tool_call>"]
     ends = ["<|startoftext|>", "<|endoftext|>", "<|EndOfText|>", "</w>"]
     instructions = ["[INST]", "[/INST]", "[IMG]", "<s>", "</s>", "<SPECIAL_20>", "[IMG_BREAK]"]
     wrong = 0
@@ -165,7 +181,8 @@ def main():
         wrong += fuzz("tekken", DATA / "tekken", oracles.Ranks(DATA / "tekken"), instructions)
         for rule, regex in (("tekken's", oracles.TEKKEN), ("the generic", oracles.LLAMA3)):
             tekken = oracles.tekken_json(DATA / "tekken", regex)
-            wrong += fuzz(f"tekken, tokenizer.json, {rule} rule", saved(tmp, tekken), tekken, instructions)
+            wrong += fuzz(f"tekken, tokenizer.json, {rule} rule", saved(tmp, tekken), tekken,
+                          instructions)
     sys.exit(1 if wrong else 0)
 
 

@@ -2,8 +2,8 @@
 #
 # A fixture holds, as safetensors: weight/NAME f32 under the checkpoint's names, input/..., the loss
 # weights dout (the loss is sum dout * out), out and grad/NAME in f64, and error/NAME, the largest
-# |f32 - f64| over four f32 runs of the original implementation (see dump): ours may be at most about
-# twice as far from f64.
+# |f32 - f64| over four f32 runs of the original implementation (see dump): ours may be at most
+# about twice as far from f64.
 import contextlib
 import itertools
 import os
@@ -140,8 +140,8 @@ def formula(name, count, centre=0.0, spread=1.0):
 
 
 def formula_weights(shapes):
-    """The same values as tensors_formula in tests/model_check.c, where the formula stands: a fixture
-    made with them need not hold weights. shapes: by the checkpoint's names."""
+    """The same values as tensors_formula in tests/model_check.c, where the formula stands: a
+    fixture made with them need not hold weights. shapes: by the checkpoint's names."""
     weights = {}
     for name, shape in shapes.items():
         count = int(numpy.prod(shape, dtype=numpy.int64))
@@ -228,8 +228,8 @@ def dump(file, build, run, inputs, modules=(), rename=lambda name: name, frozen=
     inputs in the f64 run, too. is_formula: weights by formula_weights, which are not stored.
     metadata: texts kept in the file. others: make the same model with other kernels.
 
-    The f32 error is the largest of f32 runs of the original on these very weights, which differ only
-    in rounding: those of measure_f32, four of them again with `others`, such as another
+    The f32 error is the largest of f32 runs of the original on these very weights, which differ in
+    rounding alone: those of measure_f32, four of them again with `others`, such as another
     implementation of attention, and as many again for each pass of on_other_kernels. (The fixtures
     of readers were made before measure_f32 had sums in other orders.) One run alone may be lucky
     with a tensor of a few elements: held to twice the error of a single other run, one run of torch

@@ -1,6 +1,6 @@
 # The tiny readers of tests/test_lora_steps.c in transformers, of its versions 4.45 and recent ones:
-# their configuration, the prompts, and how these become batches. Prompts are written as text and cut
-# by the plainest tokenizer: special tokens, then bytes.
+# their configuration, the prompts, and how these become batches. Prompts are written as text and
+# cut by the plainest tokenizer: special tokens, then bytes.
 import numpy
 import torch
 import transformers

@@ -1,14 +1,15 @@
 """Tokenizers of published models, made by the libraries themselves from the files that we read too.
 
-Oracles of tools/fuzz_tokenizers.py and peers of bench/peers/tokenize_texts.py. A folder is one of the
-test data's tokenizers/. Needs tokenizers 0.23 and tiktoken 0.14.
+Oracles of tools/fuzz_tokenizers.py and peers of bench/peers/tokenize_texts.py. A folder is one of
+the test data's tokenizers/. Needs tokenizers 0.23 and tiktoken 0.14.
 """
 import base64
 import gzip
 import json
 
 import tiktoken
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers,
+                        processors)
 
 CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 ENDS = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -16,10 +17,12 @@ QWEN2 = CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n
 LLAMA3 = CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*" + ENDS
 UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 LEAD = r"[^\r\n\p{L}\p{N}]?"
-TEKKEN = f"{LEAD}{UPPER}*{LOWER}+|{LEAD}{UPPER}+{LOWER}*" + r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*" + ENDS
+TEKKEN = (f"{LEAD}{UPPER}*{LOWER}+|{LEAD}{UPPER}+{LOWER}*"
+          r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*" + ENDS)
 CLIP = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-QWEN2VL = ["endoftext", "im_start", "im_end", "object_ref_start", "object_ref_end", "box_start", "box_end",
-           "quad_start", "quad_end", "vision_start", "vision_end", "vision_pad", "image_pad", "video_pad"]
+QWEN2VL = ["endoftext", "im_start", "im_end", "object_ref_start", "object_ref_end", "box_start",
+           "box_end", "quad_start", "quad_end", "vision_start", "vision_end", "vision_pad",
+           "image_pad", "video_pad"]
 
 
 class Library:
@@ -36,7 +39,8 @@ class Library:
     def encode_all(self, texts):
         """As fast as the library can on one thread (TOKENIZERS_PARALLELISM=false)."""
         self.tokenizer.encode_special_tokens = False
-        return [one.ids for one in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        encoded = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [one.ids for one in encoded]
 
     def decode(self, ids, special):
         text = self.tokenizer.decode(ids, skip_special_tokens=not special)
@@ -51,11 +55,13 @@ class Ranks:
         self.first = 1000
         self.ids = {f"<SPECIAL_{i}>": i for i in range(1000) if i not in names.values()} | names
         moved = {token: rank + self.first for token, rank in ranks.items()}
-        self.encoding = tiktoken.Encoding("tekken", pat_str=TEKKEN, mergeable_ranks=moved, special_tokens=self.ids)
+        self.encoding = tiktoken.Encoding("tekken", pat_str=TEKKEN, mergeable_ranks=moved,
+                                          special_tokens=self.ids)
         self.size = self.first + len(ranks)
 
     def encode(self, text, special):
-        return self.encoding.encode(text, allowed_special="all" if special else set(), disallowed_special=())
+        allowed = "all" if special else set()
+        return self.encoding.encode(text, allowed_special=allowed, disallowed_special=())
 
     def encode_all(self, texts):
         return [self.encoding.encode(text, allowed_special="all") for text in texts]
@@ -71,13 +77,15 @@ def wordpiece(words, **switches):
     t.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     t.decoder = decoders.WordPiece()
     t.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", words["[CLS]"]), ("[SEP]", words["[SEP]"])])
+        single="[CLS] $A [SEP]",
+        special_tokens=[("[CLS]", words["[CLS]"]), ("[SEP]", words["[SEP]"])])
     t.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
     return Library(t)
 
 
 def bert(folder):
-    return wordpiece({line.rstrip("\n"): i for i, line in enumerate(open(folder / "vocab.txt", encoding="utf-8"))})
+    lines = open(folder / "vocab.txt", encoding="utf-8")
+    return wordpiece({line.rstrip("\n"): i for i, line in enumerate(lines)})
 
 
 def byte_symbols():
@@ -89,13 +97,16 @@ def byte_symbols():
 def clip_form(merges):
     """CLIP's form, whose vocabulary follows from the merges."""
     symbols = list(byte_symbols().values())
-    names = symbols + [s + "</w>" for s in symbols] + [a + b for a, b in merges] + ["<|startoftext|>", "<|endoftext|>"]
-    t = Tokenizer(models.BPE({name: i for i, name in enumerate(names)}, merges, unk_token="<|endoftext|>",
-                             continuing_subword_prefix="", end_of_word_suffix="</w>"))
+    names = symbols + [s + "</w>" for s in symbols] + [a + b for a, b in merges]
+    names += ["<|startoftext|>", "<|endoftext|>"]
+    t = Tokenizer(models.BPE({name: i for i, name in enumerate(names)}, merges,
+                             unk_token="<|endoftext|>", continuing_subword_prefix="",
+                             end_of_word_suffix="</w>"))
     t.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()])
     t.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(CLIP), "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+        [pre_tokenizers.Split(Regex(CLIP), "removed", invert=True),
+         pre_tokenizers.ByteLevel(add_prefix_space=False)])
     t.decoder = decoders.ByteLevel()
     t.post_processor = processors.RobertaProcessing(
         ("<|endoftext|>", len(names) - 1), ("<|startoftext|>", len(names) - 2), False, False)
@@ -104,7 +115,8 @@ def clip_form(merges):
 
 
 def clip(folder):
-    lines = gzip.open(folder / "bpe_simple_vocab_16e6.txt.gz", "rt", encoding="utf-8").read().split("\n")
+    file = gzip.open(folder / "bpe_simple_vocab_16e6.txt.gz", "rt", encoding="utf-8")
+    lines = file.read().split("\n")
     return clip_form([tuple(line.split()) for line in lines[1:48895]])
 
 

@@ -2,7 +2,7 @@
 """Vectors for host/choice from transformers' logits processors, in f32, one after the other.
 
 usage: tools/vectors_choice.py > tests/data/choice.json
-Written with transformers 5.23.0, torch 2.15.0. Scores are f32, exact as JSON numbers; "-inf" is null.
+Written with transformers 5.23.0, torch 2.15.0. Scores are f32, exact in JSON; "-inf" is null.
 """
 import json
 import sys
@@ -47,7 +47,8 @@ def main():
         if top_p < 1.0:
             chain.append(TopPLogitsWarper(top_p))
         out.append({"seen": seen, "penalty": penalty, "temperature": temperature, "top_k": top_k,
-                    "top_p": top_p, "logits": numbers(logits[0]), "penalized": numbers(penalized[0]),
+                    "top_p": top_p, "logits": numbers(logits[0]),
+                    "penalized": numbers(penalized[0]),
                     "warped": numbers(chain(ids, penalized.clone())[0])})
     json.dump(out, sys.stdout, indent=None, separators=(",", ":"))
     print()

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Test vectors of the method: every formula once more, in plain Python floats.
 
-Writes tests/data/vectors_method.json. Needs nothing but Python. Written from the paper's equations and the description of the original code, not from the C sources;
-tests/test_method.c compares the two. Inputs are rounded to f32 where the engine stores f32. The only
-randomness is a seeded generator for inputs and Philox for the sampler, itself checked here against
-the published known answer.
+Writes tests/data/vectors_method.json. Needs nothing but Python. Written from the paper's equations
+and the description of the original code, not from the C sources; tests/test_method.c compares the
+two. Inputs are rounded to f32 where the engine stores f32. The only randomness is a seeded
+generator for inputs and Philox for the sampler, itself checked here against the published known
+answer.
 """
 import json
 import math
@@ -42,8 +43,8 @@ def evidence():
     for C in (2, 6, 7):
         for y in (0, C - 1):
             raw = [f32(rng.gauss(0, 2)) for _ in range(C)]
-            # The reader's vocabulary holds more than the labels: log-probabilities are not normalised
-            # over the label set.
+            # The reader's vocabulary holds more than the labels: log-probabilities are not
+            # normalised over the label set.
             logprob = [f32(v - 9.25) for v in raw]
             cases.append(dict(C=C, y=y, raw=raw, logprob=logprob,
                               double_softmax=gold_double_softmax(raw, y),
@@ -123,7 +124,8 @@ def marginal():
                                 kl_mean=kl_mean, loss=[], r=[], ds=[])
                     for b in range(B):
                         row = [l[:lengths[b]] for l in tokens[b]] if mode == "emdr2" else g[b]
-                        loss, likelihood, r, ds = marginal_row(mode, s[b], row, Ts, Tg, 0.5, prior_t1)
+                        loss, likelihood, r, ds = marginal_row(mode, s[b], row, Ts, Tg, 0.5,
+                                                               prior_t1)
                         scale = weight[b] * (1000 / (B * K) if kl_mean else 1 / B)
                         if mode == "legacy_iii" and len(set(predicted[b])) == 1:
                             scale = 0.0
@@ -186,7 +188,8 @@ def fusion():
     logits = [[2.0, 0.5, -1.0], [0.25, 1.5, 0.0], [-0.5, 1.0, 1.25], [0.0, 0.75, 2.5]]
     cases = []
     for name, s in (("cosines", [0.8, 0.6, 0.5, 0.3]), ("zero maximum", [0.0, -0.25, 0.5, 0.25]),
-                    ("negative maximum", [-0.5, -1.0, 0.75, 0.25]), ("large", [40.0, 20.0, 5.0, 4.0])):
+                    ("negative maximum", [-0.5, -1.0, 0.75, 0.25]),
+                    ("large", [40.0, 20.0, 5.0, 4.0])):
         s = [f32(x) for x in s]
         for max_norm in (False, True):
             heads = [s[:2], s[2:]]
@@ -277,7 +280,8 @@ def philox(key, counter):
 
 
 # Known answer of the authors' Random123 package (kat_vectors): philox4x32 10, all ones.
-assert philox(0xFFFFFFFFFFFFFFFF, [0xFFFFFFFF] * 4) == [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]
+ONES = 0xFFFFFFFF
+assert philox(ONES << 32 | ONES, [ONES] * 4) == [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]
 
 
 class Stream:
@@ -325,11 +329,11 @@ def reseed():
     """Orders of the original's classes: Python's generator itself, seeded before every epoch."""
     labels = [0, 2, 2, 0, 2, 1, 2, 2, 0, 2, 2, 1, 2] * 3
     members = [[i for i, c in enumerate(labels) if c == k] for k in range(3)]
-    draws = []
+    draws, limits = [], (1, 2, 3, 10, 1000, 2 ** 31 + 1)
     for seed in (0, 10, 1000, 2 ** 40 + 3):
         rng = random.Random(seed)
         draws.append(dict(seed=seed, bits=[rng.getrandbits(32) for _ in range(3)],
-                          below=[rng.randrange(n) for n in (1, 2, 3, 10, 1000, 2 ** 31 + 1) * 150][-6:]))
+                          below=[rng.randrange(n) for n in limits * 150][-6:]))
     random.seed(10)
     for own in members:
         random.shuffle(own)

@@ -7,8 +7,8 @@
 Writes tests/data/vectors_prompts.json: token ids of prompt and answer, positions on three axes
 (Qwen2-VL). Images are only sizes: the image processors say how many tokens they give. The chat
 templates below behave as those published with Qwen2-VL-7B-Instruct and pixtral-12b do for turns
-of text and pictures. The targets of fine-tuning are LLaMA-Factory's: the answer and the token that ends it.
-Made with transformers 5.23.0, tokenizers 0.23.3, torch 2.15.0.
+of text and pictures. The targets of fine-tuning are LLaMA-Factory's: the answer and the token that
+ends it. Made with transformers 5.23.0, tokenizers 0.23.3, torch 2.15.0.
 """
 import base64
 import json
@@ -32,7 +32,8 @@ PIXTRAL_TEMPLATE = (
     "{% if messages[0].role == 'system' %}{% set system = messages[0].content[0].text %}"
     "{% set turns = messages[1:] %}{% else %}{% set turns = messages %}{% endif %}"
     "<s>{% for m in turns %}{% if m.role == 'user' %}[INST]"
-    "{% if loop.last and system is defined %}{{ system + '\n\n' }}{% endif %}{% for c in m.content %}"
+    "{% if loop.last and system is defined %}{{ system + '\n\n' }}{% endif %}"
+    "{% for c in m.content %}"
     "{% if c.type == 'image' %}[IMG]{% else %}{{ c.text }}{% endif %}{% endfor %}[/INST]"
     "{% else %}{% for c in m.content %}{{ c.text }}{% endfor %}</s>{% endif %}{% endfor %}")
 TEKKEN = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|"
@@ -45,8 +46,8 @@ CASES = [
     ((56, 84), (84, 56), "", "chest radiograph, no effusion",
      "what is the severity of diabetic retinopathy?", "3"),
     (None, (112, 56), "", "", "Does this breast ultrasound image show signs of cancer?", "Yes"),
-    ((60, 100), (224, 224), "", "Cœur normal – café\u0301, 2.5 mm × 3 mm\n(IV)", "is there a mass?",
-     "no"),
+    ((60, 100), (224, 224), "", "Cœur normal – café\u0301, 2.5 mm × 3 mm\n(IV)",
+     "is there a mass?", "no"),
     ((64, 64), (64, 64), "Answer briefly.\n", "  leading and trailing  ",
      "where is the lesion? ", "left upper lobe"),
     ((28, 200), (200, 28), "", "", "0 - 'Melanoma'\n1 - 'Nevus'\n\nWhat type?", "12,14"),

@@ -197,7 +197,7 @@ def draw(model):
 
 
 def verify_layouts(title, model, write, make, make_other, layouts, where, jomed):
-    """True when the other library says what the first one said, and the way back changes nothing."""
+    """True when the other library says what the first one said and the way back changes nothing."""
     folder, there, back = (os.path.join(where, name) for name in ("base", *layouts))
     os.makedirs(where, exist_ok=True)
     write(model, folder)

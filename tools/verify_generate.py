@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """jomed generate beside transformers' generate: tiny Qwen2-VL and Pixtral models with random
-weights, two pictures, greedy answers with and without a repetition penalty. The texts must be equal.
+weights, two pictures, greedy answers with and without a repetition penalty. Texts must be equal.
 
     tools/verify_generate.py TOKENIZERS     the folder that tools/vectors_prompts.py reads
 

@@ -113,8 +113,9 @@ def write_world(where):
         for i in range(QUERIES):
             file.write(json.dumps({"id": f"q{i}", "image_path": f"q{i}.png", "answers": "no",
                                    "split": "test"}) + "\n")
-    model = Holder(retriever=wrapped(heads["image"]), retriever_for_q_to_text=wrapped(heads["text"]),
-                   retriever_text=wrapped(base), passage_encoder_for_train=wrapped(base),
+    model = Holder(retriever=wrapped(heads["image"]),
+                   retriever_for_q_to_text=wrapped(heads["text"]), retriever_text=wrapped(base),
+                   passage_encoder_for_train=wrapped(base),
                    base_retriever=wrapped(heads["text"]), reader=torch.nn.Linear(3, 2))
     optimizer = torch.optim.AdamW(heads["text"].visual.parameters())
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
@@ -207,7 +208,7 @@ def pickled(value):
 
 
 def verify_damage(where):
-    """True when every damage is refused by the name of the file or of what is wrong, and harmless."""
+    """True when every damage is refused by the name of the file or of what is wrong, harmlessly."""
     def bigger(path):
         torch.save(torch.zeros(8, 2), path)
     cases = (("image/embeddings.1.pt", os.remove, "image/embeddings.1.pt: missing"),
@@ -216,7 +217,8 @@ def verify_damage(where):
              ("text/passages.5.pt", cut, "text/passages.5.pt"),
              ("text/passages.5.pt", pickled([Harmful()]), "only plain values"),
              ("text/passages.5.pt", pickled({"a": 1}), "not a list"),
-             ("text/embeddings.5.pt", pickled(Harmful()), "text/embeddings.5.pt: holds other things"),
+             ("text/embeddings.5.pt", pickled(Harmful()),
+              "text/embeddings.5.pt: holds other things"),
              ("text/passages.0.pt", pickled([{"id": 7}] * 3), "different passages from row 0 on"),
              ("text/embeddings.0.pt", bigger, "another number than 2"))
     good = True
