@@ -98,10 +98,16 @@ typedef struct {
 static void reader_pass(void *ctx) {
     Prompts *prompts = ctx;
     const size_t mark = arena_mark(prompts->pass.run.arena);
+    Run *run = &prompts->pass.run;
+    Reader *reader = prompts->reader;
+    const size_t R = (size_t)prompts->batch.R, C = (size_t)reader->config.block.C;
+    void *hidden = run_take(run, R, C), *dhidden = run_take(run, R, C);
     ReaderState state;
-    reader_fwd(&prompts->pass.run, prompts->reader, &state, prompts->logits, &prompts->batch);
-    if (prompts->pass.run.is_training) {
-        reader_bwd(&prompts->pass.run, prompts->reader, &state, prompts->dlogits);
+    reader_hidden_fwd(run, reader, &state, hidden, &prompts->batch);
+    reader_head_fwd(run, reader, prompts->logits, hidden, (int)R);
+    if (run->is_training) {
+        reader_head_bwd(run, reader, dhidden, prompts->dlogits, hidden, (int)R);
+        reader_hidden_bwd(run, reader, &state, dhidden);
     }
     arena_release(prompts->pass.run.arena, mark);
 }

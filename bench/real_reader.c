@@ -72,12 +72,18 @@ static void prompts_pass(void *ctx) {
     size_t row = 0;
     for (int g = 0; g < x->groups; g++) {
         ReaderState state;
-        reader_fwd(run, x->reader, &state, dtype_at(run->t, x->logits, row * V), &x->batch[g]);
+        const int R = x->batch[g].R;
+        const size_t C = (size_t)x->reader->config.block.C;
+        void *hidden = run_take(run, (size_t)R, C), *dhidden = run_take(run, (size_t)R, C);
+        reader_hidden_fwd(run, x->reader, &state, hidden, &x->batch[g]);
+        reader_head_fwd(run, x->reader, dtype_at(run->t, x->logits, row * V), hidden, R);
         if (run->is_training) {
-            reader_bwd(run, x->reader, &state, dtype_at(run->t, x->dlogits, row * V));
+            reader_head_bwd(run, x->reader, dhidden, dtype_at(run->t, x->dlogits, row * V), hidden,
+                            R);
+            reader_hidden_bwd(run, x->reader, &state, dhidden);
         }
         arena_release(run->arena, mark);
-        row += (size_t)x->batch[g].R;
+        row += (size_t)R;
     }
 }
 

@@ -22,30 +22,39 @@ typedef struct {
 } Generator;
 
 // ---- passes ----
-// The bytes of a pass over the prompts. Later passes are one row per sequence, never more.
-static size_t pass_bytes(Reader *reader, const ReaderBatch *prompts, KvCache *cache) {
-    Arena plan = arena_plan();
-    Run run = run_new(reader->tensors.dev, reader->tensors.t, NULL, false);
-    Run planning = run_planning(&run, &plan);
+// One pass over an arena with or without memory; its logits go to the host, piece by piece.
+static void pass(Generator *g, Run *run, const ReaderBatch *batch) {
+    Reader *reader = g->reader;
+    const size_t V = (size_t)reader->config.V, C = (size_t)reader->config.block.C;
+    const size_t R = (size_t)batch->R, most = (size_t)reader_head_rows(run, reader, batch->R);
+    const size_t size = dtype_size(run->t);
+    const size_t mark = arena_mark(run->arena);
     ReaderState state;
-    run_take(&planning, (size_t)prompts->R, (size_t)reader->config.V);
-    reader_fwd_cached(&planning, reader, &state, NULL, prompts, cache);
-    return plan.peak;
+    void *hidden = run_take(run, R, C);
+    reader_hidden_fwd_cached(run, reader, &state, hidden, batch, g->cache);
+    void *logits = run_take(run, most, V), *stored = xmalloc(most * V, size);
+    for (size_t first = 0, rows; first < R; first += rows) {
+        rows = (size_t)reader_head_rows(run, reader, (int)(R - first));
+        reader_head_fwd(run, reader, logits, run_at(run, hidden, first * C), (int)rows);
+        if (!run->is_planning) {
+            device_copy_out(run->dev, stored, logits, rows * V * size);
+            dtype_widen(g->logits + first * V, run->t, stored, rows * V);
+        }
+    }
+    free(stored);
+    arena_release(run->arena, mark);
 }
 
 static void run_pass(Generator *g, const ReaderBatch *batch) {
     const TensorList *list = &g->reader->tensors;
-    const size_t count = (size_t)batch->R * g->reader->config.V;
     Run run = run_new(list->dev, list->t, &g->arena, false);
-    const size_t mark = arena_mark(&g->arena);
-    ReaderState state;
-    void *logits = run_take(&run, (size_t)batch->R, (size_t)g->reader->config.V);
-    reader_fwd_cached(&run, g->reader, &state, logits, batch, g->cache);
-    void *stored = xmalloc(count, dtype_size(list->t));
-    device_copy_out(list->dev, stored, logits, count * dtype_size(list->t));
-    dtype_widen(g->logits, list->t, stored, count);
-    free(stored);
-    arena_release(&g->arena, mark);
+    if (!g->arena.base) { // the prompts; later passes are one row per sequence, never more
+        Arena plan = arena_plan();
+        Run planning = run_planning(&run, &plan);
+        pass(g, &planning, batch);
+        arena_reserve(&g->arena, list->dev, "generating", plan.peak);
+    }
+    pass(g, &run, batch);
 }
 
 // ---- one token ----
@@ -155,8 +164,6 @@ static Generator generator_new(Reader *reader, const ReaderBatch *prompts,
 Generated generate_new(Reader *reader, const ReaderBatch *prompts, const GenerateConfig *config,
                        generate_seen *seen, void *ctx) {
     Generator g = generator_new(reader, prompts, config);
-    arena_reserve(&g.arena, reader->tensors.dev, "generating",
-                  pass_bytes(reader, prompts, g.cache));
     run_pass(&g, prompts);
     while (take_tokens(&g, seen, ctx)) {
         next_batch(&g);

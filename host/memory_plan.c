@@ -45,10 +45,18 @@ void memory_plan_reader(MemoryPlan *plan, Reader *reader, Device *dev, DType t,
     Run run = run_new(dev, t, &arena, is_training), planning = run_planning(&run, &arena);
     planning.recomputes = recomputes;
     ReaderState state;
-    void *logits = run_take(&planning, (size_t)batch->R, (size_t)reader->config.V);
-    reader_fwd(&planning, reader, &state, logits, batch);
+    const size_t R = (size_t)batch->R, C = (size_t)reader->config.block.C;
+    const int rows = reader_head_rows(&planning, reader, batch->R);
+    void *hidden = run_take(&planning, R, C);
+    void *dhidden = is_training ? run_take(&planning, R, C) : NULL;
+    reader_hidden_fwd(&planning, reader, &state, hidden, batch);
+    const size_t mark = arena_mark(&arena);
+    void *logits = run_take(&planning, (size_t)rows, (size_t)reader->config.V);
+    reader_head_fwd(&planning, reader, logits, hidden, rows);
     if (is_training) {
-        reader_bwd(&planning, reader, &state, logits);
+        reader_head_bwd(&planning, reader, dhidden, logits, hidden, rows);
+        arena_release(&arena, mark);
+        reader_hidden_bwd(&planning, reader, &state, dhidden);
     }
     plan->activations += arena.peak;
 }

@@ -33,7 +33,8 @@ void memory_plan_print(FILE *out, const MemoryPlan *plan);
 // Adds the tensors of a list of type t, marked but perhaps without memory; mapped of their bytes
 // stay in a file (weights_check).
 void memory_plan_tensors(MemoryPlan *plan, const TensorList *list, DType t, size_t mapped);
-// Adds one pass over the prompts of a batch: logits, forward and, in training, backward.
+// Adds one pass over the prompts of a batch: forward, logits of as many rows as exist at once and,
+// in training, backward.
 void memory_plan_reader(MemoryPlan *plan, Reader *reader, Device *dev, DType t,
                         const ReaderBatch *batch, bool is_training, bool recomputes);
 

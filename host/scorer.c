@@ -253,38 +253,68 @@ static void add_pair(Scorer *scorer, Picks *picks, const PromptInput *input) {
     }
 }
 
+// What the label tokens of a pass are given, on the device.
+typedef struct {
+    float *raw, *logprob, *lse;     // (picks), (picks), (R)
+    int32_t *greedy, *row, *token;  // (R), (picks), (picks): rows of their piece of the logits
+} Scores;
+
+static Scores take_scores(Run *run, const Picks *picks, int R, int piece) {
+    const size_t S = (size_t)picks->count;
+    Scores out = {.raw = run_take_f32(run, S), .logprob = run_take_f32(run, S),
+                  .lse = run_take_f32(run, (size_t)R),
+                  .greedy = (int32_t *)run_take_f32(run, (size_t)R)};
+    int32_t *row = xmalloc(S, sizeof *row);
+    for (size_t s = 0; s < S; s++) {
+        row[s] = picks->row[s] % piece;
+    }
+    out.row = run_take_ids(run, row, S);
+    out.token = run_take_ids(run, picks->token, S);
+    free(row);
+    return out;
+}
+
+// The pass itself, over an arena with or without memory. Rows of picks ascend, and each has some.
+static Scores pass_batch(Scorer *scorer, Run *run, const Picks *picks) {
+    Reader *reader = scorer->reader;
+    const int R = scorer->batch.R, V = reader->config.V, piece = reader_head_rows(run, reader, R);
+    const Scores out = take_scores(run, picks, R, piece);
+    const size_t C = (size_t)reader->config.block.C;
+    ReaderState state;
+    void *hidden = run_take(run, (size_t)R, C);
+    reader_hidden_fwd(run, reader, &state, hidden, &scorer->batch);
+    void *logits = run_take(run, (size_t)piece, (size_t)V);
+    for (int first = 0, s = 0, rows; first < R; first += rows) {
+        rows = reader_head_rows(run, reader, R - first);
+        int S = 0;
+        while (s + S < picks->count && picks->row[s + S] < first + rows) {
+            S++;
+        }
+        reader_head_fwd(run, reader, logits, run_at(run, hidden, (size_t)first * C), rows);
+        RUN(run, label_logprob, out.raw + s, out.logprob + s, out.greedy + first, out.lse + first,
+            logits, out.row + s, out.token + s, S, rows, V);
+        s += S;
+    }
+    return out;
+}
+
 // Runs the batch; raw and logprob (picks), greedy (R) on the host. planned: it is only measured.
 static void run_batch(Scorer *scorer, const Picks *picks, float *raw, float *logprob,
                       int32_t *greedy, size_t *planned) {
-    Reader *reader = scorer->reader;
-    const int R = scorer->batch.R, V = reader->config.V, S = picks->count;
-    Run run = run_new(scorer->dev, reader->tensors.t, &scorer->arena, false);
-    for (int pass = 0; pass < 2; pass++) {
-        Arena plan = arena_plan();
-        Run planning = run_planning(&run, &plan), *now = pass ? &run : &planning;
-        ReaderState state;
-        void *logits = run_take(now, (size_t)R, (size_t)V);
-        float *device_raw = run_take_f32(now, (size_t)S),
-              *device_log = run_take_f32(now, (size_t)S);
-        float *lse = run_take_f32(now, (size_t)R);
-        int32_t *device_greedy = (int32_t *)run_take_f32(now, (size_t)R);
-        int32_t *row = run_take_ids(now, picks->row, (size_t)S);
-        int32_t *token = run_take_ids(now, picks->token, (size_t)S);
-        reader_fwd(now, reader, &state, logits, &scorer->batch);
-        RUN(now, label_logprob, device_raw, device_log, device_greedy, lse, logits, row, token, S,
-            R, V);
-        if (planned) {
-            *planned = plan.peak;
-            return;
-        }
-        if (!pass) {
-            arena_reserve(&scorer->arena, scorer->dev, "scoring", plan.peak);
-        } else {
-            device_copy_out(scorer->dev, raw, device_raw, (size_t)S * sizeof *raw);
-            device_copy_out(scorer->dev, logprob, device_log, (size_t)S * sizeof *logprob);
-            device_copy_out(scorer->dev, greedy, device_greedy, (size_t)R * sizeof *greedy);
-        }
+    const size_t R = (size_t)scorer->batch.R, S = (size_t)picks->count;
+    Run run = run_new(scorer->dev, scorer->reader->tensors.t, &scorer->arena, false);
+    Arena plan = arena_plan();
+    Run planning = run_planning(&run, &plan);
+    pass_batch(scorer, &planning, picks);
+    if (planned) {
+        *planned = plan.peak;
+        return;
     }
+    arena_reserve(&scorer->arena, scorer->dev, "scoring", plan.peak);
+    const Scores scores = pass_batch(scorer, &run, picks);
+    device_copy_out(scorer->dev, raw, scores.raw, S * sizeof *raw);
+    device_copy_out(scorer->dev, logprob, scores.logprob, S * sizeof *logprob);
+    device_copy_out(scorer->dev, greedy, scores.greedy, R * sizeof *greedy);
     scorer->forwards += (uint64_t)scorer->batch.B;
 }
 

@@ -21,26 +21,43 @@ void reader_trainer_free(ReaderTrainer *trainer) {
     reader_batch_free(&trainer->batch);
 }
 
+// The head and the loss of all R rows, piece by piece; gradients take the place of the logits.
+static void head_pass(Run *run, const Reader *reader, void *dhidden, float *loss,
+                      const void *hidden, const float *dloss, const int32_t *target, int R) {
+    const int V = reader->config.V;
+    const size_t C = (size_t)reader->config.block.C, mark = arena_mark(run->arena);
+    float *lse = run_take_f32(run, (size_t)R);
+    void *logits = run_take(run, (size_t)reader_head_rows(run, reader, R), (size_t)V);
+    for (int first = 0, rows; first < R; first += rows) {
+        rows = reader_head_rows(run, reader, R - first);
+        const void *from = run_at(run, hidden, (size_t)first * C);
+        reader_head_fwd(run, reader, logits, from, rows);
+        RUN(run, cross_entropy_fwd, loss + first, lse + first, logits, target + first, rows, V);
+        RUN(run, cross_entropy_bwd, logits, dloss + first, logits, lse + first, target + first,
+            rows, V);
+        reader_head_bwd(run, reader, run_at(run, dhidden, (size_t)first * C), logits, from, rows);
+    }
+    arena_release(run->arena, mark);
+}
+
 // The pass itself, over an arena with or without memory. targets: (R) ids on the host; each counts
 // 1 / count. loss: (R) on the device.
 static void pass(ReaderTrainer *trainer, Run *run, float *loss, const int32_t *targets, int count) {
     Reader *reader = trainer->reader;
-    const int R = trainer->batch.R, V = reader->config.V;
+    const size_t R = (size_t)trainer->batch.R, C = (size_t)reader->config.block.C;
     ReaderState state;
-    void *logits = run_take(run, (size_t)R, (size_t)V);
-    float *lse = run_take_f32(run, (size_t)R), *dloss = run_take_f32(run, (size_t)R);
-    int32_t *target = run_take_ids(run, targets, (size_t)R);
-    float *host = xmalloc((size_t)R, sizeof *host);
-    for (int r = 0; r < R; r++) {
+    void *hidden = run_take(run, R, C), *dhidden = run_take(run, R, C);
+    float *dloss = run_take_f32(run, R), *host = xmalloc(R, sizeof *host);
+    int32_t *target = run_take_ids(run, targets, R);
+    for (size_t r = 0; r < R; r++) {
         host[r] = 1.0f / (float)count;
     }
     if (!run->is_planning) {
-        device_copy_in(trainer->dev, dloss, host, (size_t)R * sizeof *host);
+        device_copy_in(trainer->dev, dloss, host, R * sizeof *host);
     }
-    reader_fwd(run, reader, &state, logits, &trainer->batch);
-    RUN(run, cross_entropy_fwd, loss, lse, logits, target, R, V);
-    RUN(run, cross_entropy_bwd, logits, dloss, logits, lse, target, R, V);
-    reader_bwd(run, reader, &state, logits);
+    reader_hidden_fwd(run, reader, &state, hidden, &trainer->batch);
+    head_pass(run, reader, dhidden, loss, hidden, dloss, target, (int)R);
+    reader_hidden_bwd(run, reader, &state, dhidden);
     free(host);
 }
 

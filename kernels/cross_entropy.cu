@@ -3,9 +3,9 @@
 // One pass over a row forward (softmax_row.cuh). The gradient is element-wise in the logits, which
 // is why it may overwrite them: 16 bytes per access, several blocks per row. A target outside the
 // row stops the program (assert).
-// Left out: the product with the LM head in the same kernel. Only rows with a target come here, so
-// that logits (R,V) are small beside the head's weight (V,C), and a kernel without logits would have
-// to multiply by it once more for the gradient.
+// Left out: the product with the LM head in the same kernel. Only rows with a target come here, a
+// bounded piece of them at a time (READER_LOGITS), so that logits stay small beside the head's
+// weight (V,C), by which a kernel without logits would have to multiply once more for the gradient.
 //
 //   version      idea                            shape  time                  % of peak bandwidth
 //   fwd_kernel2  one block per row, one pass     -      not yet run on a GPU  -

@@ -1,4 +1,5 @@
-// cross_entropy: -log softmax(logits)[target] on selected rows only.
+// cross_entropy: -log softmax(logits)[target] on selected rows only. Rows do not depend on each
+// other: pieces of the rows, one call after the other, give the bits of one call.
 #ifndef JOMED_KERNELS_CROSS_ENTROPY_H
 #define JOMED_KERNELS_CROSS_ENTROPY_H
 

@@ -103,7 +103,7 @@ void reader_build(Reader *reader, const ReaderConfig *config) {
           "V=%d image_id=%d: set them from the tokenizer", config->V, config->image_id);
     CHECK(!has_eyes || config->vision.C_out == config->block.C, "C_out=%d C=%d",
           config->vision.C_out, config->block.C);
-    *reader = (Reader){.config = *config, .tensors = tensors_new()};
+    *reader = (Reader){.config = *config, .tensors = tensors_new(), .logits_limit = READER_LOGITS};
     reader->vision = vision_tower_new(&reader->tensors, &config->vision);
     add_language(reader, &reader->tensors);
 }
@@ -219,7 +219,7 @@ static void put_images(Run *run, Reader *reader, ReaderState *state, void *x) {
     }
 }
 
-static void forward(Run *run, Reader *reader, ReaderState *state, void *logits,
+static void forward(Run *run, Reader *reader, ReaderState *state, void *hidden,
                     const ReaderBatch *batch, KvCache *cache) {
     const ReaderConfig *config = &reader->config;
     const int N = batch->N, R = batch->R, C = config->block.C;
@@ -238,25 +238,22 @@ static void forward(Run *run, Reader *reader, ReaderState *state, void *logits,
     x = stack_fwd(run, &reader->blocks, &state->blocks, x, &rows);
 
     // Only wanted rows reach the norm and the head.
-    state->picked = run_take(run, (size_t)R, (size_t)C);
-    state->normed = run->is_training ? run_take(run, (size_t)R, (size_t)C) : state->picked;
+    state->picked = run->is_training ? run_take(run, (size_t)R, (size_t)C) : hidden;
     RUN(run, rows_gather, state->picked, x, state->wanted, R, C, N);
-    norm_fwd(run, &reader->norm, &state->norm, state->normed, state->picked, R);
-    void *unused; // the head has no adapter
-    linear_fwd(run, &reader->head, logits, &unused, state->normed, R, NULL);
+    norm_fwd(run, &reader->norm, &state->norm, hidden, state->picked, R);
     if (!run->is_training) {
         arena_release(run->arena, start);
     }
 }
 
-void reader_fwd(Run *run, Reader *reader, ReaderState *state, void *logits,
-                const ReaderBatch *batch) {
-    forward(run, reader, state, logits, batch, NULL);
+void reader_hidden_fwd(Run *run, Reader *reader, ReaderState *state, void *hidden,
+                       const ReaderBatch *batch) {
+    forward(run, reader, state, hidden, batch, NULL);
 }
 
-void reader_fwd_cached(Run *run, Reader *reader, ReaderState *state, void *logits,
-                       const ReaderBatch *batch, KvCache *cache) {
-    forward(run, reader, state, logits, batch, cache);
+void reader_hidden_fwd_cached(Run *run, Reader *reader, ReaderState *state, void *hidden,
+                              const ReaderBatch *batch, KvCache *cache) {
+    forward(run, reader, state, hidden, batch, cache);
     if (!run->is_planning) {
         kv_pass_done(cache, batch->slot, batch->cu_seqlens, batch->B, batch->positions,
                      batch->capacity_N);
@@ -269,16 +266,32 @@ KvCache *reader_cache_new(const Reader *reader, int B, int room) {
                         block->Hkv * block->D, B, room);
 }
 
+// ---- head ----
+int reader_head_rows(const Run *run, const Reader *reader, int left) {
+    const size_t row = (size_t)reader->config.V * dtype_size(run->t);
+    const size_t most = reader->logits_limit / row;
+    return most >= (size_t)left ? left : most > 1 ? (int)most : 1;
+}
+
+void reader_head_fwd(Run *run, const Reader *reader, void *logits, const void *hidden, int rows) {
+    void *unused; // the head has no adapter
+    linear_fwd(run, &reader->head, logits, &unused, hidden, rows, NULL);
+}
+
+void reader_head_bwd(Run *run, const Reader *reader, void *dhidden, const void *dlogits,
+                     const void *hidden, int rows) {
+    linear_bwd(run, &reader->head, dhidden, dlogits, NULL, hidden, rows, NULL);
+}
+
 // ---- backward ----
-void reader_bwd(Run *run, Reader *reader, ReaderState *state, const void *dlogits) {
+void reader_hidden_bwd(Run *run, Reader *reader, ReaderState *state, void *dhidden) {
     const ReaderConfig *config = &reader->config;
     const ReaderBatch *batch = state->batch;
     const int N = batch->N, R = batch->R, C = config->block.C;
     CHECK(run->is_training, "the forward of %d rows kept nothing for a backward", N);
     const size_t start = arena_mark(run->arena);
-    void *d = run_take(run, (size_t)N, (size_t)C), *dpicked = run_take(run, (size_t)R, (size_t)C);
-    linear_bwd(run, &reader->head, dpicked, dlogits, NULL, state->normed, R, NULL);
-    norm_bwd(run, &reader->norm, &state->norm, dpicked, NULL, dpicked, state->picked, R);
+    void *d = run_take(run, (size_t)N, (size_t)C), *dpicked = dhidden;
+    norm_bwd(run, &reader->norm, &state->norm, dpicked, NULL, dhidden, state->picked, R);
     run_zero(run, d, (size_t)N, (size_t)C);
     RUN(run, rows_scatter, d, dpicked, state->wanted, R, C, N);
 

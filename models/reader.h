@@ -37,6 +37,7 @@ typedef struct {
     BlockStack blocks;
     Norm norm;
     Linear head; // weight == embed when tied
+    size_t logits_limit; // bytes of logits at once: READER_LOGITS; tests set others
     HostIds scratch;
 } Reader;
 // The structure alone, without memory for values, and its end: for listing tensors, or for marking
@@ -77,28 +78,50 @@ int reader_positions(const ReaderConfig *config, int32_t *positions, int stride,
                      const int32_t *ids, int T, const ReaderImage *image, int images);
 
 // ---- passes ----
+// The blocks first, over the whole batch; then the head, over as many of the wanted rows at once as
+// logits fit READER_LOGITS, each time with what reads them, so that (R,V) logits never exist:
+//   reader_hidden_fwd(run, reader, &state, hidden, batch);
+//   for (int first = 0, rows; first < R; first += rows) {
+//       rows = reader_head_rows(run, reader, R - first);
+//       reader_head_fwd(...);   // rows of hidden to logits
+//       ...                     // logits to dlogits, in place
+//       reader_head_bwd(...);   // dlogits to rows of dhidden
+//   }
+//   reader_hidden_bwd(run, reader, &state, dhidden);
+// On the CPU all bits are those of one piece; on a GPU, all but those of the head's own gradient,
+// whose order of adding depends on the number of rows.
+#define READER_LOGITS ((size_t)64 << 20) // 220 rows of Qwen2-VL in bf16
 typedef struct {
     const ReaderBatch *batch;
     int computed, given, texts; // rows from the vision tower, from given features, from the table
     int32_t *image_rows;        // (computed + given): the computed ones first; on the device, as
     int32_t *text_rows, *text_ids, *wanted; // (texts), (texts), (R)
-    void *picked, *normed;      // (R,C): wanted rows before and after the norm
+    void *picked;               // (R,C): wanted rows before the norm
     NormState norm;
     VisionState vision;
     StackState blocks;
 } ReaderState;
 // Features only, for the cache. out: (sum of vision_tokens, C) t
 void reader_vision_fwd(Run *run, Reader *reader, void *out, const ReaderImage *image, int images);
-// logits: (R,V) t. The batch stays as it is until the backward is done.
-void reader_fwd(Run *run, Reader *reader, ReaderState *state, void *logits,
-                const ReaderBatch *batch);
+// hidden: (R,C) t, the wanted rows after the norm. The batch stays as it is until the backward is
+// done.
+void reader_hidden_fwd(Run *run, Reader *reader, ReaderState *state, void *hidden,
+                       const ReaderBatch *batch);
 // The same with a cache: prompts go into empty slots, tokens of reader_batch_continue follow what
-// their slots hold. The rows have the bits that they have in reader_fwd of the whole sequence.
-void reader_fwd_cached(Run *run, Reader *reader, ReaderState *state, void *logits,
-                       const ReaderBatch *batch, KvCache *cache);
+// their slots hold. The rows have the bits that they have without one, in the whole sequence.
+void reader_hidden_fwd_cached(Run *run, Reader *reader, ReaderState *state, void *hidden,
+                              const ReaderBatch *batch, KvCache *cache);
+// How many of `left` wanted rows may have logits at once; at least one.
+int reader_head_rows(const Run *run, const Reader *reader, int left);
+// logits: (rows,V) t   hidden: (rows,C) t
+void reader_head_fwd(Run *run, const Reader *reader, void *logits, const void *hidden, int rows);
+// dhidden (rows,C) t =, the head's own gradient +=, from dlogits (rows,V) t.
+void reader_head_bwd(Run *run, const Reader *reader, void *dhidden, const void *dlogits,
+                     const void *hidden, int rows);
+// Parameter gradients of the rest from dhidden (R,C), which is spoiled. Given features get none,
+// nor do table rows under images.
+void reader_hidden_bwd(Run *run, Reader *reader, ReaderState *state, void *dhidden);
 // An empty cache of the reader's size for B sequences of at most `room` tokens.
 KvCache *reader_cache_new(const Reader *reader, int B, int room);
-// Parameter gradients from dlogits (R,V). Given features get none, nor do table rows under images.
-void reader_bwd(Run *run, Reader *reader, ReaderState *state, const void *dlogits);
 
 #endif

@@ -51,13 +51,27 @@ LaidPrompt lay_prompt(const ReaderFixture *fixture, const char *layout, int whic
     return out;
 }
 
+void reader_pass(Run *run, Reader *reader, const ReaderBatch *batch, void *logits,
+                 const void *dlogits) {
+    const size_t R = (size_t)batch->R, C = (size_t)reader->config.block.C;
+    const size_t mark = arena_mark(run->arena);
+    ReaderState state;
+    void *hidden = run_take(run, R, C), *dhidden = dlogits ? run_take(run, R, C) : NULL;
+    const size_t taken = arena_mark(run->arena);
+    reader_hidden_fwd(run, reader, &state, hidden, batch);
+    EXPECT(run->is_training || arena_mark(run->arena) == taken, "a forward alone kept %zu bytes",
+           arena_mark(run->arena) - taken);
+    reader_head_fwd(run, reader, logits, hidden, batch->R);
+    if (dlogits) {
+        reader_head_bwd(run, reader, dhidden, dlogits, hidden, batch->R);
+        reader_hidden_bwd(run, reader, &state, dhidden);
+    }
+    arena_release(run->arena, mark);
+}
+
 static void pass(void *ctx, Run *run, void *out, const void *dout) {
     ReaderFixture *fixture = ctx;
-    ReaderState state;
-    reader_fwd(run, fixture->reader, &state, out, &fixture->batch);
-    if (dout) {
-        reader_bwd(run, fixture->reader, &state, dout);
-    }
+    reader_pass(run, fixture->reader, &fixture->batch, out, dout);
 }
 
 ModelUnderTest reader_under_test(ReaderFixture *fixture) {

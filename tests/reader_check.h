@@ -27,6 +27,9 @@ typedef struct {
 // image of the fixture. The image token's id must be above 0.
 LaidPrompt lay_prompt(const ReaderFixture *fixture, const char *layout, int which);
 
+// Logits (R,V) of all wanted rows at once, and the backward of dlogits where they are given.
+void reader_pass(Run *run, Reader *reader, const ReaderBatch *batch, void *logits,
+                 const void *dlogits);
 // A pass over the batch, with its backward where the loss has weights; see model_run.
 ModelUnderTest reader_under_test(ReaderFixture *fixture);
 // The logits of all wanted rows (R,V) by one pass. Caller frees.

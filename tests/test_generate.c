@@ -96,6 +96,23 @@ static void expect_cache_changes_nothing(const char *preset, DType t) {
     reader_fixture_free(fixture);
 }
 
+// The same where logits of only one or two rows may exist at once.
+static void expect_pieces_change_nothing(void) {
+    ReaderFixture *fixture = fixture_new("tiny-qwen2vl", DT_BF16);
+    const GenerateConfig config = greedy();
+    Generated want = generate_of(fixture, 0, PROMPTS, &config);
+    for (size_t rows = 0; rows <= 2; rows++) { // a limit below one row still gives one
+        fixture->reader->logits_limit = rows * VOCABULARY * sizeof(bf16);
+        Generated got = generate_of(fixture, 0, PROMPTS, &config);
+        EXPECT(memcmp(got.scores, want.scores,
+                      (size_t)PROMPTS * STEPS * VOCABULARY * sizeof *want.scores) == 0,
+               "other scores with logits of %zu rows at once", rows);
+        generated_free(&got);
+    }
+    generated_free(&want);
+    reader_fixture_free(fixture);
+}
+
 // ---- ends, padding, groups ----
 // The prompts end at different steps: by their own third token of prompt 0.
 static void expect_ends(bool is_padded) {
@@ -216,6 +233,9 @@ TEST(generate) {
         if (CASE("the cache changes nothing %s t=%s", presets[n % 2], dtype_name((DType)(n / 2)))) {
             expect_cache_changes_nothing(presets[n % 2], (DType)(n / 2));
         }
+    }
+    if (CASE("logits of few rows at once change nothing")) {
+        expect_pieces_change_nothing();
     }
     for (int n = 0; n < 2; n++) {
         if (CASE("answers end by themselves%s", n ? ", padded" : "")) {

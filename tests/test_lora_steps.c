@@ -16,6 +16,7 @@
 #include "host/weights.h"
 #include "tests/check.h"
 #include "tests/model_check.h"
+#include "tests/reader_check.h"
 #include "tests/reference.h"
 
 enum { PATCH = 4, RANK = 3, STEPS = 20, WARMUP = 2, EACH = 2, PROMPTS = 6, IMAGES = 3 };
@@ -164,28 +165,13 @@ static int expect_adapters(const Fixture *f) {
 }
 
 // ---- what is written ----
-typedef struct {
-    Reader *reader;
-    const ReaderBatch *batch;
-} Pass;
-static void pass(void *ctx, Run *run, void *out, const void *dout) {
-    Pass *p = ctx;
-    ReaderState state;
-    CHECK(!dout, "no backward here");
-    reader_fwd(run, p->reader, &state, out, p->batch);
-}
-
 // (PROMPTS,V) logits of the first answer token of all prompts.
 static float *logits_new(Fixture *f, Reader *reader) {
     ReaderBatch batch = reader_batch_new();
     for (int b = 0; b < PROMPTS; b++) {
         prompt_add(&f->maker, &batch, &f->examples[b].prompt, NULL, 0);
     }
-    Pass ctx = {reader, &batch};
-    const ModelUnderTest model = {.list = &reader->tensors, .pass = pass, .ctx = &ctx,
-                                  .count = (size_t)PROMPTS * (size_t)reader->config.V};
-    float *out = xmalloc(model.count, sizeof *out);
-    model_run(&model, out, NULL, false);
+    float *out = reader_logits_new(reader, &batch);
     reader_batch_free(&batch);
     return out;
 }

@@ -115,6 +115,20 @@ TEST(scorer_same_bits) {
             EXPECT(memcmp(logprob, only, bytes) == 0, "without raw");
         }
         scorer_free(&scorer);
+        for (size_t rows = 1; rows <= 2; rows++) {
+            if (CASE("long=%d logits of %zu rows at once", is_long, rows)) {
+                w->store->is_enabled = false;
+                Scorer other = world_scorer(w);
+                const size_t limit = w->reader->logits_limit;
+                w->reader->logits_limit = rows * w->reader->config.V * sizeof(float) + 1;
+                scorer_scores(&other, again[0], again[1], w->queries, w->corpus, pairs, PAIRS);
+                EXPECT(memcmp(raw, again[0], bytes) == 0 && memcmp(logprob, again[1], bytes) == 0,
+                       "other bits");
+                w->reader->logits_limit = limit;
+                w->store->is_enabled = true;
+                scorer_free(&other);
+            }
+        }
         for (int per_pass = 1; per_pass <= 4; per_pass += 3) {
             for (int has_cache = 0; has_cache < 2; has_cache++) {
                 if (!CASE("long=%d pairs per pass %d, cache %d, no store", is_long, per_pass,

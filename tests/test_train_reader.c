@@ -73,13 +73,16 @@ static double loss_by_hand(Fixture *f, bool wants_gradient) {
     Run run = run_new(w->dev, DT_F32, &f->arena, wants_gradient);
     Arena plan = arena_plan();
     Run planning = run_planning(&run, &plan);
+    const size_t C = (size_t)w->reader->config.block.C;
     ReaderState state;
     float *logits = xmalloc((size_t)R * V, sizeof *logits), *device = NULL;
     double loss = 0;
     for (int pass = 0; pass < 2; pass++) {
         Run *now = pass ? &run : &planning;
         device = run_take(now, (size_t)R, (size_t)V);
-        reader_fwd(now, w->reader, &state, device, &batch);
+        void *hidden = run_take(now, (size_t)R, C), *dhidden = run_take(now, (size_t)R, C);
+        reader_hidden_fwd(now, w->reader, &state, hidden, &batch);
+        reader_head_fwd(now, w->reader, device, hidden, R);
         if (pass) {
             device_copy_out(w->dev, logits, device, (size_t)R * V * sizeof *logits);
         }
@@ -98,7 +101,8 @@ static double loss_by_hand(Fixture *f, bool wants_gradient) {
             if (pass) {
                 device_copy_in(w->dev, device, logits, (size_t)R * V * sizeof *logits);
             }
-            reader_bwd(now, w->reader, &state, device);
+            reader_head_bwd(now, w->reader, dhidden, device, hidden, R);
+            reader_hidden_bwd(now, w->reader, &state, dhidden);
         }
         if (!pass) {
             arena_reserve(&f->arena, w->dev, "test", plan.peak);
@@ -163,6 +167,42 @@ TEST(train_reader_learns) {
     EXPECT(last < 0.8 * first, "loss %g after %g", last, first);
     fixture_free(kept);
     fixture_free(again);
+}
+
+// However few rows have logits at once, loss and gradients keep every bit, and memory shrinks.
+TEST(train_reader_pieces) {
+    for (int trains_all = 0; trains_all < 2; trains_all++) {
+        if (!CASE("%s", trains_all ? "all weights" : "adapter")) {
+            continue;
+        }
+        double want = 0;
+        float *by_one_piece = NULL;
+        size_t bytes = 0;
+        for (int piece = 0; piece < 3; piece++) { // all rows, two of them, one
+            Fixture *f = fixture_new(trains_all, false);
+            Reader *reader = f->world->reader;
+            const size_t n = tensors_count(&reader->tensors, true);
+            reader->logits_limit = piece ? (size_t)(3 - piece) * reader->config.V * sizeof(float)
+                                         : READER_LOGITS;
+            const double loss = reader_trainer_step(&f->trainer, f->examples, B, 0);
+            float *gradient = world_gradient_new(&f->trainer.optim);
+            const size_t taken = f->trainer.arena.peak;
+            if (piece == 0) {
+                want = loss;
+                by_one_piece = gradient;
+            } else {
+                EXPECT(memcmp(&loss, &want, sizeof loss) == 0, "loss %.17g, not %.17g", loss, want);
+                EXPECT(memcmp(gradient, by_one_piece, n * sizeof *gradient) == 0,
+                       "other gradients with logits of %d rows", 3 - piece);
+                EXPECT(taken <= bytes, "%zu bytes, not %zu", taken, bytes);
+                free(gradient);
+            }
+            EXPECT(f->trainer.batch.R > 4, "%d rows are too few", f->trainer.batch.R);
+            bytes = taken;
+            fixture_free(f);
+        }
+        free(by_one_piece);
+    }
 }
 
 // A closed-book prompt has no passage in it: passage and caption of the example do not matter.
