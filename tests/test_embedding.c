@@ -57,11 +57,8 @@ static void expect_caught(const char *what, void (*run)(int32_t id), int32_t id)
 }
 
 static void expect_range_checked(const char *what, void (*run)(int32_t id)) {
-    if (CASE("index outside the table")) {
-        if (device_kind(check_device()) != DEVICE_CPU) {
-            check_skip("only the CPU checks");
-            return;
-        }
+    // A GPU does not look: it would have to tell the host.
+    if (device_kind(check_device()) == DEVICE_CPU && CASE("index outside the table")) {
         expect_caught(what, run, -1);
         expect_caught(what, run, 3);
     }

@@ -286,6 +286,18 @@ TEST(matmul_gradient) {
 // The product of the identity with a packed weight gives the weight back. The weight itself is not
 // passed: where there is a packed form it is not read.
 TEST_OP(matmul_pack) {
+    if (!is_cpu()) {
+        for (int t = 0; t < DT_COUNT; t++) {
+            if (CASE("a GPU does not pack t=%s", dtype_name((DType)t))) {
+                for (int which = MATMUL_PACK_FWD; which <= MATMUL_PACK_BWD; which++) {
+                    const size_t bytes =
+                        matmul_pack_bytes(check_device(), (DType)t, (MatmulPack)which, 64, 64);
+                    EXPECT(bytes == 0, "%zu bytes", bytes);
+                }
+            }
+        }
+        return;
+    }
     FOR_SHAPES(s, t) {
         Rng rng = check_rng(0);
         Buf weight = buf_normal(t, (size_t)s.N * s.K, 1, &rng);
