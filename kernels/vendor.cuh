@@ -35,13 +35,24 @@ static inline void vendor_check(int status, const char *call, const char *file, 
     }
 }
 
-// One function of a library; NULL, and why, when it lacks it.
-static inline void *vendor_function(void *library, const char *name, char *why, size_t size) {
-    void *function = dlsym(library, name);
-    if (!function) {
-        snprintf(why, size, "the library has no %s: it is too old", name);
+// A function of a library by its name, and where its address goes.
+typedef struct {
+    const char *name;
+    void **address;
+} VendorFunction;
+
+// vendor_open, and the library's functions. False, and why, when it is not there or lacks one.
+static inline bool vendor_load(const char *const *names, int count, const VendorFunction *functions,
+                               int function_count, char *why, size_t size) {
+    void *library = vendor_open(names, count, why, size);
+    for (int i = 0; library && i < function_count; i++) {
+        *functions[i].address = dlsym(library, functions[i].name);
+        if (!*functions[i].address) {
+            snprintf(why, size, "the library has no %s: it is too old", functions[i].name);
+            return false;
+        }
     }
-    return function;
+    return library;
 }
 
 #endif

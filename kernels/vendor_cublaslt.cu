@@ -80,17 +80,13 @@ extern "C" bool cublaslt_open(Device *dev, char *why, size_t size) {
         snprintf(why, size, "cuBLASLt needs a GPU");
         return false;
     }
-    void *library = vendor_open(names, 2, why, size);
-    if (!library) {
+#define X(name, parameters) {#name, (void **)&lt.name},
+    static const VendorFunction functions[] = {FUNCTIONS(X)};
+#undef X
+    const int count = sizeof functions / sizeof *functions;
+    if (!vendor_load(names, 2, functions, count, why, size)) {
         return false;
     }
-#define X(name, parameters)                                                                        \
-    *(void **)&lt.name = vendor_function(library, #name, why, size);                               \
-    if (!lt.name) {                                                                                \
-        return false;                                                                              \
-    }
-    FUNCTIONS(X)
-#undef X
     LT_CHECK(cublasLtCreate(&lt.handle));
     return true;
 }
@@ -106,7 +102,7 @@ typedef struct {
     DType t, out_t;
     int rows, columns, depth; // of D'
     bool is_a_transposed, is_b_transposed, has_bias, has_c, is_tuned;
-    uint32_t a_alignment, b_alignment, c_alignment, d_alignment, bias_alignment; // bytes, at most 16
+    uint32_t a_alignment, b_alignment, c_alignment, d_alignment, bias_alignment; // at most 16
 } Key;
 
 typedef struct {
@@ -290,7 +286,8 @@ extern "C" void matmul_bwd_input_cublaslt(Device *dev, DType t, void *dinp, cons
     if (ends_so(&x, is_accumulated, epilogue)) {
         product(dev, key, &x);
     } else {
-        matmul_bwd_input_cuda(dev, t, dinp, dout, weight, packed, M, N, K, is_accumulated, epilogue);
+        matmul_bwd_input_cuda(dev, t, dinp, dout, weight, packed, M, N, K, is_accumulated,
+                              epilogue);
     }
 }
 

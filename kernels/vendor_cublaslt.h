@@ -2,12 +2,12 @@
 // and what our kernels are measured against.
 //
 // Loaded at run time; without it everything else works. What differs from matmul.h: the library
-// picks its kernel by the whole shape, number of rows included, so that a row's result may depend on
-// its batch, and the order of its sums is not told. Sums are f32, partial sums too; f32 is not cut to
-// TF32. The addition to what is stored, bias, residual, scale and the one rounding are as in matmul.h.
-// Our own kernels do what the library has no form for: activations at the end of a product, adapters
-// in it, a scale of a bias, and the gradient of a bias. Left out: emulated devices. Not yet run on a
-// GPU.
+// picks its kernel by the whole shape, number of rows included, so that a row's result may depend
+// on its batch, and the order of its sums is not told. Sums are f32, partial sums too; f32 is not
+// cut to TF32. The addition to what is stored, bias, residual, scale and the one rounding are as in
+// matmul.h. Our own kernels do what the library has no form for: activations at the end of a
+// product, adapters in it, a scale of a bias, and the gradient of a bias. Left out: emulated
+// devices. Not yet run on a GPU.
 #ifndef JOMED_KERNELS_VENDOR_CUBLASLT_H
 #define JOMED_KERNELS_VENDOR_CUBLASLT_H
 

@@ -3,8 +3,8 @@
 // The forward is a graph of one operation over tensors (B,H,T,D) whose strides say how they lie in
 // our packed rows. The library proposes kernels for a graph, best first; the first that it can plan
 // is taken. To run a plan is to name a pointer per tensor, by number.
-// Declared here: the eight functions used, as in the cuDNN 9 manual, "Backend API", and the numbers of
-// its enums. Not yet run on a GPU.
+// Declared here: the eight functions used, as in the cuDNN 9 manual, "Backend API", and the numbers
+// of its enums. Not yet run on a GPU.
 #include "vendor_cudnn.h"
 
 #include <string.h>
@@ -58,17 +58,13 @@ static bool cudnn_open(char *why, size_t size) {
     if (cudnn.handle) {
         return true;
     }
-    void *library = vendor_open(names, 1, why, size);
-    if (!library) {
+#define X(name, parameters) {#name, (void **)&cudnn.name},
+    static const VendorFunction functions[] = {FUNCTIONS(X)};
+#undef X
+    const int count = sizeof functions / sizeof *functions;
+    if (!vendor_load(names, 1, functions, count, why, size)) {
         return false;
     }
-#define X(name, parameters)                                                                        \
-    *(void **)&cudnn.name = vendor_function(library, #name, why, size);                            \
-    if (!cudnn.name) {                                                                             \
-        return false;                                                                              \
-    }
-    FUNCTIONS(X)
-#undef X
     CUDNN_CHECK(cudnnCreate(&cudnn.handle));
     return true;
 }
@@ -232,7 +228,8 @@ extern "C" CudnnAttention *cudnn_attention_new(Device *dev, DType t, const Atten
     const AttentionShape *s = shape;
     if (device_kind(dev) != DEVICE_CUDA || t == DT_F32 || s->is_causal || s->alibi || s->used_k ||
         s->max_Tq != s->max_Tk || s->Nq != s->B * s->max_Tq || s->Nk != s->Nq) {
-        snprintf(why, size, "only 16-bit types, sequences of one length, neither causal nor biased");
+        snprintf(why, size,
+                 "only 16-bit types, sequences of one length, neither causal nor biased");
         return NULL;
     }
     if (!cudnn_open(why, size)) {
