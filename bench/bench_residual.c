@@ -1,4 +1,4 @@
-// Sums, multiples and casts of whole tensors: nothing but memory traffic.
+// Sums and casts of whole tensors: nothing but memory traffic.
 #include <stdio.h>
 
 #include "bench/bench.h"
@@ -13,16 +13,12 @@ static void run_residual(void *ctx) {
     const Job *j = ctx;
     bench_ops()->residual_fwd(bench_device(), j->t, j->out, j->a, j->b, j->n);
 }
-static void run_scale(void *ctx) {
-    const Job *j = ctx;
-    bench_ops()->scale_fwd(bench_device(), j->t, j->out, j->a, 0.5f, j->n);
-}
 static void run_cast(void *ctx) {
     const Job *j = ctx;
     bench_ops()->cast(bench_device(), j->t, j->out, j->from, j->a, j->n);
 }
 
-// Exact in every type: half of 1.5 plus 0.75, and 1.5 as it is.
+// Exact in every type: 1.5 plus 0.75, and 1.5 as it is.
 static void check_exact(bench_fn *run, DType t, DType from, float want) {
     Job job = {.t = t, .from = from, .n = 1, .out = bench_zeros(4), .a = bench_zeros(4),
                .b = bench_zeros(4)};
@@ -59,10 +55,6 @@ static void bench_pair(bench_fn *run, DType t, DType from, int inputs, float wan
 BENCH_OP(residual_fwd) {
     bench_pair(run_residual, DT_F32, DT_F32, 2, 2.25f);
     bench_pair(run_residual, DT_BF16, DT_BF16, 2, 2.25f);
-}
-BENCH_OP(scale_fwd) {
-    bench_pair(run_scale, DT_F32, DT_F32, 1, 0.75f);
-    bench_pair(run_scale, DT_BF16, DT_BF16, 1, 0.75f);
 }
 BENCH_OP(cast) {
     for (int to = 0; to < DT_COUNT; to++) {

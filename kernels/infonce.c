@@ -11,7 +11,6 @@
 #include "cast.h"
 #include "logsumexp.h"
 #include "matmul.h"
-#include "residual.h"
 #include "scratch.h"
 
 #define COLUMNS 64 // whose log-sum-exps are taken side by side
@@ -23,6 +22,14 @@ static const float *widened(float *buffer, DType t, const void *x, size_t n) {
     }
     dtype_widen(buffer, t, x, n);
     return buffer;
+}
+
+// x *= factor.
+static void multiply(Device *dev, float *x, float factor, size_t n) {
+#pragma omp parallel for simd schedule(static) num_threads(threads_for(dev, n))
+    for (size_t i = 0; i < n; i++) {
+        x[i] *= factor;
+    }
 }
 
 // ---- forward ----
@@ -60,7 +67,7 @@ void infonce_fwd_cpu(Device *dev, DType t, float *loss, float *scores, float *ls
     float *wide = scratch_floats(2 * n);
     const float *fa = widened(wide, t, a, n), *fb = widened(wide + n, t, b, n);
     matmul_fwd_cpu(dev, DT_F32, scores, fa, fb, NULL, NULL, B, B, E, false, NULL);
-    scale_fwd_cpu(dev, DT_F32, scores, scores, exp_f32(*log_scale), (size_t)B * B);
+    multiply(dev, scores, exp_f32(*log_scale), (size_t)B * B);
 #pragma omp parallel num_threads(device_threads(dev)) if (B > 64)
     {
 #pragma omp for nowait
@@ -134,8 +141,7 @@ void infonce_bwd_cpu(Device *dev, DType t, void *da, void *db, float *dlog_scale
     device_zero(dev, fdb, n * sizeof *fdb); // this product adds
     matmul_bwd_weight_cpu(dev, DT_F32, fdb, NULL, scores, fa, B, B, E);
     const float scale = exp_f32(*log_scale);
-    scale_fwd_cpu(dev, DT_F32, fda, fda, scale, n);
-    scale_fwd_cpu(dev, DT_F32, fdb, fdb, scale, n);
+    multiply(dev, fda, scale, n), multiply(dev, fdb, scale, n);
     if (t != DT_F32) {
         cast_cpu(dev, t, da, DT_F32, fda, n);
         cast_cpu(dev, t, db, DT_F32, fdb, n);

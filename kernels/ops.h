@@ -16,8 +16,8 @@
 //     never depend on threads, on the rest of the batch, or on the instruction set. (marginal and
 //     rope_table call f64 functions of the C library, which may differ in their last bit between
 //     CPUs: that survives the one rounding to f32 about once in 2^28.)
-//   * Where a contract says lanes, a GPU has an order of its own: a row's, fixed by its length. Chains
-//     are chains there too, but for the tensor cores' products of 16-bit types.
+//   * Where a contract says lanes, a GPU has an order of its own: a row's, fixed by its length.
+//     Chains are chains there too, but for the tensor cores' products of 16-bit types.
 //   * Agreement with f64: exact (copies, ids, rounding), ulp (element-wise), sum (reductions: error
 //     at most twice that of the plain f32 loop).
 //   * Scratch is the caller's (an argument named scratch, its size given by <op>_scratch_bytes) or,
@@ -64,7 +64,6 @@
     X(gated_fwd)                                                                                   \
     X(gated_bwd)                                                                                   \
     X(residual_fwd)                                                                                \
-    X(scale_fwd)                                                                                   \
     X(embedding_fwd)                                                                               \
     X(embedding_bwd)                                                                               \
     X(rows_gather)                                                                                 \

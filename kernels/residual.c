@@ -18,18 +18,3 @@ void residual_fwd_cpu(Device *dev, DType t, void *out, const void *a, const void
         chunk_store(t, out, at, y, length);
     }
 }
-
-void scale_fwd_cpu(Device *dev, DType t, void *out, const void *inp, float factor, size_t n) {
-#pragma omp parallel for schedule(static) num_threads(threads_for(dev, n))
-    for (size_t at = 0; at < n; at += CHUNK) {
-        float x_buffer[CHUNK], y_buffer[CHUNK];
-        const int length = chunk_length(n, at);
-        const float *x = chunk_in(x_buffer, t, inp, at, length);
-        float *y = chunk_out(y_buffer, t, out, at);
-#pragma omp simd
-        for (int i = 0; i < length; i++) {
-            y[i] = factor * x[i];
-        }
-        chunk_store(t, out, at, y, length);
-    }
-}

@@ -1,7 +1,6 @@
-// residual: sums and multiples of whole tensors on a GPU; see residual.h.
+// residual: sums of whole tensors on a GPU; see residual.h.
 //
-// Nothing to compute, all memory: 3 (sum) or 2 (multiple) tensors pass by once, as each.cuh moves
-// them.
+// Nothing to compute, all memory: three tensors pass by once, as each.cuh moves them.
 //
 //   version  idea                                shape      time            % of peak
 //   1        one element per thread and turn     -          not yet run on a GPU
@@ -10,21 +9,11 @@
 
 #include "each.cuh"
 
-// What is done to an element; b is not read by Scale.
 struct Add {
     enum { INPUTS = 2 };
     __device__ float operator()(float a, float b) const { return a + b; }
 };
-struct Scale {
-    enum { INPUTS = 1 };
-    float factor;
-    __device__ float operator()(float a, float) const { return factor * a; }
-};
 
 CUDA_OP(residual_fwd)(Device *dev, DType t, void *out, const void *a, const void *b, size_t n) {
     FOR_DTYPE(t, T, launch_each<T>(dev, out, a, b, Add(), n));
-}
-
-CUDA_OP(scale_fwd)(Device *dev, DType t, void *out, const void *inp, float factor, size_t n) {
-    FOR_DTYPE(t, T, launch_each<T>(dev, out, inp, inp, Scale{factor}, n));
 }

@@ -1,4 +1,4 @@
-// residual: sums and multiples of whole tensors.
+// residual: sums of whole tensors.
 #ifndef JOMED_KERNELS_RESIDUAL_H
 #define JOMED_KERNELS_RESIDUAL_H
 
@@ -13,11 +13,8 @@ extern "C" {
 // Its backward needs no op: both gradients are dout.
 typedef void residual_fwd_fn(Device *dev, DType t, void *out, const void *a, const void *b,
                              size_t n);
-// out[i] = factor * inp[i]. out may alias inp. Agreement: exact after one rounding.
-typedef void scale_fwd_fn(Device *dev, DType t, void *out, const void *inp, float factor, size_t n);
 
 residual_fwd_fn residual_fwd_cpu, residual_fwd_cuda, residual_fwd_emu;
-scale_fwd_fn scale_fwd_cpu, scale_fwd_cuda, scale_fwd_emu;
 
 #ifdef __cplusplus
 }

@@ -1,4 +1,4 @@
-// test_residual: sums and multiples of whole tensors are exact after one rounding.
+// test_residual: sums of whole tensors are exact after one rounding.
 #include <math.h>
 #include <stdlib.h>
 
@@ -13,7 +13,6 @@ static void expect_same(const char *what, Buf a, const Buf *b) {
     buf_free(&a);
 }
 
-// ---- residual_fwd ----
 typedef enum { APART, ON_A, ON_B } Place;
 
 static Buf residual_new(Device *dev, const Buf *a, const Buf *b, Place place) {
@@ -45,38 +44,6 @@ TEST_OP(residual_fwd) {
                         &out);
             free(want);
             buf_free(&a), buf_free(&b), buf_free(&out);
-        }
-    }
-}
-
-// ---- scale_fwd ----
-static Buf scale_new(Device *dev, const Buf *inp, float factor, bool in_place) {
-    Buf out = in_place ? buf_from(inp->t, inp->host, inp->n) : buf_fill(inp->t, inp->n, NAN);
-    device_ops(dev)->scale_fwd(dev, inp->t, out.dev, in_place ? out.dev : inp->dev, factor, inp->n);
-    buf_read(&out);
-    return out;
-}
-
-TEST_OP(scale_fwd) {
-    const float factor = 0.3f;
-    for (int k = 0; k < SIZES * DT_COUNT; k++) {
-        const size_t n = sizes[k / DT_COUNT];
-        const DType t = (DType)(k % DT_COUNT);
-        if (CASE("n=%zu t=%s", n, dtype_name(t))) {
-            Rng rng = check_rng((uint32_t)n);
-            Buf inp = buf_normal(t, n, 2, &rng);
-            double *want = xcalloc(n, sizeof(double));
-            for (size_t i = 0; i < n; i++) {
-                want[i] = check_round(t, inp.host[i] * factor);
-            }
-            Buf out = scale_new(check_device(), &inp, factor, false);
-            expect_exact("out", out.host, want, n);
-            expect_same("out in the place of inp", scale_new(check_device(), &inp, factor, true),
-                        &out);
-            expect_same("three threads", scale_new(check_device_threads(3), &inp, factor, false),
-                        &out);
-            free(want);
-            buf_free(&inp), buf_free(&out);
         }
     }
 }
