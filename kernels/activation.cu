@@ -12,8 +12,8 @@
 #include "activation_parts.h"
 #include "each.cuh"
 
-// The element-wise functions, as each.cuh takes them. act is the same for all threads, so the branch
-// of act_of costs nothing beside the polynomial.
+// The element-wise functions, as each.cuh takes them. act is the same for all threads, so that the
+// branch of act_of costs nothing beside the polynomial.
 struct ActValue { // inp
     enum { INPUTS = 1 };
     Activation act;

@@ -32,7 +32,8 @@ static const DeviceBackend *backend_of(DeviceKind kind) {
 bool device_is_there(DeviceKind kind, int index, char *why, size_t size) {
     const DeviceBackend *backend = backend_of(kind);
     if (!backend) {
-        snprintf(why, size, "this build has no %s backend", kind == DEVICE_EMU ? "emulated" : "CUDA");
+        snprintf(why, size, "this build has no %s backend",
+                 kind == DEVICE_EMU ? "emulated" : "CUDA");
         return false;
     }
     return backend->probe(index, why, size);

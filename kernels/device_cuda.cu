@@ -97,8 +97,9 @@ static void cuda_open(Device *dev, int index, int threads) {
     dev->cache_bytes = (size_t)properties.l2CacheSize;
     dev->threads = threads > 0 ? threads : 1; // of what stays on the host
     dev->arch = properties.major == 9 ? 90 : 80;
-    snprintf(dev->name, sizeof dev->name, "gpu %d, %.64s, sm_%d%d, %.0f GiB", index, properties.name,
-             properties.major, properties.minor, (double)properties.totalGlobalMem / (1 << 30));
+    snprintf(dev->name, sizeof dev->name, "gpu %d, %.64s, sm_%d%d, %.0f GiB", index,
+             properties.name, properties.major, properties.minor,
+             (double)properties.totalGlobalMem / (1 << 30));
 }
 
 static void cuda_close(Device *dev) {

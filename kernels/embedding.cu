@@ -11,7 +11,7 @@
 // An id outside its table stops the program: assert prints the kernel's line, and the next CUDA
 // call dies.
 //
-//   version      idea                               shape  time                  % of peak bandwidth
+//   version      idea                               shape  time                  % of peak
 //   *_kernel1    one element per thread             -      not yet run on a GPU  -
 //   add_kernel1  sorted segments, 16 bytes of columns per thread, or one column
 //                                                   -      not yet run on a GPU  -

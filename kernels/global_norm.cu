@@ -2,7 +2,7 @@
 //
 // One block per PIECE elements sums in f32, 16 bytes at a time; one last block adds the sums of the
 // pieces in f64: each thread a run of neighbours, each lane of the first warp a run of those, then
-// the first thread, ascending. Nothing depends on timing, and the host does not wait for the result.
+// the first thread, ascending. Nothing depends on timing; the host does not wait for the result.
 // A last piece that is not whole takes the same path element by element.
 //
 //   version  idea                                 shape  time                  % of peak bandwidth

@@ -26,15 +26,16 @@ static __global__ void infonce_scale1(float *x, const float *log_scale, size_t n
 }
 
 // Launch: B blocks of softmax_block(B) threads; 384 bytes of shared memory.
-template <int EACH> static __global__ void infonce_row_lse1(float *lse, const float *scores, int B) {
+template <int EACH>
+static __global__ void infonce_row_lse1(float *lse, const float *scores, int B) {
     const SoftmaxRow all = softmax_row<float, EACH>(scores + (size_t)blockIdx.x * B, B);
     if (threadIdx.x == 0) {
         lse[blockIdx.x] = all.lse;
     }
 }
 
-// 32 columns to a block, a lane each, so that a warp reads neighbours; its warps share the rows, and
-// the first one joins what they found, in order. Launch: ceil(B/32) blocks of COLUMN_WARPS warps.
+// 32 columns to a block, a lane each, so that a warp reads neighbours. The warps share the rows; the
+// first one joins what they found, in order. Launch: ceil(B/32) blocks of COLUMN_WARPS warps.
 static __global__ void infonce_column_lse1(float *lse, const float *scores, int B) {
     SMEM_STATIC(part, float, [COLUMN_WARPS][WARP]);
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;

@@ -3,7 +3,7 @@
 // A row is read twice by its block, the second time out of the first-level cache: there are as many
 // rows as pictures or texts, so the op takes microseconds.
 //
-//   version  idea                                   shape  time                  % of peak bandwidth
+//   version  idea                                   shape  time                  % of peak
 //   kernel1  one block per row                      -      not yet run on a GPU  -
 //   kernel1  the same, 16 bytes (HAS_PACKS)         -      not yet run on a GPU  -
 #include "l2norm.h"

@@ -9,9 +9,10 @@
 // Nothing but memory: the forward must move 2 elements per element, the backward 3, and 4 with a
 // residual, which as an op of its own would move 3 more. So a row is read once, 16 bytes at a time,
 // into the registers of its team, which is one warp up to 128 packs (in the backward 96: 768 of a
-// 16-bit type, three packs a lane) and one block above; eight rows of a warp each, at 3 x 512 bytes, keep some 50 KB of
-// loads in flight on a processor, twice what its bandwidth times latency asks for. weight and bias
-// come again for each row, out of the first-level cache: a quarter of what it can deliver.
+// 16-bit type, three packs a lane) and one block above; eight rows, a warp and 3 x 512 bytes each,
+// keep some 50 KB of loads in flight on a processor, twice what its bandwidth times latency asks
+// for. weight and bias come again for each row, out of the first-level cache: a quarter of what it
+// can deliver.
 //
 // A row's sums are the threads' own chains, pack by pack, then butterflies: an order that C alone
 // fixes. The parameters' gradients are taken in the same pass over dout and inp: a block keeps
@@ -19,9 +20,9 @@
 // `parts`, and a second kernel adds these lines, PART_WARPS chains that are then added in order.
 // There are at most PARTS blocks, a constant, so that the sum is the same on every card: two blocks
 // for each processor of the largest one. parts are 2% of the traffic for N = 50,000.
-// Left out: the forward's residual (x += y, then the norm of x). matmul's epilogue adds it for less:
-// in 2-byte elements the product's store, the residual, the norm's load and store are 8 bytes, while
-// a norm that adds would load two and store two behind the product's store, 10. Rows longer than
+// Left out: the forward's residual (x += y, then the norm of x). matmul's epilogue adds it for
+// less: in 2-byte elements the product's store, the residual, the norm's load and store are 8; a
+// norm that adds would load two and store two behind the product's store, 10. Rows longer than
 // registers hold on several processors (clusters); no model has them.
 //
 //   version      idea                                    shape  time                  % of peak
@@ -371,8 +372,8 @@ static __global__ void norm_params_kernel2(float *dweight, float *dbias, const f
 }
 
 // ---- launchers ----
-// Threads of the team for rows of C elements, `most` packs each: WARP, a block, or 0 where version 2
-// cannot be used.
+// Threads of the team for rows of C elements, `most` packs each: WARP, a block, or 0 where there is
+// no version 2.
 template <typename T> static unsigned team_size(int C, int most) {
     const int packs = C / Pack<T>::N, threads = (packs + most - 1) / most;
     if (C % Pack<T>::N || threads > MOST_TEAM) {

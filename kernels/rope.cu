@@ -5,7 +5,7 @@
 // hides but for one value in 2^28. Who turns a row must first know whether its whole table is the
 // identity, which keeps every bit of the row: so a row belongs to one warp, which reads the table
 // first (it needs it anyway) and votes. In place: an element is read and written once, by one lane.
-// Both pairings at 16 bytes: with halves a lane takes a pack of first elements and the pack of their
+// Both pairings at 16 bytes: with halves a lane takes a pack of first elements and that of their
 // partners, else one pack with whole pairs in it.
 //
 //   version       idea                        shape  time                  % of peak bandwidth
@@ -31,8 +31,8 @@ static __global__ void rope_table_kernel1(float *cosine, float *sine, const int3
     }
 }
 
-// All lanes: whether the row's table is the identity. Then every bit is left alone: -0 * 1 + 0 would
-// become +0.
+// All lanes: whether the row's table is the identity. Then every bit is left alone: -0 * 1 + 0
+// would become +0.
 static __device__ inline bool is_identity(const float *c, const float *s, int pairs) {
     bool is_one = true;
     for (int j = threadIdx.x % WARP; j < pairs; j += WARP) {

@@ -15,7 +15,7 @@ typedef struct {
 } Buffers;
 
 // ---- one set per thread ----
-// The key is there for its destructor, which runs when a thread ends; the pointer is quicker to read.
+// The key is there for its destructor, which runs when a thread ends; the pointer reads faster.
 static pthread_key_t key;
 static pthread_once_t key_once = PTHREAD_ONCE_INIT;
 static _Thread_local Buffers *of_thread;

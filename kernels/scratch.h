@@ -12,8 +12,8 @@
 // Whose buffer: an op that holds its own may call matmul, which holds another.
 typedef enum { SCRATCH_OP, SCRATCH_MATMUL, SCRATCH_COUNT } ScratchUse;
 
-// At least n bytes, aligned to 64 bytes, contents undefined, valid until this thread's next call for
-// the same use. Dies with EXIT_RESOURCE when memory is out.
+// At least n bytes, aligned to 64, contents undefined, valid until this thread's next call for the
+// same use. Dies with EXIT_RESOURCE when memory is out.
 void *scratch_bytes(ScratchUse use, size_t n);
 // The buffer of an op, in floats.
 float *scratch_floats(size_t n);

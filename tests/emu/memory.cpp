@@ -211,7 +211,8 @@ void memory_check(const Launch &l) {
         fail("launch with grid (%u,%u,%u); at most 65535 in y and z", l.grid.x, l.grid.y, l.grid.z);
     }
     if (l.params_size > MOST_PARAMS) {
-        fail("launch with %zu bytes of parameters; at most %zu", l.params_size, (size_t)MOST_PARAMS);
+        fail("launch with %zu bytes of parameters; at most %zu", l.params_size,
+             (size_t)MOST_PARAMS);
     }
     const auto found = allowed.find(l.kernel);
     if (l.dynamic > (found == allowed.end() ? (size_t)DEFAULT_SHARED : found->second)) {

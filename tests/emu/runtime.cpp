@@ -17,7 +17,7 @@ struct EmuEvent {
 EmuCalls emu::calls;
 extern "C" const EmuCalls *emu_calls(void) { return &emu::calls; }
 
-// EMU_FAULT=CALL:N: the N-th call of that name and all after it fail, as after a kernel's bad access.
+// EMU_FAULT=CALL:N: the N-th call of that name and all after it fail, as after a bad access.
 bool emu::is_broken(const char *call) {
     static const char *const fault = getenv("EMU_FAULT");
     static int left = fault && strchr(fault, ':') ? atoi(strchr(fault, ':') + 1) : 0;
