@@ -34,8 +34,8 @@ static __global__ void infonce_row_lse1(float *lse, const float *scores, int B) 
     }
 }
 
-// 32 columns to a block, a lane each, so that a warp reads neighbours. The warps share the rows; the
-// first one joins what they found, in order. Launch: ceil(B/32) blocks of COLUMN_WARPS warps.
+// 32 columns to a block, a lane each: a warp reads neighbours. The warps share the rows; the first
+// joins what they found, in order. Launch: ceil(B/32) blocks of COLUMN_WARPS warps.
 static __global__ void infonce_column_lse1(float *lse, const float *scores, int B) {
     SMEM_STATIC(part, float, [COLUMN_WARPS][WARP]);
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
