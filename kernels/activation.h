@@ -6,7 +6,8 @@
 // Bits do not depend on the C library (lanes.h). act(-inf) is NaN, as in PyTorch.
 // Agreement: ulp: before the rounding to t, within 8 ulp of f32 and 4e-36 (less may be flushed to
 // 0). With act(x) = x G(x), the slope act' = G + x G' has a zero near x = -1, where its terms
-// cancel: its 8 ulp are of |G| + |x G'|.
+// cancel: its 8 ulp are of |G| + |x G'|. On a GPU 16-bit types have 2^-15 of these in place of the
+// 8 ulp: a sixteenth of what the rounding to f16 may add.
 #ifndef JOMED_KERNELS_ACTIVATION_H
 #define JOMED_KERNELS_ACTIVATION_H
 

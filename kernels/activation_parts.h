@@ -1,5 +1,5 @@
-// activation_parts: the activations of one element, one text for the CPU and for CUDA kernels.
-// Private to activation.* and to the epilogues of matmul.*.
+// activation_parts: the activations of one element, one text for the CPU and for f32 on CUDA.
+// Private to activation*.* and to the epilogues of matmul.*.
 //
 // Every activation is x G(x) with a gate G between 0 and 1: the normal distribution function for
 // gelu, the logistic function of some v(x) for the others. The slope is G + x G', and one
@@ -61,15 +61,11 @@ static inline HOST_DEVICE Act act_gelu_tanh(float x) {
     return act_logistic(x, z, v, v_low, fmaf(3.0f, cube, K1));
 }
 
-// G = Phi(x): exp(-x^2/2) Q(-x) for x < 0, and 1 - exp(-x^2/2) Q(x) otherwise.
-//   Q(a) = t P(t - 1/2), t = 1 / (1 + 3a/8): P is the polynomial of degree 9 that fits
-//   exp(a^2/2) Phi(-a) / t on [0, 13.4] with the least largest relative error, 1.0e-8.
-static inline HOST_DEVICE Act act_gelu(float x) {
-    const float INV_SQRT_2PI = 0.398942280401432678f;
-    const float z = act_cut(x, 14.0f), a = fabsf(z);
-    const float square = z * z, square_low = fmaf(z, z, -square);
-    const float e0 = exp_f32(-0.5f * square), e = fmaf(e0, -0.5f * square_low, e0);
-    const float t = 1.0f / fmaf(0.375f, a, 1.0f), s = t - 0.5f;
+// Q(a) = exp(a^2/2) Phi(-a) from t = 1 / (1 + 3a/8), a >= 0.
+//   Q(a) = t P(t - 1/2): P is the polynomial of degree 9 that fits Q(a) / t on [0, 13.4] with the
+//   least largest relative error, 1.0e-8.
+static inline HOST_DEVICE float act_tail(float t) {
+    const float s = t - 0.5f;
     float p = 2.16952581e-2f;
     p = fmaf(p, s, -4.05525081e-2f);
     p = fmaf(p, s, -3.17157945e-3f);
@@ -80,7 +76,16 @@ static inline HOST_DEVICE Act act_gelu(float x) {
     p = fmaf(p, s, 2.48707101e-1f);
     p = fmaf(p, s, 3.46108168e-1f);
     p = fmaf(p, s, 2.68182278e-1f);
-    const float q = p * t, tail = q * e;
+    return p * t;
+}
+
+// G = Phi(x): exp(-x^2/2) Q(-x) for x < 0, and 1 - exp(-x^2/2) Q(x) otherwise.
+static inline HOST_DEVICE Act act_gelu(float x) {
+    const float INV_SQRT_2PI = 0.398942280401432678f;
+    const float z = act_cut(x, 14.0f), a = fabsf(z);
+    const float square = z * z, square_low = fmaf(z, z, -square);
+    const float e0 = exp_f32(-0.5f * square), e = fmaf(e0, -0.5f * square_low, e0);
+    const float q = act_tail(1.0f / fmaf(0.375f, a, 1.0f)), tail = q * e;
     const float gate = z < 0 ? tail : 1.0f - tail;
     // Far out the tail is subnormal although x times it is not: multiply by x first.
     const Act act = {z < 0 ? x * q * e : x * gate, fmaf(z * INV_SQRT_2PI, e, gate)};

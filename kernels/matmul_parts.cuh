@@ -8,7 +8,7 @@
 #ifndef JOMED_KERNELS_MATMUL_PARTS_CUH
 #define JOMED_KERNELS_MATMUL_PARTS_CUH
 
-#include "activation_parts.h"
+#include "activation_parts.cuh"
 #include "cuda_common.cuh"
 #include "matmul.h"
 
@@ -177,12 +177,13 @@ static __device__ inline void finish_quad(const Product &p, int i, int j, float 
     } else if (kind == EPILOGUE_RESIDUAL) {
         UNROLL for (int k = 0; k < QUAD; k++) { z[k] = x[k] + z[k]; }
     } else if (kind != EPILOGUE_NONE) {
+        Act act[QUAD];
+        FOR_ACT(e.act, A, UNROLL for (int k = 0; k < QUAD; k++) { act[k] = act_as<Out, A>(x[k]); });
         UNROLL for (int k = 0; k < QUAD; k++) {
-            const Act act = act_of(x[k], e.act);
-            up[k] = z[k] * up[k] * act.slope;
-            z[k] = kind == EPILOGUE_ACT       ? act.value
-                   : kind == EPILOGUE_ACT_BWD ? z[k] * act.slope
-                                              : z[k] * act.value;
+            up[k] = z[k] * up[k] * act[k].slope;
+            z[k] = kind == EPILOGUE_ACT       ? act[k].value
+                   : kind == EPILOGUE_ACT_BWD ? z[k] * act[k].slope
+                                              : z[k] * act[k].value;
         }
         if (kind == EPILOGUE_GATED_BWD) {
             store_quad<Out>(p, e.dgate, at, up, n);

@@ -47,6 +47,12 @@ PTX float exp2_approx(float x) {
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
+// 1/x, error 1 ulp; what is subnormal, x or the result, is 0.
+PTX float rcp_approx(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
 
 // ---- memory ----
 PTX uint32_t smem_u32(const void *shared) { return (uint32_t)__cvta_generic_to_shared(shared); }

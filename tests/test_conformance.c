@@ -87,7 +87,7 @@ static bool golden_case(bool is_there, const char *fmt, ...) {
 }
 
 // What a word of the results is. A NaN's bits are free, and in sums the sign of zero.
-typedef enum { BITS, FLOAT, SUM, PAIR_F16, PAIR_BF16, EXP2 } Word;
+typedef enum { BITS, FLOAT, SUM, PAIR_F16, PAIR_BF16, APPROXIMATION } Word;
 
 static uint32_t usual_nan(uint32_t bits, uint32_t infinity, uint32_t sign) {
     return (bits & ~sign) > infinity ? infinity | (infinity >> 1) : bits;
@@ -118,7 +118,7 @@ static float float_of(uint32_t bits) {
 static void expect_values(Word word, const uint32_t *got, size_t n) {
     char *at = current->values, *end;
     for (size_t i = 0; i < n; i++, at = end) {
-        const bool is_float = word == FLOAT || word == SUM || word == EXP2;
+        const bool is_float = word == FLOAT || word == SUM || word == APPROXIMATION;
         const float x = is_float ? strtof(at, &end) : 0;
         const uint32_t want = is_float ? usual_form(word, bits_of(x))
                                        : (uint32_t)strtoul(at, &end, 0);
@@ -126,8 +126,8 @@ static void expect_values(Word word, const uint32_t *got, size_t n) {
             EXPECT(false, "%zu words came out, the file has %zu", n, i);
             return;
         }
-        if (word == EXP2) { // an approximation, good to two units in the last place
-            expect_ulp("2^x", &(double){float_of(got[i])}, &(double){x}, 1, DT_F32, 2);
+        if (word == APPROXIMATION) { // good to two units in the last place
+            expect_ulp("approximation", &(double){float_of(got[i])}, &(double){x}, 1, DT_F32, 2);
         } else if (got[i] != want) {
             EXPECT(false, "word %zu is 0x%08x (%g), want 0x%08x (%g)", i, got[i],
                    (double)float_of(got[i]), want, (double)float_of(want));
@@ -217,7 +217,7 @@ static void narrowing(int which, Word word, bool is_pair) {
     ibuf_free(&inp);
 }
 
-static void exp2s(void) {
+static void approximations(int which) {
     enum { N = 68 };
     int32_t words[N];
     for (int i = 0; i < N - 4; i++) {
@@ -226,8 +226,8 @@ static void exp2s(void) {
     const uint32_t last[4] = {0x7f800000, 0xff800000, 0x7fc00000, 1}; // inf, -inf, NaN, 2^-149
     memcpy(words + N - 4, last, sizeof last);
     IntBuf inp = ibuf_from(words, N), out = ibuf_fill(N, -1);
-    PICK(convert)(check_device(), out.dev, inp.dev, 5, N);
-    expect_golden(EXP2, &out);
+    PICK(convert)(check_device(), out.dev, inp.dev, which, N);
+    expect_golden(APPROXIMATION, &out);
     ibuf_free(&inp);
 }
 
@@ -252,7 +252,10 @@ static void conversions(void) {
         }
     }
     if (golden_case(true, "ex2.approx.ftz.f32")) {
-        exp2s();
+        approximations(5);
+    }
+    if (golden_case(true, "rcp.approx.ftz.f32")) {
+        approximations(6);
     }
 }
 

@@ -7,7 +7,8 @@
 
 // ---- conversions ----
 // Which wrapper; pairs take two words of inp for one of out.
-enum { FLOAT_OF_F16, F16_OF_FLOAT, BF16_OF_FLOAT, F16X2_OF_FLOATS, BF16X2_OF_FLOATS, EXP2_APPROX };
+enum { FLOAT_OF_F16, F16_OF_FLOAT, BF16_OF_FLOAT, F16X2_OF_FLOATS, BF16X2_OF_FLOATS, EXP2_APPROX,
+       RCP_APPROX };
 static __global__ void convert_kernel1(uint32_t *out, const uint32_t *inp, int which, int n) {
     GRID_STRIDE(i, (size_t)n) {
         const bool is_pair = which == F16X2_OF_FLOATS || which == BF16X2_OF_FLOATS;
@@ -18,7 +19,8 @@ static __global__ void convert_kernel1(uint32_t *out, const uint32_t *inp, int w
                  : which == BF16_OF_FLOAT   ? bf16_of_float(x)
                  : which == F16X2_OF_FLOATS ? f16x2_of_floats(x, y)
                  : is_pair                  ? bf16x2_of_floats(x, y)
-                                            : __float_as_uint(exp2_approx(x));
+                 : which == EXP2_APPROX     ? __float_as_uint(exp2_approx(x))
+                                            : __float_as_uint(rcp_approx(x));
     }
 }
 

@@ -29,6 +29,10 @@ static inline float exp2_approx(float x) {
     const float y = exp2f(x);
     return y < 0x1p-126f ? 0 : y;
 }
+static inline float rcp_approx(float x) {
+    const float y = fabsf(x) < 0x1p-126f ? copysignf(INFINITY, x) : 1 / x;
+    return fabsf(y) < 0x1p-126f ? copysignf(0, y) : y;
+}
 
 // ---- memory ----
 static inline uint32_t smem_u32(const void *shared) { return emu::smem_address(shared); }
