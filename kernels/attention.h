@@ -14,9 +14,9 @@
 //   dk_jd = chain_hi ds q   dv_jd = chain_hi p dout, over the heads h of the group, then queries i
 // A GPU takes bf16 to its tensor cores where D is a multiple of 8 up to 128 and all rows begin at
 // multiples of 16 bytes. There e (forward), p and ds / scale (backward) are rounded to t as factors
-// of the sums over j and i, but not in l; no sum is a chain; dk, dv add query after query, the heads
-// of each in turn. A masked key has the factor 0, not no product: its NaN or infinity reaches the
-// other rows of its sequence.
+// of the sums over j and i, but not in l; no sum is a chain; dk, dv add in an order that depends on
+// the sequence alone. A masked key has the factor 0, not no product: its NaN or infinity reaches
+// the other rows of its sequence.
 // Agreement: sum, where the plain loop rounds e, p and ds as well: of a dv that adds some twenty
 // terms, rounding p to bf16 moves as much as rounding dv itself does.
 // Source: Vaswani et al. 2017; Dao 2023 for the backward from (out, lse).

@@ -17,7 +17,7 @@
 // other launch. The blocks of a longer one leave step 4 out, and dq_kernel2 forms p and ds anew, by
 // queries: 7 products in place of 5, against writing and reading f32 dq of each block of keys. The
 // scale is applied to the sums. Each is in one thread, in an order that depends on the sequence
-// alone. Left out: wgmma, f16, f32.
+// alone. Hopper has these for what attention_bwd_sm90.cu leaves. Left out: f16, f32.
 //
 //   version      idea                                    shape  time                  % of peak
 //   dq_kernel1   one block per query                     -      not yet run on a GPU  -
@@ -26,7 +26,7 @@
 //   dq_kernel2   128 rows per block, tiles of 64 keys    -      not yet run on a GPU  -
 #include "attention.h"
 
-#include "attention_parts.cuh"
+#include "attention_bwd_sm90.cuh"
 #include "device_cuda.cuh"
 
 // ---- kernel 1 ----
@@ -298,13 +298,14 @@ static __device__ void store_keys(bf16 *to, int stride, const AttentionShape *s,
     }
 }
 
-// dk and dv of keys2 keys, delta, and dq where these are all keys of the sequence.
+// dk and dv of keys2 keys, delta, and dq where these are all keys of the sequence. Sequences of at
+// most done_Tk keys (-1: none) are another kernel's.
 // Launch: (max_Tk / keys2, Hkv, B) blocks of BLOCK threads, smem2 bytes of dynamic shared memory.
 template <int W>
 static __global__ void __launch_bounds__(BLOCK, 1)
     attention_bwd_kernel2(bf16 *dq, bf16 *dk, bf16 *dv, float *delta, const bf16 *dout,
                           const bf16 *out, const float *lse, const bf16 *q, const bf16 *k,
-                          const bf16 *v, AttentionShape s) {
+                          const bf16 *v, AttentionShape s, int done_Tk) {
     constexpr int STRIPS = strips2<W>(), KEYS = keys2<W>(), SIDE = ROWS * W; // elements of a tile
     SMEM_CARVER(carver);
     SMEM_TAKE(carver, k_rows, bf16, KEYS * W, 128);
@@ -315,7 +316,7 @@ static __global__ void __launch_bounds__(BLOCK, 1)
     const Rows rows = rows_of(&s, blockIdx.z, blockIdx.y);
     const Span span = rows.span;
     const int key0 = blockIdx.x * KEYS, thread = threadIdx.x;
-    if (key0 > 0 && key0 >= span.Tk) {
+    if ((key0 > 0 && key0 >= span.Tk) || span.Tk <= done_Tk) {
         return; // the whole block; the first one has delta to do, even without keys
     }
     const bool has_dq = span.Tk <= KEYS;
@@ -482,11 +483,9 @@ static __global__ void __launch_bounds__(BLOCK, 1)
 }
 
 // ---- launchers ----
-// False where the card's blocks have too little shared memory.
+// done_Tk: as of the kernel. False where the card's blocks have too little shared memory.
 template <int W>
-static bool launch2(Device *dev, bf16 *dq, bf16 *dk, bf16 *dv, float *delta, const bf16 *dout,
-                    const bf16 *out, const float *lse, const bf16 *q, const bf16 *k, const bf16 *v,
-                    const AttentionShape *s) {
+static bool launch2(Device *dev, const BwdTensors &x, const AttentionShape *s, int done_Tk) {
     const int KEYS = keys2<W>(), rows = s->max_Tq * (s->H / s->Hkv);
     const int parts = max((s->max_Tk + KEYS - 1) / KEYS, 1);
     const size_t most = device_shared_bytes(dev);
@@ -495,11 +494,12 @@ static bool launch2(Device *dev, bf16 *dq, bf16 *dk, bf16 *dv, float *delta, con
     }
     SMEM_ALLOW((attention_bwd_kernel2<W>), smem2<W>());
     LAUNCH((attention_bwd_kernel2<W>), dim3(parts, s->Hkv, s->B), BLOCK, smem2<W>(),
-           device_stream(dev), dq, dk, dv, delta, dout, out, lse, q, k, v, *s);
+           device_stream(dev), x.dq, x.dk, x.dv, x.delta, x.dout, x.out, x.lse, x.q, x.k, x.v, *s,
+           done_Tk);
     if (parts > 1) {
         SMEM_ALLOW((attention_dq_kernel2<W>), dq_smem2<W>());
         LAUNCH((attention_dq_kernel2<W>), dim3((rows + DQ_ROWS - 1) / DQ_ROWS, s->Hkv, s->B), BLOCK,
-               dq_smem2<W>(), device_stream(dev), dq, delta, dout, lse, q, k, v, *s);
+               dq_smem2<W>(), device_stream(dev), x.dq, x.delta, x.dout, x.lse, x.q, x.k, x.v, *s);
     }
     return true;
 }
@@ -512,10 +512,14 @@ CUDA_OP(attention_bwd)(Device *dev, DType t, void *dq, void *dk, void *dv, float
     if (t == DT_BF16 && has_tiles(shape, q, k, v) && is_tileable(dq, shape->q_stride) &&
         is_tileable(dk, shape->k_stride) && is_tileable(dv, shape->v_stride) &&
         is_tileable(out, shape->out_stride) && is_tileable(dout, shape->out_stride)) {
-        FOR_WIDTH(shape->D, W, if (launch2<W>(dev, (bf16 *)dq, (bf16 *)dk, (bf16 *)dv, delta,
-                                              (const bf16 *)dout, (const bf16 *)out, lse,
-                                              (const bf16 *)q, (const bf16 *)k, (const bf16 *)v,
-                                              shape)) { return; });
+        const BwdTensors x = {(bf16 *)dq,          (bf16 *)dk,  (bf16 *)dv,      delta,
+                              (const bf16 *)dout,  (const bf16 *)out, lse,       (const bf16 *)q,
+                              (const bf16 *)k,     (const bf16 *)v};
+        const int done_Tk = device_arch(dev) == 90 ? attention_bwd_sm90(dev, x, *shape) : -1;
+        if (done_Tk >= shape->max_Tk) {
+            return;
+        }
+        FOR_WIDTH(shape->D, W, if (launch2<W>(dev, x, shape, done_Tk)) { return; });
     }
     const dim3 queries(shape->max_Tq, shape->H, shape->B), keys(shape->max_Tk, shape->Hkv,
                                                                 shape->B);

@@ -1,0 +1,77 @@
+// Attention in bf16 at the edges of a GPU's tiles: lengths around 64, 128, 256, sequences of all
+// kinds side by side, widths that have kernels of their own. Tiles reach beyond the end of a
+// sequence and of a head; what lies there must not.
+#include "tests/attention_check.h"
+
+#include <math.h>
+
+static const AttentionCase shapes[] = {
+    {4, 2, 2, 64, false, false, {65, 1, 63, 64}, {65, 1, 63, 64}},
+    {4, 2, 1, 64, true, false, {128, 1, 65, 0}, {128, 63, 65, 9}},
+    {1, 1, 1, 64, false, false, {197}, {197}},
+    {1, 1, 1, 64, true, true, {255}, {255}},
+    {2, 1, 1, 64, false, true, {256, 40}, {256, 0}},
+    {3, 1, 1, 64, false, false, {70, 64, 30}, {129, 300, 192}}, // one for other kernels
+    {3, 4, 1, 64, true, false, {100, 20, 66}, {40, 197, 70}},   // blind queries
+    {3, 3, 3, 80, false, false, {65, 1, 127}, {65, 2, 128}},
+    {3, 2, 1, 80, true, true, {64, 90, 70}, {130, 63, 70}},
+    {2, 4, 1, 128, true, false, {65, 33}, {65, 128}},
+    {3, 2, 2, 128, false, true, {129, 17, 64}, {127, 128, 140}},
+};
+#define SHAPES ((int)(sizeof shapes / sizeof *shapes))
+
+// Head 0 of sequence 0 with NaN in all other heads and sequences, which follow at once.
+static void expect_neighbours_stay_out(int D, int T, bool is_causal) {
+    const AttentionCase s = {2, 2, 2, D, is_causal, false, {T, 9}, {T, 9}};
+    AttentionProblem a = attention_problem_new(&s, DT_BF16, 300);
+    AttentionProblem b = attention_problem_new(&s, DT_BF16, 300);
+    Buf *inputs[] = {&b.q, &b.k, &b.v, &b.dout};
+    const int stride[] = {b.shape.q_stride, b.shape.k_stride, b.shape.v_stride, b.shape.out_stride};
+    for (int x = 0; x < 4; x++) {
+        for (size_t i = 0; i < inputs[x]->n; i++) {
+            const size_t row = i / (size_t)stride[x], column = i % (size_t)stride[x];
+            inputs[x]->host[i] = row < (size_t)T && column < (size_t)D ? inputs[x]->host[i] : NAN;
+        }
+        buf_write(inputs[x]);
+    }
+    attention_run(&a);
+    attention_run(&b);
+    const Buf *clean[] = {&a.dq, &a.dk, &a.dv, &a.out}, *got[] = {&b.dq, &b.dk, &b.dv, &b.out};
+    const char *const name[] = {"dq", "dk", "dv", "out"};
+    for (int x = 0; x < 4; x++) {
+        for (int row = 0; row < T; row++) {
+            expect_exact(name[x], got[x]->host + row * stride[x], clean[x]->host + row * stride[x],
+                         (size_t)D);
+        }
+    }
+    expect_exact("lse", b.lse.host, a.lse.host, (size_t)T);
+    expect_exact("delta", b.delta.host, a.delta.host, (size_t)T);
+    EXPECT(isnan(b.lse.host[T]), "no NaN reached its own sequence");
+    attention_problem_free(&a);
+    attention_problem_free(&b);
+}
+
+TEST_DEVICE(attention_tiles) {
+    for (int n = 0; n < SHAPES; n++) {
+        const AttentionCase *s = &shapes[n];
+        if (CASE("equation shape %d B=%d H=%d/%d D=%d Tq=%d Tk=%d%s%s", n, s->B, s->H, s->Hkv, s->D,
+                 s->Tq[0], s->Tk[0], s->is_causal ? " causal" : "", s->has_alibi ? " alibi" : "")) {
+            expect_attention(s, DT_BF16, 10 * (uint32_t)n, ATTENTION_OUT, ATTENTION_DV);
+        }
+    }
+    const int widths[] = {64, 80, 128};
+    for (int n = 0; n < 3; n++) {
+        if (CASE("NaN of neighbours stays out, D=%d", widths[n])) {
+            expect_neighbours_stay_out(widths[n], 65 + 5 * n, n == 1);
+        }
+    }
+    const AttentionCase batches[] = {
+        {2, 2, 1, 64, true, true, {3, 70}, {300, 90}}, // a long one beside a short one
+        {2, 2, 2, 128, false, false, {70, 20}, {9, 65}},
+    };
+    for (int n = 0; n < 2; n++) {
+        if (CASE("the rest of the batch changes nothing, batch %d", n)) {
+            expect_attention_alone(&batches[n], DT_BF16);
+        }
+    }
+}
