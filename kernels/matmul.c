@@ -38,7 +38,7 @@ void matmul_fwd_naive(Device *dev, DType t, void *out, const void *inp, const vo
     (void)packed;
     check_sizes(M, N, K);
     CHECK(!(is_accumulated && bias), "bias with is_accumulated");
-    const MatmulEpilogue e = matmul_epilogue(epilogue, true);
+    const MatmulEpilogue e = matmul_epilogue(epilogue, true, N);
     for (int m = 0; m < M; m++) {
         for (int n = 0; n < N; n++) {
             const size_t at = (size_t)m * N + n;
@@ -53,6 +53,9 @@ void matmul_fwd_naive(Device *dev, DType t, void *out, const void *inp, const vo
             }
             matmul_finish_one(&e, t, out, at, sum);
         }
+        if (e.kind == EPILOGUE_ROPE) {
+            matmul_turn_row(&e, t, out, m, N);
+        }
     }
 }
 
@@ -62,7 +65,7 @@ void matmul_bwd_input_naive(Device *dev, DType t, void *dinp, const void *dout, 
     (void)dev;
     (void)packed;
     check_sizes(M, N, K);
-    const MatmulEpilogue e = matmul_epilogue(epilogue, false);
+    const MatmulEpilogue e = matmul_epilogue(epilogue, false, K);
     for (int m = 0; m < M; m++) {
         for (int k = 0; k < K; k++) {
             const size_t at = (size_t)m * K + k;
@@ -130,6 +133,7 @@ typedef struct {
     const void *bias;
     void *c; // (rows, columns)
     int rows, columns;
+    int unit; // columns between which C may be cut: a multiple of the kernel's
     bool is_accumulated;
     MatmulEpilogue epilogue;
 } Product;
@@ -362,7 +366,7 @@ static void multiply_block(const Product *p, int i0, int rows, int j0, int colum
         multiply_factors(p, &p->adapter, &block, false, scratch);
     }
     for (int i = 0; i < rows && !(is_in_place && e->kind == EPILOGUE_NONE); i++) {
-        matmul_finish(e, p->c_type, p->c, at + (size_t)i * p->columns,
+        matmul_finish(e, p->c_type, p->c, at + (size_t)i * p->columns, i0 + i,
                       block.sum + i * block.sum_row, columns);
     }
 }
@@ -375,7 +379,7 @@ static void multiply_part(const Product *p, int i0, int i1, int j0, int j1) {
         return;
     }
     const int rows = even_piece(i1 - i0, block, p->kernel->rows);
-    const int columns = even_piece(j1 - j0, BLOCK_COLUMNS, p->kernel->columns);
+    const int columns = even_piece(j1 - j0, BLOCK_COLUMNS / p->unit * p->unit, p->unit);
     for (int j = j0; j < j1; j += columns) {
         for (int i = i0; i < i1; i += rows) {
             multiply_block(p, i, min_int(rows, i1 - i), j, min_int(columns, j1 - j));
@@ -389,11 +393,22 @@ static int threads_for(const Device *dev, double work) {
     return most < 2 ? 1 : most < device_threads(dev) ? (int)most : device_threads(dev);
 }
 
-// Divides C into equal rectangles of whole tiles, at most one for each thread, so that the largest
+// The fewest columns that are whole panels of the kernel, and whole heads where these turn.
+static int unit_of(const MatmulEpilogue *e) {
+    const int width = matmul_kernels()[0]->columns;
+    int unit = width;
+    while (e->kind == EPILOGUE_ROPE && unit % e->head_width > 0) {
+        unit += width;
+    }
+    return unit;
+}
+
+// Divides C into equal rectangles of whole units, at most one for each thread, so that the largest
 // is the least work. Threads one above the other pack the same panels of B: hence PANEL_COST.
 static void multiply(const Device *dev, Product p) {
     p.kernel = matmul_kernels()[0];
-    const int height = p.kernel->rows, width = p.kernel->columns;
+    p.unit = unit_of(&p.epilogue);
+    const int height = p.kernel->rows, width = p.unit;
     const int tiles = ceil_div(p.rows, height), panels = ceil_div(p.columns, width);
     const int threads = threads_for(dev, (double)p.rows * p.columns * p.main.depth);
     int down = 1; // rectangles one below the other; threads / down beside each other
@@ -469,7 +484,12 @@ void matmul_fwd_cpu(Device *dev, DType t, void *out, const void *inp, const void
                     const MatmulEpilogue *epilogue) {
     check_sizes(M, N, K);
     CHECK(!(is_accumulated && bias), "bias with is_accumulated");
-    const MatmulEpilogue e = matmul_epilogue(epilogue, true);
+    MatmulEpilogue e = matmul_epilogue(epilogue, true, N);
+    // Heads of odd widths, for which no block has room, are turned when all is stored.
+    const bool turns_after = unit_of(&e) > BLOCK_COLUMNS;
+    if (turns_after) {
+        e.kind = EPILOGUE_NONE;
+    }
     const MatmulPack fwd = MATMUL_PACK_FWD;
     multiply(dev, (Product){.t = t,
                             .main = factors_of(inp, weight, packed, fwd, N, K),
@@ -481,13 +501,17 @@ void matmul_fwd_cpu(Device *dev, DType t, void *out, const void *inp, const void
                             .columns = N,
                             .is_accumulated = is_accumulated,
                             .epilogue = e});
+    if (turns_after) {
+        rope_fwd_cpu(dev, t, out, e.cosine, e.sine, M, N / e.head_width, e.head_width, N,
+                     e.pairing);
+    }
 }
 
 void matmul_bwd_input_cpu(Device *dev, DType t, void *dinp, const void *dout, const void *weight,
                           const void *packed, int M, int N, int K, bool is_accumulated,
                           const MatmulEpilogue *epilogue) {
     check_sizes(M, N, K);
-    const MatmulEpilogue e = matmul_epilogue(epilogue, false);
+    const MatmulEpilogue e = matmul_epilogue(epilogue, false, K);
     const MatmulPack bwd = MATMUL_PACK_BWD;
     multiply(dev, (Product){.t = t,
                             .main = factors_of(dout, weight, packed, bwd, N, K),

@@ -31,6 +31,12 @@
 // of matmul_sm90.cu. Which kernel runs does not depend on the number of rows, so that a row's result
 // does not depend on its batch. Left out: packed weights.
 //
+// EPILOGUE_ROPE. Every kernel finishes C by quads of neighbours, a lane each, so interleaved pairs
+// lie in a quad, and pairs of halves in two quads of one row, which lanes of a warp exchange
+// (matmul_parts.cuh). That is where half a head is whole quads and the columns of a tile are whole
+// heads: 64 columns in f32, 64 or 128 in 16 bits, 256 on Hopper. Other heads, such as halves of 80,
+// are turned by rope_fwd in the finished rows.
+//
 //   version  idea                                    shape  time                  % of peak
 //   kernel1  tiles through shared memory, f32 chain  -      not yet run on a GPU  -
 //   kernel2  128x128x32, cp.async, ldmatrix, mma     -      not yet run on a GPU  -
@@ -104,7 +110,11 @@ static __global__ void matmul_kernel1(Product p) {
     add_products(sum, p, p.main, a_piece, b_piece, i0, j0, is_idle);
     add_products(sum, p, p.adapter, a_piece, b_piece, i0, j0, is_idle);
     UNROLL for (int k = 0; k < EACH; k++) {
-        if (!is_idle && i + k < p.rows) {
+        const bool is_inside = !is_idle && i + k < p.rows;
+        if (p.epilogue.kind == EPILOGUE_ROPE) {
+            turn_quad<float>(sum[k], p, is_inside ? load_turn(p, i + k, j) : QuadTurn{});
+        }
+        if (is_inside) {
             finish_quad<float>(p, i + k, j, sum[k], load_end<float>(p, i + k, j));
         }
     }
@@ -306,12 +316,18 @@ static __global__ void __launch_bounds__(BLOCK2, 2) matmul_kernel2(Product p, Pl
     p.c = (Out *)p.c + (size_t)blockIdx.y * p.rows * p.columns; // of this split
     for (int k = threadIdx.x; k < ROWS2 * COLUMNS / QUAD; k += BLOCK2) {
         const int i = k / (COLUMNS / QUAD), j = k % (COLUMNS / QUAD) * QUAD;
-        if (i0 + i < p.rows && j0 + j < p.columns) {
+        const bool is_inside = i0 + i < p.rows && j0 + j < p.columns;
+        float z[QUAD] = {};
+        if (is_inside) {
             const uint4 sum = ld16(sums + place_of_sum<COLUMNS>(i, j));
-            float z[QUAD];
             start_quad<Out>(z, p, i0 + i, j0 + j);
             z[0] += __uint_as_float(sum.x), z[1] += __uint_as_float(sum.y);
             z[2] += __uint_as_float(sum.z), z[3] += __uint_as_float(sum.w);
+        }
+        if (p.epilogue.kind == EPILOGUE_ROPE) {
+            turn_quad<Out>(z, p, is_inside ? load_turn(p, i0 + i, j0 + j) : QuadTurn{});
+        }
+        if (is_inside) {
             finish_quad<Out>(p, i0 + i, j0 + j, z, load_end<Out>(p, i0 + i, j0 + j));
         }
     }
@@ -386,6 +402,14 @@ static bool is_for_sm90(const Device *dev, const Product &p, bool a_inner, bool 
            are_aligned(p.main, a_inner, b_inner) &&
            (p.adapter.depth == 0 || are_aligned(p.adapter, a_inner, b_inner));
 }
+// Columns of the tile of a product's kernel; the narrower tiles of matmul_sm90.cu keep whole heads.
+template <typename T>
+static int tile_columns(const Device *dev, const Product &p, bool a_inner, bool b_inner) {
+    return sizeof(T) == 4                           ? TILE
+           : is_for_sm90<T>(dev, p, a_inner, b_inner) ? 256
+           : p.columns <= 64                          ? 64
+                                                      : 128;
+}
 
 template <typename T, typename Out, int COLUMNS, bool A_INNER, bool B_INNER>
 static void launch2(Device *dev, Product p) {
@@ -408,6 +432,7 @@ static void launch2(Device *dev, Product p) {
         }
     }
     p.has_quads = has_quads(p, sizeof(T), sizeof(Out));
+    p.partner = partner_of(p.epilogue, COLUMNS);
     const dim3 grid((unsigned)tiles, (unsigned)plan.splits);
     SMEM_ALLOW((matmul_kernel2<T, Out, COLUMNS, A_INNER, B_INNER>), ring_bytes(COLUMNS));
     LAUNCH((matmul_kernel2<T, Out, COLUMNS, A_INNER, B_INNER>), grid, BLOCK2, ring_bytes(COLUMNS),
@@ -422,6 +447,7 @@ static void launch(Device *dev, Product p) {
     CHECK(p.main.a && p.main.b && p.c, "factors %p and %p, product %p", p.main.a, p.main.b, p.c);
     if constexpr (sizeof(T) == 4) {
         p.has_quads = has_quads(p, sizeof(T), sizeof(Out));
+        p.partner = partner_of(p.epilogue, TILE);
         const dim3 grid((unsigned)ceil_div(p.columns, TILE), (unsigned)ceil_div(p.rows, TILE));
         LAUNCH(matmul_kernel1, grid, BLOCK, 0, device_stream(dev), p);
     } else if (is_for_sm90<T>(dev, p, A_INNER, B_INNER)) {
@@ -430,6 +456,21 @@ static void launch(Device *dev, Product p) {
         launch2<T, Out, 64, A_INNER, B_INNER>(dev, p);
     } else {
         launch2<T, Out, 128, A_INNER, B_INNER>(dev, p);
+    }
+}
+
+// Heads of halves that straddle tiles or quads are turned in the finished rows: the same bits.
+template <typename T> static void launch_fwd(Device *dev, DType t, Product p) {
+    const MatmulEpilogue e = p.epilogue;
+    const bool turns_after = e.kind == EPILOGUE_ROPE &&
+                             !turns_heads(e, tile_columns<T>(dev, p, true, true));
+    if (turns_after) {
+        p.epilogue.kind = EPILOGUE_NONE;
+    }
+    launch<T, T, true, true>(dev, p);
+    if (turns_after) {
+        CUDA_NAME(rope_fwd)(dev, t, p.c, e.cosine, e.sine, p.rows, p.columns / e.head_width,
+                            e.head_width, p.columns, e.pairing);
     }
 }
 
@@ -448,24 +489,24 @@ CUDA_OP(matmul_fwd)(Device *dev, DType t, void *out, const void *inp, const void
                     bool is_accumulated, const MatmulEpilogue *epilogue) {
     check_sizes(M, N, K);
     CHECK(!(is_accumulated && bias), "bias with is_accumulated");
-    const MatmulEpilogue e = matmul_epilogue(epilogue, true);
+    const MatmulEpilogue e = matmul_epilogue(epilogue, true, N);
     CHECK(!packed && !e.packed_up, "weights are not packed here");
     const size_t rank = e.rank;
     const Product p = {{inp, weight, (size_t)K, 1, 1, (size_t)K, K},
                        {e.low, e.up, rank, 1, 1, rank, e.rank},
-                       bias, out, M, N, is_accumulated, false, e};
-    FOR_DTYPE(t, T, launch<T, T, true, true>(dev, p));
+                       bias, out, M, N, is_accumulated, false, e, 0};
+    FOR_DTYPE(t, T, launch_fwd<T>(dev, t, p));
 }
 
 CUDA_OP(matmul_bwd_input)(Device *dev, DType t, void *dinp, const void *dout, const void *weight,
                           const void *packed, int M, int N, int K, bool is_accumulated,
                           const MatmulEpilogue *epilogue) {
     check_sizes(M, N, K);
-    const MatmulEpilogue e = matmul_epilogue(epilogue, false);
+    const MatmulEpilogue e = matmul_epilogue(epilogue, false, K);
     CHECK(!packed && !e.packed_up, "weights are not packed here");
     const Product p = {{dout, weight, (size_t)N, 1, (size_t)K, 1, N},
                        {e.low, e.up, (size_t)e.rank, 1, (size_t)K, 1, e.rank},
-                       NULL, dinp, M, K, is_accumulated, false, e};
+                       NULL, dinp, M, K, is_accumulated, false, e, 0};
     FOR_DTYPE(t, T, launch<T, T, true, false>(dev, p));
 }
 
@@ -474,7 +515,7 @@ CUDA_OP(matmul_bwd_weight)(Device *dev, DType t, float *dweight, float *dbias, c
                            const void *inp, int M, int N, int K) {
     check_sizes(M, N, K);
     const Product p = {{dout, inp, 1, (size_t)N, (size_t)K, 1, M}, {}, NULL, dweight, N, K, true,
-                       false, {}};
+                       false, {}, 0};
     if (dweight) {
         FOR_DTYPE(t, T, launch<T, float, false, false>(dev, p));
     }

@@ -12,6 +12,7 @@
 #include "activation.h"
 #include "device.h"
 #include "dtype.h"
+#include "rope.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -30,14 +31,15 @@ typedef void matmul_pack_fn(Device *dev, DType t, void *packed, const void *weig
 // ---- the end of a product ----
 // What becomes of a sum z before it is stored, so that nobody reads the output again only to finish
 // it. z is the f32 chain; z' is z rounded to t, as a product of its own would have stored it:
-// RESIDUAL, ACT and GATED give the bits of two ops, so that a forward has the same bits with and
-// without them. The others round once.
+// RESIDUAL, ACT, GATED and ROPE give the bits of two ops, so that a forward has the same bits with
+// and without them. The others round once.
 typedef enum {
     EPILOGUE_NONE,      // out = z
     EPILOGUE_SCALE,     // out = scale z
     EPILOGUE_RESIDUAL,  // out = residual + z'
     EPILOGUE_ACT,       // pre = z'   out = act(z')                          forward only
     EPILOGUE_GATED,     // pre = z'   out = act(gate) z'                     forward only
+    EPILOGUE_ROPE,      // out = z' with its heads turned, as by rope_fwd    forward only
     EPILOGUE_ACT_BWD,   // out = z act'(pre)                                 bwd_input only
     EPILOGUE_GATED_BWD, // dgate = z pre act'(gate)   out = z act(gate)      bwd_input only
     EPILOGUE_COUNT
@@ -60,6 +62,9 @@ typedef struct {
     const void *gate; // the gate's z'
     void *pre;        // ACT, GATED: written, or NULL; ACT_BWD, GATED_BWD: what they wrote
     void *dgate;
+    const float *cosine, *sine; // ROPE: (M, head_width / 2), by rope_table
+    int head_width;             // ROPE: even, at most ROPE_MAX_D, a divisor of N
+    RopePairing pairing;
     const void *low, *up, *packed_up;
     int rank;
 } MatmulEpilogue;

@@ -8,8 +8,18 @@
 #include "activation_parts.h"
 #include "base.h"
 #include "chunk.h"
+#include "rope_parts.h"
 
-MatmulEpilogue matmul_epilogue(const MatmulEpilogue *epilogue, bool is_fwd) {
+static void check_heads(const MatmulEpilogue *e, bool is_fwd, int columns) {
+    const int D = e->head_width;
+    CHECK(is_fwd && e->cosine && e->sine, "heads: is_fwd=%d cosine=%d sine=%d", is_fwd,
+          e->cosine != NULL, e->sine != NULL);
+    CHECK(D >= 2 && D <= ROPE_MAX_D && D % 2 == 0 && columns % D == 0, "D=%d N=%d", D, columns);
+    CHECK(e->pairing == ROPE_INTERLEAVED || e->pairing == ROPE_HALF, "pairing=%d",
+          (int)e->pairing);
+}
+
+MatmulEpilogue matmul_epilogue(const MatmulEpilogue *epilogue, bool is_fwd, int columns) {
     if (!epilogue) {
         return (MatmulEpilogue){0};
     }
@@ -24,6 +34,9 @@ MatmulEpilogue matmul_epilogue(const MatmulEpilogue *epilogue, bool is_fwd) {
     CHECK((kind != EPILOGUE_RESIDUAL || e->residual) && (!is_gated || e->gate) &&
               (!is_bwd || e->pre) && (kind != EPILOGUE_GATED_BWD || e->dgate),
           "kind=%d lacks a tensor", (int)kind);
+    if (kind == EPILOGUE_ROPE) {
+        check_heads(e, is_fwd, columns);
+    }
     CHECK(e->rank >= 0 && (e->rank == 0 || (e->low && (e->up || e->packed_up))), "rank=%d",
           e->rank);
     return *e;
@@ -65,6 +78,21 @@ void matmul_finish_one(const MatmulEpilogue *e, DType t, void *out, size_t at, f
     dtype_store(t, out, at, value);
 }
 
+void matmul_turn_row(const MatmulEpilogue *e, DType t, void *out, int row, int columns) {
+    const int pairs = e->head_width / 2, step = e->pairing == ROPE_HALF ? 1 : 2;
+    const int apart = e->pairing == ROPE_HALF ? pairs : 1;
+    for (int n = 0; n < columns; n += e->head_width) {
+        for (int j = 0; j < pairs; j++) {
+            const size_t a = (size_t)row * columns + n + j * step, b = a + apart;
+            const float x = dtype_load(t, out, a), y = dtype_load(t, out, b);
+            const size_t angle = (size_t)row * pairs + j;
+            const float c = e->cosine[angle], s = e->sine[angle];
+            dtype_store(t, out, a, rope_turned(x, y, c, -s));
+            dtype_store(t, out, b, rope_turned(y, x, c, s));
+        }
+    }
+}
+
 // ---- a piece of a row ----
 // z rounded to t, which also goes to pre (or NULL).
 static void round_and_keep(DType t, void *pre, size_t at, float *z, int n) {
@@ -95,7 +123,7 @@ static void gated_bwd_piece(const MatmulEpilogue *e, DType t, size_t at, float *
 }
 
 // z becomes what is stored.
-static void finish_piece(const MatmulEpilogue *e, DType t, size_t at, float *z, int n) {
+static void finish_piece(const MatmulEpilogue *e, DType t, size_t at, int row, float *z, int n) {
     float buffer[CHUNK], value[CHUNK], slope[CHUNK];
     if (e->kind == EPILOGUE_SCALE) {
 #pragma omp simd
@@ -119,6 +147,11 @@ static void finish_piece(const MatmulEpilogue *e, DType t, size_t at, float *z, 
         for (int i = 0; i < n; i++) {
             z[i] = value[i] * z[i];
         }
+    } else if (e->kind == EPILOGUE_ROPE) {
+        const int D = e->head_width;
+        const size_t table = (size_t)row * (D / 2);
+        round_and_keep(t, NULL, at, z, n);
+        rope_turn_heads(z, e->cosine + table, e->sine + table, n / D, D, e->pairing, 1);
     } else if (e->kind == EPILOGUE_ACT_BWD) {
         act_chunk(value, slope, chunk_in(buffer, t, e->pre, at, n), n, e->act);
 #pragma omp simd
@@ -130,10 +163,14 @@ static void finish_piece(const MatmulEpilogue *e, DType t, size_t at, float *z, 
     }
 }
 
-void matmul_finish(const MatmulEpilogue *e, DType t, void *out, size_t at, float *z, int n) {
-    for (int i = 0; i < n; i += CHUNK) {
-        const int length = chunk_length((size_t)n, (size_t)i);
-        finish_piece(e, t, at + i, z + i, length);
+_Static_assert(ROPE_MAX_D <= CHUNK, "a piece has whole heads");
+
+void matmul_finish(const MatmulEpilogue *e, DType t, void *out, size_t at, int row, float *z,
+                   int n) {
+    const int most = e->kind == EPILOGUE_ROPE ? CHUNK / e->head_width * e->head_width : CHUNK;
+    for (int i = 0; i < n; i += most) {
+        const int length = n - i < most ? n - i : most;
+        finish_piece(e, t, at + i, row, z + i, length);
         if (t != DT_F32) {
             dtype_narrow(t, dtype_at(t, out, at + i), z + i, (size_t)length);
         } else if (z != (float *)out + at) {

@@ -11,6 +11,7 @@
 #include "activation_parts.cuh"
 #include "cuda_common.cuh"
 #include "matmul.h"
+#include "rope_parts.h"
 
 // Two factors of a sum over l < depth: A(i,l) at a[i * a_row + l * a_inner], B(l,j) at
 // b[l * b_inner + j * b_column]. One of each one's two strides is 1. depth 0: no sum.
@@ -29,6 +30,7 @@ struct Product {
     bool is_accumulated;
     bool has_quads; // by has_quads below
     MatmulEpilogue epilogue;
+    int partner; // by partner_of below
 };
 
 static const int QUAD = 4;
@@ -38,7 +40,8 @@ static const int QUAD = 4;
 static inline bool has_quads(const Product &p, size_t t_size, size_t c_size) {
     const MatmulEpilogue &e = p.epilogue;
     const void *const like_c[] = {p.c, e.residual, e.gate, e.pre, e.dgate};
-    bool is_aligned = p.columns % QUAD == 0 && (uintptr_t)p.bias % (QUAD * t_size) == 0;
+    bool is_aligned = p.columns % QUAD == 0 && (uintptr_t)p.bias % (QUAD * t_size) == 0 &&
+                      is_packable(e.cosine) && is_packable(e.sine);
     for (const void *tensor : like_c) {
         is_aligned = is_aligned && (uintptr_t)tensor % (QUAD * c_size) == 0;
     }
@@ -114,6 +117,67 @@ static __device__ inline int quad_length(const Product &p, int j) {
     return p.columns - j < QUAD ? p.columns - j : QUAD;
 }
 
+// ---- heads ----
+// A quad holds whole pairs where they are interleaved. With halves it belongs to the first or the
+// second half of a head, and a lane of the same warp has the quad of its partners: the lane whose
+// number differs by the bit p.partner. So a kernel turns heads whose quads it lays out over a warp
+// in this way; of `columns` at a time:
+static inline bool turns_heads(const MatmulEpilogue &e, int columns) {
+    return e.pairing == ROPE_INTERLEAVED ||
+           (e.head_width % (2 * QUAD) == 0 && columns % e.head_width == 0);
+}
+// p.partner, of a kernel whose warps have quads of `columns` in lanes side by side, of wider heads
+// those of both halves next to each other. 0: pairs are interleaved, or nothing turns.
+static inline int partner_of(const MatmulEpilogue &e, int columns) {
+    const int width = e.head_width < columns ? e.head_width : columns;
+    return e.kind == EPILOGUE_ROPE && e.pairing == ROPE_HALF ? width / 2 / QUAD : 0;
+}
+
+// By what a quad turns: of every element the cosine, and the sine with the sign of its side.
+struct QuadTurn {
+    float cosine[QUAD], sine[QUAD];
+};
+static __device__ inline QuadTurn load_turn(const Product &p, int i, int j) {
+    const MatmulEpilogue &e = p.epilogue;
+    const int pairs = e.head_width / 2;
+    const size_t row = (size_t)i * pairs;
+    QuadTurn turn = {};
+    if (p.partner) {
+        const int pair = j % pairs;
+        load_quad<float>(turn.cosine, p, e.cosine, row + pair, QUAD);
+        load_quad<float>(turn.sine, p, e.sine, row + pair, QUAD);
+        UNROLL for (int k = 0; k < QUAD; k++) {
+            turn.sine[k] = j % e.head_width < pairs ? -turn.sine[k] : turn.sine[k];
+        }
+        return turn;
+    }
+    UNROLL for (int k = 0; k < QUAD; k += 2) {
+        if (j + k < p.columns) {
+            const size_t at = row + (j + k) % e.head_width / 2;
+            turn.cosine[k] = turn.cosine[k + 1] = e.cosine[at];
+            turn.sine[k] = -e.sine[at], turn.sine[k + 1] = e.sine[at];
+        }
+    }
+    return turn;
+}
+
+// ROPE but for the store: the sums z of a quad are rounded and turned. All lanes of the warp.
+template <typename Out>
+static __device__ inline void turn_quad(float (&z)[QUAD], const Product &p,
+                                        const QuadTurn &turn CALLER) {
+    float other[QUAD];
+    UNROLL for (int k = 0; k < QUAD; k++) { z[k] = to_float(from_float<Out>(z[k])); }
+    UNROLL for (int k = 0; k < QUAD; k++) {
+        other[k] = p.partner
+                       ? __shfl_xor_sync(0xffffffffu, z[k], p.partner, WARP CALLER_PASS)
+                       : z[k ^ 1];
+    }
+    UNROLL for (int k = 0; k < QUAD; k++) {
+        z[k] = rope_turned(z[k], other[k], turn.cosine[k], turn.sine[k]);
+    }
+}
+
+// ---- the two ends of a sum ----
 // What the sums of the quad at (i, j), inside C, start from. Out: type of C, and of the bias.
 template <typename Out>
 static __device__ inline QuadBits<Out> start_bits(const Product &p, int i, int j) {
@@ -151,8 +215,8 @@ static __device__ inline QuadEnd<Out> load_end(const Product &p, int i, int j) {
 }
 
 // The epilogue and the store of the quad at (i, j), inside C, whose sums are z and for which end
-// was loaded. This is the text of the contract (matmul.h); z is spoiled. Whatever load_end reads
-// may be where C is.
+// was loaded; of ROPE only the store, after turn_quad. This is the text of the contract (matmul.h);
+// z is spoiled. Whatever load_end reads may be where C is.
 template <typename Out>
 static __device__ inline void finish_quad(const Product &p, int i, int j, float (&z)[QUAD],
                                           const QuadEnd<Out> &end) {
@@ -176,7 +240,7 @@ static __device__ inline void finish_quad(const Product &p, int i, int j, float 
         UNROLL for (int k = 0; k < QUAD; k++) { z[k] = e.scale * z[k]; }
     } else if (kind == EPILOGUE_RESIDUAL) {
         UNROLL for (int k = 0; k < QUAD; k++) { z[k] = x[k] + z[k]; }
-    } else if (kind != EPILOGUE_NONE) {
+    } else if (kind != EPILOGUE_NONE && kind != EPILOGUE_ROPE) {
         Act act[QUAD];
         FOR_ACT(e.act, A, UNROLL for (int k = 0; k < QUAD; k++) { act[k] = act_as<Out, A>(x[k]); });
         UNROLL for (int k = 0; k < QUAD; k++) {

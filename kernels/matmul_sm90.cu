@@ -15,7 +15,10 @@
 // Every element is the same sum whatever the tile's width: 16 l at a time, ascending, its start
 // added last; only which rows and columns share a block changes with the sizes. A warp stores its
 // 16 rows through a piece of shared memory of its own, so that its lanes store neighbours; quads
-// are placed so that neither side meets bank conflicts.
+// are placed so that neither side meets bank conflicts. Where heads of 128 or 256 turn by halves, a
+// piece is 32 columns of the first half and their partners of the second, so that pairs meet in it.
+// A tile of queries of Qwen2-VL (256 columns, K = 3584) reads 2.75 MB of operands and 128 KB of
+// cosines and sines; rope_fwd would read and write its 64 KB once more, and read those too.
 //
 // bwd_weight with few tiles and a long sum cuts l into ranges (weight_product, by the sizes alone);
 // their sums wait in scratch memory and are added in order.
@@ -37,6 +40,7 @@ static const int ROWS3 = RING_ROWS;   // of a tile of C: 64 per consumer
 static const int DEPTH3 = RING_DEPTH; // of a stage
 static const int GROUP3 = 16;         // rows of tiles in a band
 static const int PIECE_ROWS = 16, PIECE_COLUMNS = 64; // that a warp stores at once
+static const int PART = PIECE_COLUMNS / 2; // columns: a piece is two parts of the tile
 
 // The block's shared memory: stages, pieces of the eight consumer warps, mbarriers.
 static const int SUMS = 8 * PIECE_ROWS * PIECE_COLUMNS;
@@ -126,35 +130,43 @@ static __device__ void add_sums(float (&z)[QUAD], const float *sums) {
     z[2] += __uint_as_float(bits.z), z[3] += __uint_as_float(bits.w);
 }
 
-// Finishes and stores what the warp's piece holds: 16 rows from `row` on, PIECE_COLUMNS columns
-// from `column` on; row_of_c: where `row` lies in c. A lane has BATCH quads at a time, two rows
-// apart: all they need is loaded before the first is finished.
+// Finishes and stores what the warp's piece holds: 16 rows from `row` on, PART columns from `low`
+// on and as many from `high` on; row_of_c: where `row` lies in c. A lane has BATCH quads at a time,
+// two rows apart: all they need is loaded before the first is finished.
 template <typename Out>
-static __device__ void finish_piece(const Product &p, const float *piece, int row, int column,
-                                    int row_of_c) {
+static __device__ void finish_piece(const Product &p, const float *piece, int row, int low,
+                                    int high, int row_of_c) {
     const int ACROSS = PIECE_COLUMNS / QUAD, DOWN = WARP / ACROSS, BATCH = 4;
-    const int lane = threadIdx.x % WARP, quad = lane % ACROSS, j = column + quad * QUAD;
+    const int lane = threadIdx.x % WARP, quad = lane % ACROSS;
+    const int j = (quad < ACROSS / 2 ? low : high) + quad % (ACROSS / 2) * QUAD;
     const int left = j < p.columns ? p.rows - row : 0; // rows from `row` on
-    const bool is_plain = sizeof(Out) > sizeof(bf16) || p.epilogue.kind == EPILOGUE_NONE;
+    const bool turns = sizeof(Out) == sizeof(bf16) && p.epilogue.kind == EPILOGUE_ROPE;
+    const bool is_short = sizeof(Out) > sizeof(bf16) || turns || p.epilogue.kind == EPILOGUE_NONE;
     for (int i0 = lane / ACROSS; i0 < PIECE_ROWS; i0 += BATCH * DOWN) {
         QuadBits<Out> start[BATCH] = {};
         QuadEnd<Out> end[BATCH] = {};
+        QuadTurn turn[BATCH] = {};
         UNROLL for (int b = 0; b < BATCH; b++) {
             const int i = i0 + b * DOWN;
             if (i < left) {
                 start[b] = start_bits<Out>(p, row_of_c + i, j);
-                if (!is_plain) {
+                if (turns) {
+                    turn[b] = load_turn(p, row + i, j);
+                } else if (!is_short) {
                     end[b] = load_end<Out>(p, row_of_c + i, j);
                 }
             }
         }
-        if (is_plain) {
+        if (is_short) {
             UNROLL for (int b = 0; b < BATCH; b++) {
                 const int i = i0 + b * DOWN;
+                float z[QUAD];
+                widen_quad<Out>(z, start[b]);
+                add_sums(z, piece + place_of_quad(i, quad)); // those of rows beyond C are zeros
+                if (turns) {
+                    turn_quad<Out>(z, p, turn[b]);
+                }
                 if (i < left) {
-                    float z[QUAD];
-                    widen_quad<Out>(z, start[b]);
-                    add_sums(z, piece + place_of_quad(i, quad));
                     store_quad<Out>(p, p.c, (size_t)(row_of_c + i) * p.columns + j, z,
                                     quad_length(p, j));
                 }
@@ -177,22 +189,34 @@ static __device__ void finish_piece(const Product &p, const float *piece, int ro
     }
 }
 
-// Stores the warp's 16 rows of a tile, PIECE_COLUMNS at a time. acc[4x + e] is row g + 8 (e / 2),
-// column 8x + 2i + e % 2 of them (g = lane / 4, i = lane % 4).
+// Stores the warp's 16 rows of a tile, two parts at a time: neighbours, or where heads wider than a
+// piece turn, parts of their halves. acc[4x + e] is row g + 8 (e / 2), column 8x + 2i + e % 2 of
+// them (g = lane / 4, i = lane % 4).
 template <typename Out, int COUNT>
 static __device__ void store(const float (&acc)[COUNT], const Product &p, float *piece, int row,
                              int column, int row_of_c) {
-    const int lane = threadIdx.x % WARP, EACH = PIECE_COLUMNS / 2; // sums of a lane in a piece
-    for (int part = 0; part < COUNT / EACH && column + part * PIECE_COLUMNS < p.columns; part++) {
-        UNROLL for (int k = 0; k < COUNT; k += 2) {
-            if (k / EACH == part) { // no index of registers but constants
-                const int i = lane / 4 + k / 2 % 2 * 8, quad = k % EACH / 4 * 2 + lane % 4 / 2;
-                st8(piece + place_of_quad(i, quad) + lane % 2 * 2,
-                    make_uint2(__float_as_uint(acc[k]), __float_as_uint(acc[k + 1])));
+    const int lane = threadIdx.x % WARP, EACH = PART / 2; // sums of a lane in a part
+    const int apart = p.partner && p.epilogue.head_width > PIECE_COLUMNS
+                          ? p.epilogue.head_width / PIECE_COLUMNS
+                          : 1; // parts from one to that beside it in the piece
+    for (int turn = 0; turn < COUNT / EACH / 2; turn++) {
+        const int low = turn / apart * 2 * apart + turn % apart, high = low + apart;
+        if (column + low * PART >= p.columns) {
+            break;
+        }
+        UNROLL for (int part = 0; part < COUNT / EACH; part++) {
+            if (part == low || part == high) { // no index of registers but constants
+                float *half = piece + (part == high ? PART : 0);
+                UNROLL for (int k = 0; k < EACH; k += 2) {
+                    const int i = lane / 4 + k / 2 % 2 * 8, quad = k / 4 * 2 + lane % 4 / 2;
+                    st8(half + place_of_quad(i, quad) + lane % 2 * 2,
+                        make_uint2(__float_as_uint(acc[part * EACH + k]),
+                                   __float_as_uint(acc[part * EACH + k + 1])));
+                }
             }
         }
         __syncwarp(); // the piece is whole
-        finish_piece<Out>(p, piece, row, column + part * PIECE_COLUMNS, row_of_c);
+        finish_piece<Out>(p, piece, row, column + low * PART, column + high * PART, row_of_c);
         __syncwarp(); // it has been read
     }
 }
@@ -253,6 +277,7 @@ static void launch(Device *dev, Product p, int splits) {
         factor_maps<A_MN, B_MN>(&plan.adapter, p, p.adapter, COLUMNS);
     }
     p.has_quads = has_quads(p, sizeof(bf16), sizeof(Out));
+    p.partner = partner_of(p.epilogue, PIECE_COLUMNS);
     const int count = work_count<COLUMNS>(p, splits), processors = device_processors(dev);
     SMEM_ALLOW((matmul_kernel3<Out, COLUMNS, A_MN, B_MN>), SHARED<COLUMNS>);
     LAUNCH((matmul_kernel3<Out, COLUMNS, A_MN, B_MN>), count < processors ? count : processors,
@@ -268,9 +293,11 @@ static double time_of(const Product &p, int width, int splits, int processors) {
     return (double)ceil_of(tiles * splits, processors) * ceil_of(steps_of(p), splits) * step;
 }
 
+// Tiles hold whole heads that turn by halves, which are at most 256 wide.
 static int width_of(const Product &p, int splits, int processors) {
+    const int least = partner_of(p.epilogue, 256) > 0 ? p.epilogue.head_width : 0;
     int best = 256;
-    for (int width = 128; width >= 64; width /= 2) {
+    for (int width = 128; width >= 64 && width >= least; width /= 2) {
         if (time_of(p, width, splits, processors) < time_of(p, best, splits, processors)) {
             best = width;
         }

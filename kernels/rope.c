@@ -67,7 +67,7 @@ void rope_table_cpu(Device *dev, float *cosine, float *sine, const int32_t *posi
 }
 
 // ---- the rotation ----
-// Position 0 must leave every bit alone: -0 * 1 + 0 would become +0, and an infinity NaN.
+// Rows of position 0 are passed over.
 static bool is_identity(const float *cosine, const float *sine, int pairs) {
     for (int j = 0; j < pairs; j++) {
         if (cosine[j] != 1.0f || sine[j] != 0.0f) {
@@ -77,7 +77,6 @@ static bool is_identity(const float *cosine, const float *sine, int pairs) {
     return true;
 }
 
-// Pair j of a head is (x[j*step], x[j*step + apart]); sign -1 turns backwards.
 static void rotate_head(float *__restrict__ x, const float *__restrict__ cosine,
                         const float *__restrict__ sine, int pairs, RopePairing pairing,
                         float sign) {
@@ -85,15 +84,22 @@ static void rotate_head(float *__restrict__ x, const float *__restrict__ cosine,
         float *__restrict__ y = x + pairs;
         for (int j = 0; j < pairs; j++) {
             const float a = x[j], b = y[j], c = cosine[j], s = sign * sine[j];
-            x[j] = fmaf(a, c, -(b * s));
-            y[j] = fmaf(b, c, a * s);
+            x[j] = rope_turned(a, b, c, -s);
+            y[j] = rope_turned(b, a, c, s);
         }
     } else {
         for (int j = 0; j < pairs; j++) {
             const float a = x[2 * j], b = x[2 * j + 1], c = cosine[j], s = sign * sine[j];
-            x[2 * j] = fmaf(a, c, -(b * s));
-            x[2 * j + 1] = fmaf(b, c, a * s);
+            x[2 * j] = rope_turned(a, b, c, -s);
+            x[2 * j + 1] = rope_turned(b, a, c, s);
         }
+    }
+}
+
+void rope_turn_heads(float *x, const float *cosine, const float *sine, int H, int D,
+                     RopePairing pairing, float sign) {
+    for (int h = 0; h < H; h++) {
+        rotate_head(x + h * D, cosine, sine, D / 2, pairing, sign);
     }
 }
 

@@ -8,6 +8,10 @@
 // Both pairings at 16 bytes: with halves a lane takes a pack of first elements and that of their
 // partners, else one pack with whole pairs in it.
 //
+// A forward's queries and keys mostly do not come here: products turn them before they store them
+// (EPILOGUE_ROPE in matmul.h), which spares reading and writing them once more. What is left are
+// gradients, and heads that straddle the tiles of a product (matmul.cu says which).
+//
 //   version       idea                        shape  time                  % of peak bandwidth
 //   table1        one pair per thread         -      not yet run on a GPU  -
 //   rope_kernel1  one row per warp, by pairs  -      not yet run on a GPU  -
@@ -31,8 +35,7 @@ static __global__ void rope_table_kernel1(float *cosine, float *sine, const int3
     }
 }
 
-// All lanes: whether the row's table is the identity. Then every bit is left alone: -0 * 1 + 0
-// would become +0.
+// All lanes: whether the row's table is the identity. Then every bit is left alone.
 static __device__ inline bool is_identity(const float *c, const float *s, int pairs) {
     bool is_one = true;
     for (int j = threadIdx.x % WARP; j < pairs; j += WARP) {
@@ -57,8 +60,8 @@ static __global__ void rope_kernel1(T *x, const float *cosine, const float *sine
         const int j = i % pairs;
         T *first = x + (size_t)n * stride + (size_t)(i / pairs) * D + j * step;
         const float a = to_float(first[0]), b = to_float(first[apart]), by = sign * s[j];
-        first[0] = from_float<T>(fmaf(a, c[j], -(b * by)));
-        first[apart] = from_float<T>(fmaf(b, c[j], a * by));
+        first[0] = from_float<T>(rope_turned(a, b, c[j], -by));
+        first[apart] = from_float<T>(rope_turned(b, a, c[j], by));
     }
 }
 
@@ -108,8 +111,8 @@ static __global__ void rope_kernel2(T *x, const float *cosine, const float *sine
             float &a = first.at[IS_HALF ? p : 2 * p];
             float &b = IS_HALF ? second.at[p] : first.at[2 * p + 1];
             const float old = a, by = sign * sin_at[p];
-            a = fmaf(old, cos_at[p], -(b * by));
-            b = fmaf(b, cos_at[p], old * by);
+            a = rope_turned(old, b, cos_at[p], -by);
+            b = rope_turned(b, old, cos_at[p], by);
         }
         pack_store(at, first);
         if (IS_HALF) {

@@ -10,6 +10,8 @@
 // 2-D layouts have positions[0] = row and [1] = column and need D % 4 == 0; M has t, h, w.
 // Pairing: interleaved = (2j, 2j+1), half = (j, j + D/2).   x' = x cos + rot(x) sin.
 // The rotation is taken in f32 and rounded once.
+// The forward of a model turns queries and keys where their product ends (EPILOGUE_ROPE of
+// matmul.h), by the same text; rope_fwd is for products that cannot, and for what is no product.
 #ifndef JOMED_KERNELS_ROPE_H
 #define JOMED_KERNELS_ROPE_H
 
@@ -18,6 +20,7 @@
 
 typedef enum { ROPE_NONE, ROPE_1D, ROPE_2D_HALVES, ROPE_2D_ALTERNATE, ROPE_M } RopeLayout;
 typedef enum { ROPE_INTERLEAVED, ROPE_HALF } RopePairing;
+#define ROPE_MAX_D 256
 
 #ifdef __cplusplus
 extern "C" {
@@ -29,9 +32,9 @@ extern "C" {
 typedef void rope_table_fn(Device *dev, float *cosine, float *sine, const int32_t *positions, int N,
                            int D, RopeLayout layout, double theta, const int *sections);
 
-// Rotates the H heads of every row in place. x: (N, H*D) t by stride elements; a row whose table
-// says cos = 1, sin = 0 (position 0, such as a CLS row) keeps every bit. Agreement: sum (of two
-// products).
+// Rotates the H heads of every row in place. x: (N, H*D) t by stride elements; D <= ROPE_MAX_D.
+// A pair whose table says cos = 1, sin = 0 keeps its values, -0 and infinities too; a row of such
+// pairs (position 0, such as a CLS row) keeps every bit. Agreement: sum (of two products).
 typedef void rope_fwd_fn(Device *dev, DType t, void *x, const float *cosine, const float *sine,
                          int N, int H, int D, int stride, RopePairing pairing);
 // The backward, also in place: the same rotation with -sin.

@@ -249,13 +249,14 @@ static Key key_of(DType t, DType out_t, int rows, int columns, int depth) {
 
 // ---- the ops ----
 // Whether the library can end a product so; if it can, x gets what that takes. It adds a residual
-// to the sum before it rounds, once, where our kernels round twice.
+// to the sum before it rounds, once, where our kernels round twice; heads are turned by rope_fwd.
 static bool ends_so(Operands *x, bool is_accumulated, const MatmulEpilogue *epilogue) {
     const EpilogueKind kind = epilogue ? epilogue->kind : EPILOGUE_NONE;
     x->c = kind == EPILOGUE_RESIDUAL ? epilogue->residual : x->d;
     x->scale = kind == EPILOGUE_SCALE ? epilogue->scale : 1;
     x->keep = kind == EPILOGUE_RESIDUAL ? 1 : is_accumulated ? x->scale : 0;
-    return (kind == EPILOGUE_NONE || (kind == EPILOGUE_SCALE && !x->bias) ||
+    return (kind == EPILOGUE_NONE || kind == EPILOGUE_ROPE ||
+            (kind == EPILOGUE_SCALE && !x->bias) ||
             (kind == EPILOGUE_RESIDUAL && !is_accumulated)) &&
            !(epilogue && epilogue->rank);
 }
@@ -271,6 +272,11 @@ extern "C" void matmul_fwd_cublaslt(Device *dev, DType t, void *out, const void 
     Operands x = {weight, inp, bias, NULL, out, 1, 0};
     if (ends_so(&x, is_accumulated, epilogue)) {
         product(dev, key, &x);
+        if (epilogue && epilogue->kind == EPILOGUE_ROPE) {
+            const MatmulEpilogue *e = epilogue;
+            rope_fwd_cuda(dev, t, out, e->cosine, e->sine, M, N / e->head_width, e->head_width, N,
+                          e->pairing);
+        }
     } else {
         matmul_fwd_cuda(dev, t, out, inp, weight, packed, bias, M, N, K, is_accumulated, epilogue);
     }

@@ -287,21 +287,22 @@ static void attn_fwd(Run *run, const Block *block, BlockState *state, void *out,
                      const BlockBatch *batch) {
     const BlockConfig *config = &block->config;
     const int N = batch->N, HD = config->H * config->D, HkvD = config->Hkv * config->D;
+    // Queries and keys are turned where their products end.
+    const MatmulEpilogue turn = {.kind = config->has_rope ? EPILOGUE_ROPE : EPILOGUE_NONE,
+                                 .cosine = batch->cosine,
+                                 .sine = batch->sine,
+                                 .head_width = config->D,
+                                 .pairing = config->pairing};
     state->q = run_take(run, (size_t)N, (size_t)HD);
     state->k = run_take(run, (size_t)N, (size_t)HkvD);
     state->v = run_take(run, (size_t)N, (size_t)HkvD);
     void *lora[3];
     linears_fwd(run, (const Linear *[]){&block->q, &block->k, &block->v}, 3,
-                (void *[]){state->q, state->k, state->v}, lora, state->attn_in, N, NULL);
+                (void *[]){state->q, state->k, state->v}, lora, state->attn_in, N,
+                (MatmulEpilogue[]){turn, turn, {0}});
     state->q_lora = lora[0];
     state->k_lora = lora[1];
     state->v_lora = lora[2];
-    if (config->has_rope) {
-        RUN(run, rope_fwd, state->q, batch->cosine, batch->sine, N, config->H, config->D, HD,
-            config->pairing);
-        RUN(run, rope_fwd, state->k, batch->cosine, batch->sine, N, config->Hkv, config->D, HkvD,
-            config->pairing);
-    }
     AttentionShape shape = attention_shape(config, batch);
     if (batch->kv.cache) {
         use_cache(run, state, &shape, batch);
@@ -335,7 +336,8 @@ static void mlp_fwd(Run *run, const Block *block, BlockState *state, void *out, 
     if (config->is_gated) {
         void *lora[2];
         linears_fwd(run, (const Linear *[]){&block->gate, &block->up}, 2,
-                    (void *[]){state->gate, state->act}, lora, state->mlp_in, N, &end);
+                    (void *[]){state->gate, state->act}, lora, state->mlp_in, N,
+                    (MatmulEpilogue[]){{0}, end});
         state->gate_lora = lora[0];
         state->up_lora = lora[1];
     } else {

@@ -64,7 +64,7 @@ void linears_fwd(Run *run, const Linear *const *linear, int count, void *const *
     CHECK(count >= 1 && count <= LINEAR_GROUP, "count=%d", count);
     for (int i = 0; i < count; i++) {
         const Linear *l = linear[i];
-        MatmulEpilogue e = i == count - 1 && end ? *end : (MatmulEpilogue){0};
+        MatmulEpilogue e = end ? end[i] : (MatmulEpilogue){0};
         lora[i] = NULL;
         if (l->lora_a) {
             lora[i] = i > 0 && linear[i - 1]->lora_a == l->lora_a ? lora[i - 1]

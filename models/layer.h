@@ -20,12 +20,12 @@ typedef struct {
 #define LINEAR_GROUP 3
 // out[i]: (N, linear[i]->out). lora[i] (written) is s x A^T, (N,r), NULL without an adapter: the
 // backward needs it. Layers that share lora_a share that buffer.
-// end: what the product of the last layer ends in (matmul.h), or NULL; it may read what the layers
-// before put out. The adapter's part of it is filled in here.
+// end[i]: what the product of layer i ends in (matmul.h); it may read what the layers before put
+// out. end NULL: nothing follows. The adapters' parts of them are filled in here.
 void linears_fwd(Run *run, const Linear *const *linear, int count, void *const *out, void **lora,
                  const void *inp, int N, const MatmulEpilogue *end);
-// dinp (N,in) = sum over the layers, or what end makes of it; NULL when nobody wants it. Parameter
-// gradients accumulate.
+// dinp (N,in) = sum over the layers, or what the one end makes of it; NULL when nobody wants it.
+// Parameter gradients accumulate.
 void linears_bwd(Run *run, const Linear *const *linear, int count, void *dinp,
                  const void *const *dout, void *const *lora, const void *inp, int N,
                  const MatmulEpilogue *end);

@@ -2,7 +2,8 @@
 //
 // The same three witnesses as in test_matmul: the equations in double, written here; the plain loop
 // of matmul.h; the op. On the CPU the op's bits are those of the plain loop, and also those of a
-// plain product followed by the op that the epilogue stands for, where the contract says so.
+// plain product followed by the op that the epilogue stands for, where the contract says so. Heads
+// that turn have other shapes: test_matmul_rope.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +22,7 @@ static const Shape shapes[] = {{1, 1, 1},    {3, 5, 7},      {7, 17, 9},    {16,
                                {14, 700, 8}, {130, 136, 40}, {129, 66, 72}, {495, 32, 5}};
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 static const char *const kind_names[EPILOGUE_COUNT] = {"none",  "scale",   "residual", "act",
-                                                       "gated", "act bwd", "gated bwd"};
+                                                       "gated", "rope",    "act bwd",  "gated bwd"};
 
 // What a case runs through: ranks below, at and above a tensor core's step; each way to start; the
 // output in the place of an input; the pre-activation kept or not.
@@ -237,7 +238,7 @@ static void each_problem(bool is_fwd, void (*one)(Problem *p, int variant)) {
         const EpilogueKind kind = (EpilogueKind)(i / DT_COUNT % EPILOGUE_COUNT);
         const DType t = (DType)(i % DT_COUNT);
         const bool acts = kind == EPILOGUE_ACT || kind == EPILOGUE_GATED;
-        if ((is_fwd ? is_bwd_kind(kind) : acts) ||
+        if (kind == EPILOGUE_ROPE || (is_fwd ? is_bwd_kind(kind) : acts) ||
             !CASE("rows=%d columns=%d depth=%d %s t=%s", s.rows, s.columns, s.depth,
                   kind_names[kind], dtype_name(t))) {
             continue;
@@ -309,7 +310,7 @@ TEST(matmul_epilogue_is_two_ops_bwd) { each_problem(false, one_pair); }
 // Rows and columns divided among threads, blocks of 512 columns, pieces of 256: the plain bits.
 TEST(matmul_epilogue_threads) {
     const Shape s = {700, 530, 33};
-    for (int kind = 0; kind < EPILOGUE_ACT_BWD; kind++) {
+    for (int kind = 0; kind < EPILOGUE_ROPE; kind++) {
         for (int t = DT_F32; t <= DT_BF16; t++) {
             if (!CASE("%s t=%s", kind_names[kind], dtype_name((DType)t))) {
                 continue;

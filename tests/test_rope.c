@@ -261,9 +261,33 @@ static void expect_identity(rope_fwd_fn *op) {
     }
 }
 
+// Pairs at angle 0 in a row that turns: -0 and infinities stay what they are.
+static void expect_still_pairs(rope_fwd_fn *op, int direction) {
+    for (int t = 0; t < DT_COUNT; t++) {
+        if (!CASE("pairs at angle 0 stay, t=%s", dtype_name((DType)t))) {
+            continue;
+        }
+        const double values[] = {-0.0, INFINITY, -1, -0.0, 1, 2, -0.0, -3};
+        Problem p = problem_new((Shape){1, 1, 8, 0, ROPE_INTERLEAVED, (DType)t});
+        p.cosine.host[2] = 0, p.sine.host[2] = 1;
+        memcpy(p.x.host, values, sizeof values);
+        buf_write(&p.cosine), buf_write(&p.sine), buf_write(&p.x);
+        rotate(&p, op);
+        for (int i = 0; i < 8; i++) {
+            const double want = i == 4   ? -direction * values[5]
+                                : i == 5 ? direction * values[4]
+                                         : values[i];
+            EXPECT(p.x.host[i] == want && signbit(p.x.host[i]) == signbit(want),
+                   "[%d] is %g, want %g", i, p.x.host[i], want);
+        }
+        problem_free(&p);
+    }
+}
+
 TEST_OP(rope_fwd) {
     expect_rotation(check_ops()->rope_fwd, 1);
     expect_identity(check_ops()->rope_fwd);
+    expect_still_pairs(check_ops()->rope_fwd, 1);
     if (CASE("threads change nothing")) {
         const Shape s = {300, 12, 64, 3, ROPE_HALF, DT_F32};
         Problem a = problem_new(s), b = problem_new(s);
@@ -281,4 +305,5 @@ TEST_OP(rope_fwd) {
 TEST_OP(rope_bwd) {
     expect_rotation(check_ops()->rope_bwd, -1);
     expect_identity(check_ops()->rope_bwd);
+    expect_still_pairs(check_ops()->rope_bwd, -1);
 }
