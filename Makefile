@@ -147,14 +147,31 @@ test: all
 	$(BUILD)/bin/test
 	$(if $(GXX),$(BUILD)/bin/test backend=emu)
 
-# The emulator's other builds, other orders of threads, early copies, the older architecture, large cases.
-test-emu: all $(BUILD)/bin/test-plain
-	$(BUILD)/bin/test backend=emu large=1
+# The emulator's other builds, other orders of threads, early copies, the older architecture, large
+# cases: parts of their own, the longest first, as many at a time as JOBS. All run, whatever fails.
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+EMU_PARTS := emu-plain-programs emu-check-ops emu-asan emu-order emu-plain emu-check emu-sm80
+.PHONY: $(EMU_PARTS)
+test-emu:
+	+$(MAKE) -j$(JOBS) all $(BUILD)/bin/test-plain
+	+$(MAKE) -j$(JOBS) NVCC= SAN=address,undefined build/san/bin/test build/san/bin/jomed
+	+$(MAKE) -j$(JOBS) -k -Otarget $(EMU_PARTS)
+	@echo "test-emu: $(words $(EMU_PARTS)) parts passed"
+emu-plain-programs:
+	EMU_ORDER=random:1 $(BUILD)/bin/test-plain backend=emu large=1 part=programs
+emu-plain:
+	EMU_ORDER=random:1 $(BUILD)/bin/test-plain backend=emu large=1 part=ops
+	EMU_ORDER=random:1 $(BUILD)/bin/test-plain backend=emu large=1 part=models
+emu-check-ops:
+	$(BUILD)/bin/test backend=emu large=1 part=ops
+emu-check:
+	$(BUILD)/bin/test backend=emu part=models
+	$(BUILD)/bin/test backend=emu part=programs
+emu-order:
 	EMU_ORDER=reverse EMU_COPIES=early $(BUILD)/bin/test backend=emu
-	EMU_ARCH=sm80 $(BUILD)/bin/test backend=emu matmul
-	EMU_ARCH=sm80 $(BUILD)/bin/test backend=emu topk
-	EMU_ORDER=random:1 $(BUILD)/bin/test-plain backend=emu large=1
-	$(MAKE) SAN=address,undefined build/san/bin/test
+emu-sm80:
+	for op in matmul attention topk; do EMU_ARCH=sm80 $(BUILD)/bin/test backend=emu $$op || exit; done
+emu-asan:
 	build/san/bin/test backend=emu
 
 # Everything that wants a GPU; and the same packed for a machine where nothing can be installed.

@@ -22,7 +22,7 @@ static __global__ void marginal_kernel1(float *loss, float *posterior, float *ds
                                         int K, int T, double reduction, MarginalConfig config) {
     GRID_STRIDE(b, (size_t)B) {
         const size_t at = b * K;
-        MarginalRow row;
+        MarginalRow row = {}; // low and high are of one mode only
         row.config = &config;
         row.s = s + at;
         row.g = g + at * T;
