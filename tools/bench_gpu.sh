@@ -2,7 +2,7 @@
 # bench_gpu: our benches on a GPU and their peers, in turns, twice, into one record.
 #
 #   tools/bench_gpu.sh [only=WORD] [seconds=S] [warm=S] [rounds=N] [peers=yes|no] [out=DIR]
-#   tools/bench_gpu.sh backend=cpu shrink=4096 out=DIR      tries it without a GPU; counts nowhere
+#   tools/bench_gpu.sh backend=cpu|emu shrink=4096 out=DIR  tries it without a GPU; counts nowhere
 #
 # `make bench backend=cuda` calls it. It works from a source tree and from a bundle (bin/bench or
 # build/bin/bench). Rows are added to DIR/<gpu>-<date>-<commit>.json, one object per line after a
@@ -26,7 +26,9 @@ for argument; do
 done
 bin=${BUILD:-build}/bin
 [ -x "$bin"/bench ] || bin=bin
-[ -x "$bin"/bench ] || { echo "no bench here; make" >&2; exit 66; }
+bench=$bin/bench
+[ "$backend" != emu ] || bench=$bin/bench-emu
+[ -x "$bench" ] || { echo "no $bench here; make" >&2; exit 66; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -53,7 +55,7 @@ export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$libraries"
 record=$out/$name-$today-$commit.json
 mkdir -p "$out"
 ours() { # ours GROUP FILE
-    "$bin"/bench "$1" backend="$backend" seconds="$seconds" warm="$warm" ${shrink:+shrink=$shrink} \
+    "$bench" "$1" backend="$backend" seconds="$seconds" warm="$warm" ${shrink:+shrink=$shrink} \
         json="$2"
 }
 theirs() { # theirs GROUP FILE, on the rows of $work/ours

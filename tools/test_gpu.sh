@@ -1,29 +1,30 @@
 #!/bin/sh
 # test_gpu: everything that wants a GPU, in stages that each end within a limit.
 #
-#   tools/test_gpu.sh [STAGE...] [out=DIR] [limit=SECONDS]     defaults: all stages, build/gpu, 570
+#   tools/test_gpu.sh [STAGE...] [only=WORD] [out=DIR] [limit=SECONDS]
+#                                  defaults: all stages, BUILD/gpu, 570
+#   tools/test_gpu.sh backend=emu ...
+#                                  tries it on the emulated device, at small sizes; counts nowhere
 #
-#   ops        machine instructions on small integers, then every op at test and at real sizes
-#   models     towers and readers against their originals, the device itself, every verb, CPU beside
-#              it
+#   ops        machine instructions, then every op at test and at real sizes
+#   models     towers and readers against their originals, the device, every verb, the CPU beside it
 #   demo       the embedded benchmark twice: equal bits
 #   sanitizer  four tools of compute-sanitizer, where it is installed, over some ops
 #   bench      kernels beside their peers, in seven groups with a limit each
 #
-# Programs are those of BUILD/bin. DIR gets a log per part; gpu.txt, the record of the tests that
-# tests/results/gpu.txt is a copy of; doctor.txt; and summary.txt, a line per part: how it went,
-# seconds, and its last word. Exit code 0 if all passed, 1 if something failed or ran out of time,
-# 69 without a GPU.
+# only=WORD takes the tests and groups of the bench whose name contains it, beside the instructions.
+# Programs are those of BUILD/bin. DIR gets a log per part; gpu.txt, the records of the tests, each
+# part's newest, that tests/results/gpu.txt is a copy of; doctor.txt; and summary.txt, a line per
+# part of this run: how it went, seconds, and its last word. Exit code 0 if all passed, 1 if
+# something failed or ran out of time, 69 without a GPU.
 set -u
 cd "$(dirname "$0")/.." || exit 66
 bin=${BUILD:-build}/bin
-out=${BUILD:-build}/gpu
-limit=570
-stages=
+out='' limit=570 stages='' only='' backend=cuda
 for word in "$@"; do
     case $word in
-    out=*) out=${word#out=} ;;
-    limit=*) limit=${word#limit=} ;;
+    out=* | limit=* | only=*) eval "${word%%=*}=\${word#*=}" ;;
+    backend=cuda | backend=emu) backend=${word#backend=} ;;
     ops | models | demo | sanitizer | bench) stages="$stages $word" ;;
     *)
         echo "test_gpu: '$word' is no stage; there are ops models demo sanitizer bench" >&2
@@ -32,8 +33,20 @@ for word in "$@"; do
     esac
 done
 
+# What differs without a GPU: the test program is jomed on the emulated device, sizes are small.
+jomed=$bin/jomed as_jomed='' large=large=1 sizes='' seeds='1 2 3' rows=''
+if [ $backend = emu ]; then
+    jomed=$bin/test as_jomed=jomed large='' seeds=1
+    sizes='demo.seeds=[1] demo.corpus=256 demo.queries=16 demo.reader_steps=1 demo.refit_steps=1
+           pretrain.steps=1 pretrain.batch=2 reader.steps=1 retriever.steps=1 retriever.batch=1
+           retriever.k=2'
+    rows='backend=emu shrink=65536 seconds=0.001 warm=0 rounds=1 peers=no'
+fi
+[ -n "$out" ] || out=${BUILD:-build}/gpu$([ $backend = cuda ] || echo -$backend)
+
 mkdir -p "$out" || exit 73
-"$bin"/jomed doctor run.dir="$out" >"$out"/doctor.txt 2>&1
+: >"$out"/summary.txt
+"$jomed" $as_jomed doctor run.dir="$out" >"$out"/doctor.txt 2>&1
 if ! grep -q '^ok  GPU' "$out"/doctor.txt; then
     echo "test_gpu: $(sed -n 's/^--  GPU *//p' "$out"/doctor.txt); nothing was run" >&2
     exit 69
@@ -44,30 +57,33 @@ if command -v nvidia-smi >/dev/null; then
 fi
 failed=0
 
-# part NAME COMMAND...: runs it in what is left of the stage's time.
+# part NAME COMMAND...: runs it in what is left of the stage's time. What does not end when it is
+# told to is killed ten seconds later.
 part() {
     name=$1
     shift
     start=$(date +%s)
     left=$((end - start))
-    timeout $((left > 0 ? left : 1)) "$@" >"$out/$name.log" 2>&1
+    left=$((left > 0 ? left : 1))
+    timeout -k 10 $left "$@" >"$out/$name.log" 2>&1
     code=$?
+    took=$(($(date +%s) - start))
     [ $code -eq 0 ] || failed=1
     case $code in
     0) verdict=passed ;;
     124) verdict='OUT OF TIME' ;;
-    *) verdict="FAILED, code $code" ;;
+    *) verdict="FAILED, code $code$([ $took -lt $left ] || echo ', OUT OF TIME')" ;;
     esac
-    echo "$name: $verdict, $(($(date +%s) - start)) s; $(tail -n 1 "$out/$name.log")" |
-        tee -a "$out"/summary.txt
+    echo "$name: $verdict, $took s; $(tail -n 1 "$out/$name.log")" | tee -a "$out"/summary.txt
 }
 
-# tests NAME ARGUMENTS...: a run of the test program, whose record joins gpu.txt.
+# tests NAME ARGUMENTS...: a run of the test program, whose record joins gpu.txt, however it ended.
 tests() {
     name=$1
     shift
-    part "$name" "$bin"/test backend=cuda record="$out/$name.record" "$@"
-    cat "$out/$name.record" >>"$out"/gpu.txt
+    "$bin"/test --list backend=$backend "$@" | grep -q . || return 0 # only=WORD left nothing
+    part "$name" "$bin"/test backend=$backend record="$out/$name.record" "$@"
+    grep -l "^# backend=$backend " "$out"/*.record | xargs cat >"$out"/gpu.txt
 }
 
 for stage in ${stages:-ops models demo sanitizer bench}; do
@@ -75,19 +91,19 @@ for stage in ${stages:-ops models demo sanitizer bench}; do
     case $stage in
     ops)
         tests conformance conformance
-        tests ops part=ops large=1
+        tests ops part=ops $large $only
         ;;
     models)
-        tests models part=models large=1
-        tests programs part=programs
+        tests models part=models $large $only
+        tests programs part=programs $only
         ;;
     demo)
         rm -rf "$out"/demo-a "$out"/demo-b
         for run in a b; do # 1: the demo's own claim failed, which is no fault of the GPU
-            part demo-$run sh -c '"$1" demo device=cuda run.dir="$2"; code=$?
-                echo "demo ended with $code"; [ $code -le 1 ]' - "$bin"/jomed "$out"/demo-$run
+            part demo-$run sh -c '"$@"; code=$?; echo "demo ended with $code"; [ $code -le 1 ]' - \
+                "$jomed" $as_jomed demo device=cuda $sizes run.dir="$out"/demo-$run
         done
-        for seed in 1 2 3; do
+        for seed in $seeds; do
             for file in losses.jsonl results.json; do
                 part "same-$file-$seed" cmp "$out/demo-a/seed-$seed/$file" \
                     "$out/demo-b/seed-$seed/$file"
@@ -96,6 +112,7 @@ for stage in ${stages:-ops models demo sanitizer bench}; do
         ;;
     sanitizer)
         tool=$(PATH=$PATH:${CUDA_HOME:-/usr/local/cuda}/bin command -v compute-sanitizer)
+        [ $backend = cuda ] || tool='' # there is no GPU to watch
         if [ -z "$tool" ]; then
             echo "sanitizer: skipped, no compute-sanitizer on PATH or in CUDA_HOME" |
                 tee -a "$out"/summary.txt
@@ -103,15 +120,16 @@ for stage in ${stages:-ops models demo sanitizer bench}; do
         fi
         for check in memcheck racecheck synccheck initcheck; do
             for test in conformance layernorm_fwd matmul_fwd attention_fwd topk; do
-                part $check-$test "$tool" --tool $check --target-processes all --error-exitcode 99 \
-                    "$bin"/test backend=cuda $test
+                part $check-$test "$tool" --tool $check --target-processes all \
+                    --error-exitcode 99 "$bin"/test backend=cuda $test
             done
         done
         ;;
     bench)
         for group in matmul attention norm adamw topk vit qwen2vl; do # a limit for each
+            case $group in *"$only"*) ;; *) continue ;; esac
             end=$(($(date +%s) + limit))
-            part bench-$group tools/bench_gpu.sh only=$group out="$out"
+            part bench-$group tools/bench_gpu.sh only=$group out="$out" $rows
         done
         ;;
     esac
