@@ -70,7 +70,8 @@ TEST(gpu_script_failures) {
         EXPECT(!strstr(output, "old"), "the summary of an earlier run is there: %s", output);
         free(output);
         check_run(&output, "cat '%s/out/gpu.txt'", dir);
-        static const char *const records[] = {"conformance 5 0 0\n", "cast 1 2 0\n", "lora 1 0 0\n"};
+        static const char *const records[] = {"conformance 5 0 0\n", "cast 1 2 0\n",
+                                              "lora 1 0 0\n"};
         expect_texts(output, records, 3);
         free(output);
     }
