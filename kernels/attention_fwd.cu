@@ -25,7 +25,7 @@
 //   kernel2  strips of 16 rows and 256 keys, mma     -      not yet run on a GPU  -
 #include "attention.h"
 
-#include "attention_parts.cuh"
+#include "attention_sm90.cuh"
 #include "device_cuda.cuh"
 
 // ---- kernel 1 ----
@@ -83,23 +83,6 @@ static_assert(KEYS % GROUP == 0 && GROUP % 16 == 0, "groups of whole fragments")
 template <int W> static constexpr __host__ __device__ int warps2() { return W <= 80 ? 4 : 8; }
 template <int W> static constexpr size_t smem2() {
     return (size_t)(warps2<W>() * STRIP + 2 * KEYS) * W * sizeof(bf16);
-}
-
-// The two rows of a strip whose scores this thread has.
-typedef struct {
-    int seen[2]; // keys
-    float max[2], total[2];
-} Lines;
-
-static __device__ Lines lines_of(const AttentionShape *s, const Rows &rows, int first) {
-    Lines lines;
-    UNROLL for (int l = 0; l < 2; l++) {
-        const int r = min(first + (int)threadIdx.x % WARP / 4 + 8 * l, rows.count - 1);
-        lines.seen[l] = seen_by(s, rows, r);
-        lines.max[l] = -INFINITY;
-        lines.total[l] = 0;
-    }
-    return lines;
 }
 
 // x[t] = products of the strip with keys 8 t .. 8 t + 7 of the tile, for the first `count` keys.
@@ -163,14 +146,8 @@ static __device__ float2 strip_softmax(float (&x)[KEYS / 8][4], Lines *lines, in
             }
         }
     }
-    float base[2], shrink[2];
-    UNROLL for (int l = 0; l < 2; l++) {
-        const float max = fmaxf(lines->max[l], quad_reduce(top[l], Max()));
-        base[l] = max == -INFINITY ? 0.0f : max; // sees nothing so far: no inf - inf
-        shrink[l] = exp2_approx(lines->max[l] - base[l]);
-        lines->max[l] = max;
-        lines->total[l] *= shrink[l];
-    }
+    float base[2];
+    const float2 shrink = lines_rebase(lines, top, base);
     UNROLL for (int t = 0; t < KEYS / 8; t++) {
         if (8 * t / GROUP * GROUP < count) {
             UNROLL for (int e = 0; e < 4; e++) {
@@ -179,7 +156,7 @@ static __device__ float2 strip_softmax(float (&x)[KEYS / 8][4], Lines *lines, in
             }
         }
     }
-    return make_float2(shrink[0], shrink[1]);
+    return shrink;
 }
 
 // sum += e v, with e rounded to bf16.
@@ -197,26 +174,6 @@ static __device__ void strip_values(float (&sum)[W / 8][4], const float (&x)[KEY
                     mma_pair(sum[d / 8], sum[d / 8 + 1], a, b);
                 }
             }
-        }
-    }
-}
-
-template <int W>
-static __device__ void strip_store(bf16 *out, float *lse, const AttentionShape *s, const Rows &rows,
-                                   int first, const float (&sum)[W / 8][4], const Lines &lines) {
-    UNROLL for (int l = 0; l < 2; l++) {
-        const int r = first + threadIdx.x % WARP / 4 + 8 * l;
-        const bool is_inside = r < rows.count;
-        const int known = is_inside ? r : 0;
-        const float total = quad_reduce(lines.total[l], Sum());
-        const float factor = lines.seen[l] > 0 ? 1 / total : 0.0f;
-        bf16 *to = out + row_at(rows, known, s->out_stride, s->D);
-        UNROLL for (int d = 0; d < W; d += 16) {
-            store_pair(to, is_inside, d, s->D, &sum[d / 8][2 * l], &sum[d / 8 + 1][2 * l], factor);
-        }
-        if (is_inside && threadIdx.x % 4 == 0) {
-            lse[stat_at(s, rows, r)] =
-                lines.seen[l] > 0 ? fmaf(lines.max[l], LN2, logf(total)) : -INFINITY;
         }
     }
 }
@@ -298,7 +255,7 @@ static __global__ void __launch_bounds__(WARP *warps2<W>(), W <= 80 ? 2 : 1)
             cp_async_commit();
             j0 += KEYS;
         } while (j0 < reach);
-        strip_store<W>(out, lse, &s, rows, first, sum, lines);
+        lines_store<W>(out, lse, &s, rows, first, rows.count, &sum[0][0], lines);
     }
 }
 
@@ -327,6 +284,12 @@ CUDA_OP(attention_fwd)(Device *dev, DType t, void *out, float *lse, const void *
     check_shape(shape);
     CHECK(out && lse && q && k && v, "out=%p lse=%p q=%p k=%p v=%p", out, (void *)lse, q, k, v);
     if (t == DT_BF16 && has_tiles(shape, q, k, v) && is_tileable(out, shape->out_stride)) {
+        const bool is_wide = shape->D == 64 || shape->D == 80 || shape->D == 128;
+        if (device_arch(dev) == 90 && is_wide &&
+            attention_fwd_sm90(dev, (bf16 *)out, lse, (const bf16 *)q, (const bf16 *)k,
+                               (const bf16 *)v, shape)) {
+            return;
+        }
         FOR_WIDTH(shape->D, W, if (launch2<W>(dev, (bf16 *)out, lse, (const bf16 *)q,
                                               (const bf16 *)k, (const bf16 *)v, shape)) { return; });
     }

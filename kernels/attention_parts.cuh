@@ -189,6 +189,62 @@ static __device__ inline void store_pair(bf16 *row, bool is_inside, int d, int D
     }
 }
 
+// ---- the two rows of a fragment whose scores this thread has, in the forward ----
+typedef struct {
+    int seen[2]; // keys
+    float max[2], total[2];
+} Lines;
+
+// first: of the warp's 16 rows.
+static __device__ inline Lines lines_of(const AttentionShape *s, const Rows &rows, int first) {
+    Lines lines;
+    UNROLL for (int l = 0; l < 2; l++) {
+        const int r = min(first + (int)threadIdx.x % WARP / 4 + 8 * l, rows.count - 1);
+        lines.seen[l] = seen_by(s, rows, r);
+        lines.max[l] = -INFINITY;
+        lines.total[l] = 0;
+    }
+    return lines;
+}
+
+// top: of this thread's further scores, in units of log 2. Takes them into the maxima; base: what to
+// subtract from scores before exp2. Returns by what to scale what was summed before; total is.
+static __device__ inline float2 lines_rebase(Lines *lines, const float (&top)[2],
+                                             float (&base)[2]) {
+    float shrink[2];
+    UNROLL for (int l = 0; l < 2; l++) {
+        const float max = fmaxf(lines->max[l], quad_reduce(top[l], Max()));
+        base[l] = max == -INFINITY ? 0.0f : max; // sees nothing so far: no inf - inf
+        shrink[l] = exp2_approx(lines->max[l] - base[l]);
+        lines->max[l] = max;
+        lines->total[l] *= shrink[l];
+    }
+    return make_float2(shrink[0], shrink[1]);
+}
+
+// Stores out and lse of the warp's rows first .. first + 15 below `end`. sum[4t + e]: row g + 8 (e / 2),
+// column 8t + 2i + e % 2 of the sums over keys, not yet divided by the totals.
+template <int W>
+static __device__ inline void lines_store(bf16 *out, float *lse, const AttentionShape *s,
+                                          const Rows &rows, int first, int end, const float *sum,
+                                          const Lines &lines) {
+    UNROLL for (int l = 0; l < 2; l++) {
+        const int r = first + threadIdx.x % WARP / 4 + 8 * l;
+        const bool is_inside = r < end;
+        const int known = is_inside ? r : 0;
+        const float total = quad_reduce(lines.total[l], Sum());
+        const float factor = lines.seen[l] > 0 ? 1 / total : 0.0f;
+        bf16 *to = out + row_at(rows, known, s->out_stride, s->D);
+        UNROLL for (int d = 0; d < W; d += 16) {
+            store_pair(to, is_inside, d, s->D, &sum[d / 2 + 2 * l], &sum[d / 2 + 4 + 2 * l], factor);
+        }
+        if (is_inside && threadIdx.x % 4 == 0) {
+            lse[stat_at(s, rows, r)] =
+                lines.seen[l] > 0 ? fmaf(lines.max[l], LN2, logf(total)) : -INFINITY;
+        }
+    }
+}
+
 // ---- kernels 2: who gets them ----
 static inline bool is_tileable(const void *x, int stride) {
     return is_packable(x) && stride % CHUNK == 0;

@@ -19,10 +19,13 @@
 
 typedef CUtensorMap TensorMap; // a __grid_constant__ parameter of the kernel
 #define PTX static __device__ __forceinline__
+// A body in `if (IS_HOPPER)` is not there in the code for sm_80, where it would only spill.
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define HOPPER(...) asm volatile(__VA_ARGS__)
+#define IS_HOPPER true
 #else
 #define HOPPER(...)
+#define IS_HOPPER false
 #endif
 
 // ---- mbarriers: 8 bytes of shared memory at a multiple of 8 ----
@@ -64,6 +67,14 @@ PTX void tma_load(uint32_t to, const TensorMap *map, int column, int row, uint32
     HOPPER("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
            "[%0], [%1, {%3, %4}], [%2];" ::"r"(to),
            "l"(map), "r"(bar), "r"(column), "r"(row)
+           : "memory");
+}
+// The same of a map of heads: its box at (column, head, row); rows of the box lie head after head.
+PTX void tma_load_heads(uint32_t to, const TensorMap *map, int column, int head, int row,
+                        uint32_t bar) {
+    HOPPER("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes "
+           "[%0], [%1, {%3, %4, %5}], [%2];" ::"r"(to),
+           "l"(map), "r"(bar), "r"(column), "r"(head), "r"(row)
            : "memory");
 }
 
@@ -167,10 +178,11 @@ template <int N> PTX void registers_claim() {
 #undef PTX
 
 // ---- the map of a tensor, on the host ----
-// (rows, columns) of 16-bit elements, `stride` elements from row to row; boxes of box_rows rows of
-// 64 elements. base and 2 stride are multiples of 16.
-static inline void tensor_map(TensorMap *map, const void *base, size_t rows, size_t columns,
-                              size_t stride, int box_rows) {
+// Of `rank` dimensions of 16-bit elements, the one whose neighbours are neighbours first; strides in
+// elements, of all dimensions but that.
+static inline void tensor_map_encode(TensorMap *map, const void *base, int rank,
+                                     const cuuint64_t *sizes, const size_t *strides,
+                                     const cuuint32_t *box) {
     typedef CUresult Encode(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *,
                             const cuuint64_t *, const cuuint64_t *, const cuuint32_t *,
                             const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
@@ -182,13 +194,32 @@ static inline void tensor_map(TensorMap *map, const void *base, size_t rows, siz
                                                     cudaEnableDefault, &found));
         CHECK(encode, "cuTensorMapEncodeTiled: %d", (int)found);
     }
-    const cuuint64_t sizes[2] = {columns, rows}, strides[1] = {2 * stride};
-    const cuuint32_t box[2] = {64, (cuuint32_t)box_rows}, steps[2] = {1, 1};
+    const cuuint64_t bytes[2] = {2 * strides[0], rank > 2 ? 2 * strides[1] : 0};
+    const cuuint32_t steps[3] = {1, 1, 1};
     const CUresult result = ((Encode *)encode)(
-        map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, (void *)base, sizes, strides, box, steps,
-        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+        map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, (cuuint32_t)rank, (void *)base, sizes, bytes, box,
+        steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
         CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     CHECK(result == CUDA_SUCCESS, "cuTensorMapEncodeTiled: %d", (int)result);
+}
+
+// (rows, columns), `stride` elements from row to row; boxes of box_rows rows of 64 elements. base
+// and 2 stride are multiples of 16.
+static inline void tensor_map(TensorMap *map, const void *base, size_t rows, size_t columns,
+                              size_t stride, int box_rows) {
+    const cuuint64_t sizes[2] = {columns, rows};
+    const cuuint32_t box[2] = {64, (cuuint32_t)box_rows};
+    tensor_map_encode(map, base, 2, sizes, &stride, box);
+}
+
+// (rows, heads, D), `stride` elements from row to row, D from head to head; boxes of box_rows rows of
+// box_heads heads of 64 elements. base, 2 stride and 2 D are multiples of 16.
+static inline void tensor_map_heads(TensorMap *map, const void *base, size_t rows, int heads, int D,
+                                    size_t stride, int box_heads, int box_rows) {
+    const cuuint64_t sizes[3] = {(cuuint64_t)D, (cuuint64_t)heads, rows};
+    const size_t strides[2] = {(size_t)D, stride};
+    const cuuint32_t box[3] = {64, (cuuint32_t)box_heads, (cuuint32_t)box_rows};
+    tensor_map_encode(map, base, 3, sizes, strides, box);
 }
 #endif
 #endif

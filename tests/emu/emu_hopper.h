@@ -4,13 +4,17 @@
 
 #include "kernels/dtype.h"
 
+#define IS_HOPPER true
 struct alignas(64) TensorMap {
     const char *base;
     size_t rows, columns, stride; // elements of 2 bytes
     int box_rows;
+    int heads, box_heads; // 0 in a map without; a head is `columns` wide
 };
 void tensor_map(TensorMap *map, const void *base, size_t rows, size_t columns, size_t stride,
                 int box_rows);
+void tensor_map_heads(TensorMap *map, const void *base, size_t rows, int heads, int D,
+                      size_t stride, int box_heads, int box_rows);
 
 void mbar_init(uint32_t bar, int count);
 static inline void mbar_init_fence() {}
@@ -19,6 +23,7 @@ void mbar_arrive_expect(uint32_t bar, int bytes);
 void mbar_wait(uint32_t bar, int parity, PLACE);
 void fence_proxy_async();
 void tma_load(uint32_t to, const TensorMap *map, int column, int row, uint32_t bar);
+void tma_load_heads(uint32_t to, const TensorMap *map, int column, int head, int row, uint32_t bar);
 
 namespace emu {
 void wgmma(float *acc, int columns, DType t, uint64_t a, bool a_mn, uint64_t b, bool b_mn);

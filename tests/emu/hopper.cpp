@@ -72,8 +72,9 @@ static void arrive(uint32_t bar, int bytes, uintptr_t pc) {
 struct Tile {
     uint32_t to, bar;
     TensorMap map;
-    int column, row;
+    int column, head, row;
     Known known; // of the thread that issued it
+    int box_rows() const { return map.box_rows * (map.heads ? map.box_heads : 1); }
 };
 static std::vector<Tile> tiles; // under way
 
@@ -85,10 +86,13 @@ template <typename F> static void each_row(const Tile &tile, F visit) {
     const long width = ROW_BYTES / 2, columns = (long)tile.map.columns;
     const long first = tile.column < 0 ? -(long)tile.column : 0;
     const long last = columns - tile.column < width ? columns - tile.column : width;
-    for (int r = 0; r < tile.map.box_rows; r++) {
-        const long row = (long)tile.row + r;
-        const bool is_inside = row >= 0 && row < (long)tile.map.rows && first < last;
-        const long at = row * (long)tile.map.stride + tile.column + first;
+    const int heads = tile.map.heads ? tile.map.heads : 1;
+    for (int r = 0; r < tile.box_rows(); r++) {
+        const int box_heads = tile.map.heads ? tile.map.box_heads : 1;
+        const long row = (long)tile.row + r / box_heads, head = tile.head + r % box_heads;
+        const bool is_inside = row >= 0 && row < (long)tile.map.rows && head >= 0 &&
+                               head < heads && first < last;
+        const long at = row * (long)tile.map.stride + head * columns + tile.column + first;
         visit(tile.to + (uint32_t)r * ROW_BYTES, first, is_inside ? last - first : 0,
               tile.map.base + 2 * at);
     }
@@ -104,7 +108,7 @@ static void deliver(const Tile &tile) {
             memcpy(shared_at(swizzle(to + piece)), row + piece, 16);
         }
     });
-    const size_t bytes = (size_t)tile.map.box_rows * ROW_BYTES;
+    const size_t bytes = (size_t)tile.box_rows() * ROW_BYTES;
     shadow_map(shared_at(tile.to), bytes, true, true);
     Mbar &m = mbars.at(tile.bar);
     m.bytes -= (long)bytes;
@@ -358,22 +362,20 @@ void mbar_wait(uint32_t bar, int parity, Place place) {
 }
 void fence_proxy_async() { cur->proxy_clock = cur->clock++; }
 
-void tma_load(uint32_t to, const TensorMap *map, int column, int row, uint32_t bar) {
-    const uintptr_t pc = HERE_PC;
-    if (to % ATOM_BYTES) {
-        fail("tma_load at %s to %u, no multiple of 1024", source_line(pc).c_str(), to);
+static void load(Tile tile, uintptr_t pc) {
+    if (tile.to % ATOM_BYTES) {
+        fail("tma_load at %s to %u, no multiple of 1024", source_line(pc).c_str(), tile.to);
     }
-    mbar_at(bar, pc);
-    Tile tile = {to, bar, *map, column, row, {}};
+    mbar_at(tile.bar, pc);
     each_row(tile, [pc](uint32_t, long, long count, const char *from) {
         if (count > 0) {
             shadow_access(from, 2 * (size_t)count, READ, pc);
         }
     });
-    const size_t bytes = (size_t)map->box_rows * ROW_BYTES;
-    shadow_access(shared_at(to), bytes, WRITE | ASYNC | PROXY, pc);
-    memset(shared_at(to), 0xFF, bytes);
-    shadow_unset(shared_at(to), bytes);
+    const size_t bytes = (size_t)tile.box_rows() * ROW_BYTES;
+    shadow_access(shared_at(tile.to), bytes, WRITE | ASYNC | PROXY, pc);
+    memset(shared_at(tile.to), 0xFF, bytes);
+    shadow_unset(shared_at(tile.to), bytes);
     tell(&tile.known, cur);
     if (copies_early) {
         deliver(tile);
@@ -381,14 +383,35 @@ void tma_load(uint32_t to, const TensorMap *map, int column, int row, uint32_t b
         tiles.push_back(tile);
     }
 }
+void tma_load(uint32_t to, const TensorMap *map, int column, int row, uint32_t bar) {
+    if (map->heads) {
+        fail("tma_load at %s: a map of heads", source_line(HERE_PC).c_str());
+    }
+    load({to, bar, *map, column, 0, row, {}}, HERE_PC);
+}
+void tma_load_heads(uint32_t to, const TensorMap *map, int column, int head, int row, uint32_t bar) {
+    if (!map->heads) {
+        fail("tma_load_heads at %s: a map without heads", source_line(HERE_PC).c_str());
+    }
+    load({to, bar, *map, column, head, row, {}}, HERE_PC);
+}
 
+static void map_check(const void *base, size_t stride, int box_rows, int box_heads, int D) {
+    if ((uintptr_t)base % 16 || stride % 8 || D % 8 || box_rows < 1 || box_rows > 256 ||
+        box_heads < 1 || box_heads > 256) {
+        fail("tensor_map: base %p, stride %zu, box of %d rows and %d heads of %d: multiples of 16 "
+             "bytes, 1..256 of each", base, stride, box_rows, box_heads, D);
+    }
+}
 void tensor_map(TensorMap *map, const void *base, size_t rows, size_t columns, size_t stride,
                 int box_rows) {
-    if ((uintptr_t)base % 16 || stride % 8 || box_rows < 1 || box_rows > 256) {
-        fail("tensor_map: base %p, stride %zu, box of %d rows: multiples of 16 bytes, 1..256 rows",
-             base, stride, box_rows);
-    }
-    *map = {(const char *)base, rows, columns, stride, box_rows};
+    map_check(base, stride, box_rows, 1, 0);
+    *map = {(const char *)base, rows, columns, stride, box_rows, 0, 0};
+}
+void tensor_map_heads(TensorMap *map, const void *base, size_t rows, int heads, int D,
+                      size_t stride, int box_heads, int box_rows) {
+    map_check(base, stride, box_rows, box_heads, D);
+    *map = {(const char *)base, rows, (size_t)D, stride, box_rows, heads, box_heads};
 }
 
 static uint64_t descriptor_of(uint32_t at, uint32_t leading) {
