@@ -27,6 +27,7 @@
     X(tma, (Device *, int32_t *, const int32_t *, int, int, int, int, int, int))                   \
     X(wgmma, (Device *, DType, int32_t *, const int32_t *, const int32_t *, int, int, int, int,    \
               int, int))                                                                           \
+    X(wgmma_stored, (Device *, int32_t *, const int32_t *, const int32_t *))                       \
     X(wgmma_chain, (Device *, DType, int32_t *, const int32_t *, const int32_t *, const int32_t *, \
                     int, int, int))
 #define X(name, arguments)                                                                         \
@@ -351,6 +352,14 @@ static void wgmma_chain(DType t, int width, int c_mn) {
     ibuf_free(&a), ibuf_free(&b), ibuf_free(&c);
 }
 
+static void wgmma_stored(void) {
+    IntBuf a = smalls(DT_BF16, 64 * 64, 9), b = smalls(DT_BF16, 64 * 64, 10);
+    IntBuf out = ibuf_fill(64 * 64, -1);
+    PICK(wgmma_stored)(check_device(), out.dev, a.dev, b.dev);
+    expect_golden(SUM, &out);
+    ibuf_free(&a), ibuf_free(&b);
+}
+
 // Whole tiles, and ragged ones: MN-major operands have rows and columns in multiples of 8.
 static void warpgroup_products(bool is_hopper, int width) {
     static const char *const major[] = {"K", "MN"};
@@ -387,6 +396,9 @@ TEST_BODY(conformance, NOT_CPU) { // the CPU has no instructions to test
     async_copies();
     fragments();
     tensor_copies(is_hopper);
+    if (golden_case(is_hopper, "wgmma of tiles that threads stored")) {
+        wgmma_stored();
+    }
     const int widths[] = {64, 80, 128, 192, 256};
     for (int i = 0; i < 5; i++) {
         warpgroup_products(is_hopper, widths[i]);

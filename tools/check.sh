@@ -5,7 +5,8 @@
 #   sizes      functions over 60 lines (in kernels, and passes of a model: 150); files over 600, .cu
 #              over 800, headers over 150. A line `// size: reason` near the top of a file, or right
 #              above a function, allows one that is longer and says why
-#   ops        every line of OPS has a TEST_OP and a BENCH_OP
+#   ops        every line of OPS has a TEST_OP and a BENCH_OP; every wrapper of an instruction
+#              is in the conformance test
 #   text       every source opens with what it is; no tabs or trailing blanks; no TODO without its
 #              condition ("TODO when ..."); no path of one machine; lines of at most 100 columns
 #              (a warning in the files of `wide`)
@@ -69,6 +70,13 @@ END { file_done() }' >>"$out"
 sed -n 's/^ *X(\([a-z0-9_]*\)).*/\1/p' kernels/ops.h | while read -r op; do
     grep -q "^TEST_OP($op)" tests/*.c || echo "kernels/ops.h:1: $op has no TEST_OP($op) in tests/"
     grep -q "^BENCH_OP($op)" bench/*.c || echo "kernels/ops.h:1: $op has no BENCH_OP($op) in bench/"
+done >>"$out"
+# Of wrappers, not of spin, which does nothing but wait.
+for header in kernels/ptx.cuh kernels/ptx_hopper.cuh; do
+    for name in $(sed -n 's/^.*PTX [a-z0-9_]* \([a-z0-9_]*\)(.*/\1/p' $header | sort -u); do
+        [ $name = spin ] || grep -qw $name tests/emu/conformance.cu tests/emu/wgmma_tile.cuh ||
+            echo "$header:1: $name is not in tests/emu/conformance.cu"
+    done
 done >>"$out"
 
 # ---- text ----

@@ -232,6 +232,16 @@ def wgmma_chain(digits, width, c_mn):
     return product(shared, digits, parts, 0, c_at, c_mn, width)[places(d_place, width // 2)]
 
 
+def wgmma_stored():
+    """Tiles that threads stored: the swizzle is theirs to do."""
+    shared = np.zeros(1024 + 16384, np.uint8)
+    for tile, salt in ((0, 9), (1, 10)):
+        data = narrow(small(64 * 64, salt).astype(f32), 8).view(np.uint8)
+        at = 1024 + 8192 * tile + np.arange(8192)
+        shared[swizzle(at)] = data
+    return product(shared, 8, 1024, 0, 1024 + 8192, 0, 64)[places(d_place, 32)]
+
+
 # ---- lanes ----
 def shuffle(x, kind, b, width=32):
     """Section shfl.sync: a lane beyond its group of `width` keeps its own value."""
@@ -312,6 +322,7 @@ def cases():
         tensor_copy(shared, 1024, tensor, box_rows, column, row)
         yield (f"tma rows={rows} columns={columns} stride={stride}, box of {box_rows} rows at "
                f"({column},{row})", "bits", shared[1024:].view(u32))
+    yield "wgmma of tiles that threads stored", "sum", wgmma_stored()
     major = ["K", "MN"]
     for width in (64, 80, 128, 192, 256):
         for t in ("bf16", "f16"):

@@ -208,6 +208,30 @@ static __global__ void descriptor_kernel1(uint32_t *out, const uint32_t *) {
     }
 }
 
+// out (128,32): the product of two tiles of 64 x 64 bf16 that the threads stored by themselves,
+// with the swizzle, a and behind it b. 128 threads, 16 KiB of shared memory.
+static __global__ void wgmma_stored_kernel1(float *out, const uint4 *a, const uint4 *b) {
+    SMEM_CARVER(carver);
+    SMEM_TAKE(carver, tiles, uint4, 2 * 64 * 8, 1024);
+    for (int i = threadIdx.x; i < 2 * 64 * 8; i += 128) {
+        tiles[i ^ i / 8 % 8] = i < 64 * 8 ? a[i] : b[i - 64 * 8];
+    }
+    fence_proxy_async(); // the tiles, for wgmma
+    __syncthreads();     // they are whole
+    const uint32_t at = smem_u32(tiles);
+    const uint64_t a_tile = wgmma_tile(at), b_tile = wgmma_tile(at + 8192);
+    float acc[32] = {};
+    wgmma_hold(acc);
+    wgmma_fence();
+    UNROLL for (int k = 0; k < 4; k++) {
+        wgmma_m64k16_bf16<0, 0>(acc, a_tile + 2 * k, b_tile + 2 * k);
+    }
+    wgmma_commit();
+    wgmma_wait<0>();
+    wgmma_hold(acc);
+    tile_store<64>(out, acc);
+}
+
 // ---- launchers ----
 CUDA_OP(conformance_convert)(Device *dev, int32_t *out, const int32_t *inp, int which, int n) {
     LAUNCH(convert_kernel1, grid_for((size_t)n, 256), 256, 0, device_stream(dev), (uint32_t *)out,
@@ -246,6 +270,11 @@ CUDA_OP(conformance_tma)(Device *dev, int32_t *out, const int32_t *inp, int rows
     tensor_map(&map, inp, (size_t)rows, (size_t)columns, (size_t)stride, box_rows);
     LAUNCH(tma_kernel1, 1, 32, box_rows * 128 + 8, device_stream(dev), (uint32_t *)out, map,
            box_rows, column, row);
+}
+
+CUDA_OP(conformance_wgmma_stored)(Device *dev, int32_t *out, const int32_t *a, const int32_t *b) {
+    LAUNCH(wgmma_stored_kernel1, 1, 128, 16384, device_stream(dev), (float *)out, (const uint4 *)a,
+           (const uint4 *)b);
 }
 
 template <typename T, int COLUMNS, int A_MN, int B_MN>
