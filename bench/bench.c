@@ -7,11 +7,14 @@
 #include <string.h>
 #include <time.h>
 
+#include "bench/sampled.h"
 #include "host/version.h"
 
 #define MAX_BENCHES 256
 #define MAX_SAMPLES 4096
 #define GPU_SAMPLES 30     // at least
+#define LONG_SECONDS 0.25  // a call that takes longer is timed LONG_SAMPLES times: records have
+#define LONG_SAMPLES 15    // two rounds
 #define BATCH_SECONDS 2e-3 // of a GPU's sample at least, so that its two events cost nothing
 #define PERIOD 1048583 // of normal deviates: a prime, so that no two rows of a matrix are equal
 
@@ -26,6 +29,7 @@ static struct {
 } benches[MAX_BENCHES];
 static int bench_count;
 static const char *pattern = "", *current = "";
+static const char *const backends[] = {"cpu", "cuda", "emu"}; // by DeviceKind
 static DeviceKind backend = DEVICE_CPU;
 static DType dtype = DT_BF16;
 static int threads, shrink = 1;
@@ -158,8 +162,8 @@ static double time_once(Side *side, int batch) {
     return took >= 0 ? took : bench_now(bench_threads()) - start;
 }
 
-// Runs both sides until the clocks have settled; how many calls make a sample of `ours`.
-static int warm_up(Side *ours, Side *theirs) {
+// Runs both sides until the clocks have settled; seconds of one call of `ours`, on a GPU.
+static double warm_up(Side *ours, Side *theirs) {
     const double first = warm_seconds >= 0 ? warm_seconds : is_gpu() ? 3 : 0.1 * seconds;
     const double budget = is_gpu() && is_warm ? first / 6 : first, start = seconds_now();
     double once = 0;
@@ -169,7 +173,7 @@ static int warm_up(Side *ours, Side *theirs) {
         device_sync(bench_device());
     } while (seconds_now() - start < budget);
     is_warm = true;
-    return is_gpu() && once < BATCH_SECONDS ? (int)(BATCH_SECONDS / (once + 1e-7)) + 1 : 1;
+    return once;
 }
 
 // ---- reports ----
@@ -179,6 +183,7 @@ typedef struct {
     int samples;
     int copies, batch;
     double median, low, high, flops, bytes, peak_share; // peak_share: 0 where no ceiling is known
+    double error;                                       // sampled_error()
     const char *peer;                                   // or NULL
     double peer_median;
 } Row;
@@ -245,9 +250,12 @@ static void write_row(const Row *row) {
     if (row->peak_share > 0) {
         fprintf(json, ",\"peak_share\":%.4f", row->peak_share);
     }
+    if (row->error >= 0) {
+        fprintf(json, ",\"error\":%.3g", row->error);
+    }
     if (is_gpu()) {
-        fprintf(json, ",\"backend\":\"cuda\",\"copies\":%d,\"batch\":%d,\"memory\":%zu",
-                row->copies, row->batch, device_bytes_in_use(bench_device()));
+        fprintf(json, ",\"backend\":\"%s\",\"copies\":%d,\"batch\":%d,\"memory\":%zu",
+                backends[backend], row->copies, row->batch, device_bytes_in_use(bench_device()));
     }
     if (row->peer) {
         fprintf(json, ",\"peer\":\"%s\",\"peer_median_us\":%.3f,\"ratio\":%.4f", row->peer,
@@ -270,7 +278,10 @@ static double ceiling_share(const Row *row) {
 static void time_sides(const char *shape, double flops, double bytes, Side *side,
                        const char *peer_name, Side *peer) {
     static double ours[MAX_SAMPLES], theirs[MAX_SAMPLES];
-    const int batch = warm_up(side, peer), least = is_gpu() && !bench_is_shrunk() ? GPU_SAMPLES : 5;
+    const double once = warm_up(side, peer);
+    const bool is_short = is_gpu() && once < BATCH_SECONDS, is_real = is_gpu() && shrink == 1;
+    const int batch = is_short ? (int)(BATCH_SECONDS / (once + 1e-7)) + 1 : 1;
+    const int least = !is_real ? 5 : once > LONG_SECONDS ? LONG_SAMPLES : GPU_SAMPLES;
     int n = 0;
     const double start = seconds_now();
     while (n < MAX_SAMPLES && (n < least || seconds_now() - start < seconds)) {
@@ -282,7 +293,8 @@ static void time_sides(const char *shape, double flops, double bytes, Side *side
     qsort(theirs, (size_t)n, sizeof *theirs, by_value);
     Row row = {.shape = shape, .samples = n, .copies = side->copies, .batch = batch,
                .median = ours[n / 2], .low = ours[n / 20], .high = ours[n - 1 - n / 20],
-               .flops = flops, .bytes = bytes, .peer = peer->run ? peer_name : NULL,
+               .flops = flops, .bytes = bytes, .error = sampled_error(),
+               .peer = peer->run ? peer_name : NULL,
                .peer_median = theirs[n / 2]};
     row.peak_share = ceiling_share(&row);
     print_row(&row);
@@ -307,9 +319,8 @@ void bench_time_turns(const char *shape, double flops, double bytes, bench_fn *r
 
 // ---- the program ----
 static DeviceKind backend_named(const char *name) {
-    static const char *const names[] = {"cpu", "cuda", "emu"};
     for (int kind = DEVICE_CPU; kind <= DEVICE_EMU; kind++) {
-        if (strcmp(names[kind], name) == 0) {
+        if (strcmp(backends[kind], name) == 0) {
             return (DeviceKind)kind;
         }
     }

@@ -15,6 +15,16 @@ float *sampled_new(DType t, const void *tensor, size_t first, size_t n) {
     return wide;
 }
 
+static double difference, largest;
+
 void expect_near(const char *what, size_t i, double got, double want, double bound) {
     CHECK(fabs(got - want) <= bound, "%s[%zu] is %g, want %g within %g", what, i, got, want, bound);
+    difference = fmax(difference, fabs(got - want));
+    largest = fmax(largest, fabs(want));
+}
+
+double sampled_error(void) {
+    const double error = largest > 0 ? difference / largest : -1;
+    difference = largest = 0;
+    return error;
 }

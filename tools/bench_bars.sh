@@ -2,118 +2,25 @@
 # bench_bars: writes bench/results/README.md: what the kernels are to reach on a GPU, and what the
 # newest record of tools/bench_gpu.sh says. Part of `make readme`.
 #
-#   tools/bench_bars.sh [FILE] [DIRECTORY OF RECORDS]     default bench/results/README.md bench/results
+#   tools/bench_bars.sh [FILE] [RECORDS]      default bench/results/README.md bench/results
 #
-# The newest record is the one with the latest date in its name, DIR/<gpu>-<date>-<commit>.json. Only
-# rows that ran on a GPU count. Of several rounds the slowest of ours stands against the fastest of
-# the peer. What not all of its rows show is `not measured`.
+# The newest record is the one with the latest date in its name, DIR/<gpu>-<date>-<commit>.json.
+# Only rows that ran on a GPU count. Of several rounds the slowest of ours stands against the
+# fastest of the peer. What not all of its rows show is `not measured`.
 set -u
 cd "$(dirname "$0")/.." || exit 66
 file=${1:-bench/results/README.md} records=${2:-bench/results}
 
 newest=$(find "$records" -maxdepth 1 -name '*-20[0-9][0-9]-[0-9][0-9]-[0-9][0-9]-*.json' |
-    sed 's/.*\(20[0-9][0-9]-[0-9][0-9]-[0-9][0-9]\)-[^/]*$/\1 &/' | sort | tail -n 1 | cut -d' ' -f2-)
-
-tables() {
-    awk "$(cat tools/bench_value.awk)"'
-    function is_time(text) { return text ~ /^[0-9]+(\.[0-9]+)?$/ && text + 0 > 0 }
-    function add_peer(key, name, us) {
-        if (!is_time(us)) { return }
-        peers[key] = peers[key] (((key, name) in peer) ? "" : name "\n")
-        if (!((key, name) in peer) || us + 0 < peer[key, name]) { peer[key, name] = us + 0 }
-    }
-    # Fastest peer of a row whose name fits; its name in best_name, 0 where there is none.
-    function best_peer(key, fits,    names, n, i, best) {
-        n = split(peers[key], names, "\n"); best = 0; best_name = ""
-        for (i = 1; i < n; i++) {
-            if (names[i] ~ fits && (!best || peer[key, names[i]] < best)) {
-                best = peer[key, names[i]]; best_name = names[i]
-            }
-        }
-        return best
-    }
-    function cell(format, x) { return x > 0 ? sprintf(format, x) : "" }
-    function bar(text, measured, is_met) {
-        print "| " text " | " measured " | " (measured == "not measured" ? "" : \
-              is_met ? "reached" : "**not reached**") " |"
-    }
-    # Worst over rows of a bench and shape of what `kind` says: the peer over ours, or the share of the
-    # copy. Fewer rows than wanted, or one without a value, leave the bar unmeasured.
-    function worst(text, benches, shape, wanted, kind, limit, fits,    list, n, i, k, found, x, low, where) {
-        n = split(benches, list, " "); low = 1e30
-        for (i = 1; i <= n; i++) {
-            for (k = 1; k <= rows; k++) {
-                if (bench[k] != list[i] || shapes[k] !~ shape) { continue }
-                x = kind == "peer" ? best_peer(key_of[k], fits) / ours[key_of[k]] \
-                                   : copy > 0 ? bytes[key_of[k]] / ours[key_of[k]] / copy : 0
-                found++
-                if (x < low) { low = x; where = bench[k] " " shapes[k] (kind == "peer" ? ", " best_name : "") }
-            }
-        }
-        bar(text, found >= wanted && low > 0 ? sprintf("%.0f %% at least (%s)", 100 * low, where) : "not measured", low >= limit)
-    }
-    function at_most(text, name, shape, milliseconds,    k) {
-        for (k = 1; k <= rows; k++) {
-            if (bench[k] == name && shapes[k] ~ shape) {
-                bar(text, sprintf("%.4g ms (%s %s)", ours[key_of[k]] / 1e3, name, shapes[k]),
-                    ours[key_of[k]] <= 1e3 * milliseconds)
-                return
-            }
-        }
-        bar(text, "not measured", 0)
-    }
-    /"bench":/ {
-        key = value("bench") " " value("shape")
-        if (value("side") == "peer") { add_peer(key, value("peer"), value("median_us")); next }
-        if (value("backend") != "cuda" || !is_time(value("median_us"))) { next }
-        us = value("median_us") + 0
-        if (value("bench") == "ceiling") {
-            if (value("bytes") > 0 && value("bytes") / us > copy) { copy = value("bytes") / us }
-            if (value("flops") > 0 && value("flops") / us > product) { product = value("flops") / us }
-            next
-        }
-        if (!(key in ours)) { key_of[++rows] = key; bench[rows] = value("bench"); shapes[rows] = value("shape") }
-        if (us > ours[key]) { ours[key] = us }
-        if (!(key in least) || us < least[key]) { least[key] = us }
-        flops[key] = value("flops") + 0; bytes[key] = value("bytes") + 0; share[key] = value("peak_share")
-        if (value("peer") != "") { add_peer(key, value("peer"), value("peer_median_us")) }
-    }
-    END {
-        print "| bar | measured | |\n|---|---|---|"
-        worst("matmul: 90 % of cuBLAS on our own shapes", "matmul_fwd matmul_bwd_input matmul_bwd_weight",
-              "^(ViT|Jina|Qwen) .*bf16$", 48, "peer", 0.9, "^(cuBLASLt|torch)")
-        worst("attention forward: cuDNN at T <= 256", "attention_fwd", " T=(197|256) .*bf16$", 2, "peer", 1, "cuDNN")
-        worst("attention backward: cuDNN at T <= 256", "attention_bwd", " T=(197|256) .*bf16$", 2, "peer", 1, "cuDNN")
-        worst("norms: 85 % of the copy", "layernorm_fwd layernorm_bwd rmsnorm_fwd rmsnorm_bwd", "bf16$", 4, "copy", 0.85, "")
-        worst("AdamW: 85 % of the copy", "adamw", "bf16$", 2, "copy", 0.85, "")
-        search = "^Q=256 M=1600000 E=768 K=50 f16$"
-        at_most("top-50 of 256 queries over 1.6M x 768 f16: 1.1 ms", "topk", search, 1.1)
-        worst("the same: 1.8 times as fast as matmul + topk", "topk", search, 1, "peer", 1.8, "^matmul.topk")
-        at_most("ViT-B/16, batch 256, forward: 16 ms", "vit_b16", "^B=256 fwd bf16$", 16)
-        at_most("ViT-B/16, batch 256, forward and backward: 50 ms", "vit_b16", "^B=256 fwd.bwd bf16$", 50)
-        at_most("100 prompts of 350 tokens, Qwen2-VL-7B: 1.0 s", "qwen2vl_7b_score", "^prompts=100 T=350 bf16$", 1000)
-        at_most("LoRA micro-step, 3 x 350 tokens: 60 ms", "qwen2vl_7b_lora", "^prompts=3 T=350 rank=8 bf16$", 60)
-        if (!rows) { exit }
-        rate = product > 0 ? sprintf("%.0f TFLOP/s", product / 1e6) : "not measured"
-        printf "\nThe ceilings of that machine: a copy of %.2f TB/s, read and written; cuBLASLt 8192^3 in bf16 %s.\n\n",
-               copy / 1e6, rate
-        print "| bench | shape | ours, us | TFLOP/s | TB/s | of the ceiling | fastest peer | us | peer / ours |"
-        print "|---|---|--:|--:|--:|--:|---|--:|--:|"
-        for (k = 1; k <= rows; k++) {
-            key = key_of[k]; us = ours[key]; best = best_peer(key, ".")
-            printf("| %s | %s | %.1f (%.1f) | %s | %s | %s | %s | %s | %s |\n", bench[k], shapes[k], us,
-                   least[key], cell("%.1f", flops[key] / us / 1e6), cell("%.2f", bytes[key] / us / 1e6),
-                   cell("%.0f %%", 100 * share[key]), best_name, cell("%.1f", best), cell("%.2f", best / us))
-        }
-    }' "${newest:-/dev/null}"
-}
+    sed 's/.*\(20[0-9][0-9]-[0-9][0-9]-[0-9][0-9]\)-[^/]*$/\1 &/' | sort | tail -n 1 |
+    cut -d' ' -f2-)
 
 {
     echo "# Benches"
     echo
-    echo "Written by \`make readme\` (tools/bench_bars.sh) from records; \`bench.json\` holds the CPU's rows,"
-    echo "\`make bench backend=cuda\` makes a GPU's, beside its peers. Ours is the slowest of the rounds, in"
-    echo "brackets the fastest; a peer is its fastest."
+    echo "Written by \`make readme\` (tools/bench_bars.sh) from records; \`bench.json\` holds the"
+    echo "CPU's rows, \`make bench backend=cuda\` makes a GPU's, beside its peers. Ours is the slowest"
+    echo "of the rounds, in brackets the fastest; a peer is its fastest."
     echo
     if [ -n "$newest" ]; then
         echo "Record: \`${newest##*/}\`."
@@ -121,5 +28,5 @@ tables() {
         echo "No run on a GPU is recorded yet."
     fi
     echo
-    tables
+    awk -f tools/bench_value.awk -f tools/bench_bars.awk "${newest:-/dev/null}"
 } >"$file.new" && mv "$file.new" "$file"

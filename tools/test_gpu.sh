@@ -10,7 +10,7 @@
 #   models     towers and readers against their originals, the device, every verb, the CPU beside it
 #   demo       the embedded benchmark twice: equal bits
 #   sanitizer  four tools of compute-sanitizer, where it is installed, over some ops
-#   bench      kernels beside their peers, in seven groups with a limit each
+#   bench      kernels beside their peers, in groups with a limit each
 #
 # only=WORD takes the tests and groups of the bench whose name contains it, beside the instructions.
 # Programs are those of BUILD/bin. DIR gets a log per part; gpu.txt, the records of the tests, each
@@ -126,7 +126,7 @@ for stage in ${stages:-ops models demo sanitizer bench}; do
         done
         ;;
     bench)
-        for group in matmul attention norm adamw topk vit qwen2vl; do # a limit for each
+        for group in $(tools/bench_gpu.sh list); do # a limit for each
             case $group in *"$only"*) ;; *) continue ;; esac
             end=$(($(date +%s) + limit))
             part bench-$group tools/bench_gpu.sh only=$group out="$out" $rows

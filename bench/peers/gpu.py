@@ -1,411 +1,159 @@
 """Peers of the benches on a GPU: PyTorch, timm, transformers and PEFT on the shapes of our rows.
 
   python3 bench/peers/gpu.py rows=FILE json=FILE [only=WORD] [device=cuda|cpu] [seconds=S] [warm=S]
+                             [limit=S]
 
 rows is what `build/bin/bench backend=cuda json=FILE` wrote: a row's bench and shape say what the
 peer is run on, its copies how many problems are visited in turn, so that there is one list of
-shapes. A peer's row has the same bench and shape, "side":"peer", and says which settings it had.
-Timing is bench.c's: CUDA events around batches of launches, normal deviates, at least 30 samples,
-3 s before the first row. A peer that cannot run a shape says so on stderr and has no row.
+shapes. A peer's row has the same bench, shape, FLOPs and bytes, "side":"peer", which settings it
+had, its error against f64 (gpu_ops.py), and "launch_us", what the host needs to launch it. A peer
+that cannot run a shape, or is not right, has a row that says why in "failed" and no time; so have
+those not done when limit seconds (default 230) are over. The first line of json tells the versions.
 
+Timing (gpu_timing.py) is bench.c's: normal deviates, events around batches of launches, at least 30
+samples, 15 where a call takes over a quarter of a second, 3 s of warm-up before the first row.
 Best known settings: SDPA by cuDNN and by flash-attention, packed rows (a view) or heads first;
-torch.compile beside eager where that is usual; fused AdamW on the f32 masters; no TF32, no reduction
-in bf16. Left out: peers that need building (flash-attn, faiss-gpu, Liger, Unsloth).
-device=cpu is for trying this script on shrunk rows.
+torch.compile beside eager where that is usual; fused AdamW on the f32 masters; no TF32, no
+reduction in 16 bits. Work a peer does beyond the row's is in its settings: it counts as none.
+device=cpu is for trying this script on shrunk rows: tools/bench_gpu.sh backend=cpu shrink=4096.
 """
+import gc
+import importlib.metadata
 import json
-import re
+import platform
+import signal
 import statistics
 import sys
 import time
 
 try:
     import torch
-    from torch import nn
-    from torch.nn import functional as F
-    from torch.nn.attention import SDPBackend, sdpa_kernel
 except ImportError as missing:
     sys.exit(f"no PyTorch: {missing}")
 
-BATCH_SECONDS, SAMPLES = 2e-3, 30
-settings = {"only": "", "device": "cuda", "seconds": "1", "warm": "3"}
-for argument in sys.argv[1:]:
-    key, equals, value = argument.partition("=")
-    if not equals or key not in (*settings, "rows", "json"):
-        sys.exit(f"{argument}: not a setting; see the top of {sys.argv[0]}")
-    settings[key] = value
-if "rows" not in settings or "json" not in settings:
-    sys.exit("rows=FILE and json=FILE are wanted")
-device, is_gpu = settings["device"], settings["device"] == "cuda"
-if is_gpu and not torch.cuda.is_available():
-    sys.exit("no GPU for PyTorch")
-torch.manual_seed(1)
-torch.backends.cuda.matmul.allow_tf32 = False
-torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+import gpu_models
+import gpu_ops
+from gpu_timing import measure
+
+PEERS = gpu_ops.PEERS | gpu_models.PEERS
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+UNITS = {"f32": 2.0 ** -24, "bf16": 2.0 ** -8, "f16": 2.0 ** -11}
+settings = {"only": "", "device": "cuda", "seconds": "1", "warm": "3", "limit": "230"}
 
 
-# ---- timing ----
-def sync():
-    if is_gpu:
-        torch.cuda.synchronize()
+def out_of_time(*_):
+    raise TimeoutError(f"limit={settings['limit']} is over")
 
 
-def seconds_of(runs, times, turn):
-    """Seconds of one call, in a batch of `times`, beginning at problem `turn`."""
-    sync()
-    if not is_gpu:
-        start = time.perf_counter()
-        for i in range(times):
-            runs[(turn + i) % len(runs)]()
-        return (time.perf_counter() - start) / times
-    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    for i in range(times):
-        runs[(turn + i) % len(runs)]()
-    stop.record()
-    stop.synchronize()
-    return start.elapsed_time(stop) * 1e-3 / times
+def most_error(row):
+    """A peer that is farther from f64 does something else: 16 roundings to its type, of the largest
+    value. A search's scores are rounded before they are compared: it may miss hits near ties.
+    """
+    return 0.5 if row["bench"] == "topk" else 16 * UNITS[row["dtype"]]
 
 
-def measure(runs, warm):
-    """Sorted seconds of one call of the problems in turn."""
-    begin, once, turn = time.perf_counter(), 0, 0
-    while True:
-        once = seconds_of(runs, 1, turn)
-        turn += 1
-        if time.perf_counter() - begin >= warm:
-            break
-    batch = int(BATCH_SECONDS / (once + 1e-7)) + 1 if is_gpu and once < BATCH_SECONDS else 1
-    samples, begin = [], time.perf_counter()
-    least = SAMPLES if is_gpu else 3
-    while len(samples) < least or time.perf_counter() - begin < float(settings["seconds"]):
-        samples.append(seconds_of(runs, batch, turn))
-        turn += batch
-    return sorted(samples)
+# ---- rows ----
+def text_of(value):
+    """For a flat row without commas in values but shapes."""
+    return value.replace(",", ";").replace('"', "'") if isinstance(value, str) else value
 
 
-# ---- products ----
-def sizes(shape, *names):
-    return [int(re.search(rf"\b{name}=(\d+)", shape).group(1)) for name in names]
+def time_peer(row, peer, warm):
+    """What a peer's row says beside its names."""
+    device = settings["device"]
+    runs, error_of, *notes = peer.build()
+    error = error_of()
+    if error is not None and not error <= most_error(row):
+        raise ValueError(f"its error is {error:.2g} of the largest value")
+    seconds, launch = measure(runs, device, float(settings["seconds"]), warm)
+    n = len(seconds)
+    return {"settings": "; ".join([peer.settings, *notes]), "samples": n,
+            "median_us": round(1e6 * statistics.median(seconds), 3),
+            "p5_us": round(1e6 * seconds[n // 20], 3),
+            "p95_us": round(1e6 * seconds[n - 1 - n // 20], 3),
+            "launch_us": round(1e6 * launch, 3), "flops": row["flops"], "bytes": row["bytes"],
+            "copies": len(runs), **({} if error is None else {"error": float(f"{error:.3g}")}),
+            "memory": torch.cuda.max_memory_allocated() if device == "cuda" else 0}
 
 
-def randn(t, *shape):
-    return torch.randn(*shape, device=device, dtype=torch.float32).to(t)
-
-
-def matmul(product):
-    def peers(shape, t, copies):
-        M, N, K = sizes(shape, "M", "N", "K")
-
-        def problem():
-            inp, dout, weight = randn(t, M, K), randn(t, M, N), randn(t, N, K)
-            if product == "fwd":
-                return lambda: torch.mm(inp, weight.t())
-            if product == "bwd_input":
-                return lambda: torch.mm(dout, weight)
-            dweight = randn(t, N, K)
-            return lambda: torch.addmm(dweight, dout.t(), inp)
-        yield ("torch.mm" if product != "bwd_weight" else "torch.addmm", "sum in the type",
-               [problem() for _ in range(copies)])
-    return peers
-
-
-# ---- attention ----
-def attention(is_backward):
-    def peers(shape, t, copies):
-        B, T, H, Hkv, D = sizes(shape, "B", "T", "H", "Hkv", "D")
-        is_causal, has_alibi = "causal" in shape, "alibi" in shape
-        bias = None
-        if has_alibi:  # torch wants it written out
-            slopes = torch.tensor([2 ** (-8 * (h + 1) / H) for h in range(H)], device=device)
-            places = torch.arange(T, device=device)
-            far = (places[:, None] - places[None]).abs()
-            bias = (-slopes[:, None, None] * far).to(t)[None].expand(B, H, T, T).contiguous()
-        backends = {"cuDNN": SDPBackend.CUDNN_ATTENTION, "flash": SDPBackend.FLASH_ATTENTION}
-        if has_alibi:
-            backends = {"cuDNN": SDPBackend.CUDNN_ATTENTION, "efficient": SDPBackend.EFFICIENT_ATTENTION}
-        if not is_gpu:
-            backends = {"math": SDPBackend.MATH}
-        for layout in ("packed rows", "heads first"):
-            def heads(count):
-                x = randn(t, B, T, count, D).transpose(1, 2)
-                return x.contiguous() if layout == "heads first" else x
-
-            def problem(backend):
-                q, k, v = (heads(n).requires_grad_(is_backward) for n in (H, Hkv, Hkv))
-
-                def forward():
-                    with sdpa_kernel(backend):
-                        return F.scaled_dot_product_attention(
-                            q, k, v, attn_mask=bias, is_causal=is_causal, enable_gqa=H != Hkv)
-                if not is_backward:
-                    return forward
-                out = forward()
-                dout = torch.randn_like(out)
-                return lambda: torch.autograd.grad(out, (q, k, v), dout, retain_graph=True)
-            for name, backend in backends.items():
-                yield (f"SDPA {name}", layout,
-                       lambda b=backend: [problem(b) for _ in range(copies)])
-    return peers
-
-
-# ---- norms, optimiser, search ----
-def norm(kind, is_backward):
-    def peers(shape, t, copies):
-        N, C = sizes(shape, "N", "C")
-
-        def call(x, weight, bias):
-            if kind == "layernorm":
-                return F.layer_norm(x, (C,), weight, bias, 1e-6)
-            return F.rms_norm(x, (C,), weight, 1e-6)
-        compiled = torch.compile(call) if is_gpu else call
-
-        def problem(function):
-            x, weight, bias = randn(t, N, C), randn(t, C), randn(t, C)
-            if not is_backward:
-                return lambda: function(x, weight, bias)
-            wanted = [x, weight] + ([bias] if kind == "layernorm" else [])
-            for tensor in wanted:
-                tensor.requires_grad_()
-            out = function(x, weight, bias)
-            dout = torch.randn_like(out)
-            return lambda: torch.autograd.grad(out, wanted, dout, retain_graph=True)
-        for name, function in (("torch", call), ("torch compiled", compiled)):
-            yield name, kind, lambda f=function: [problem(f) for _ in range(copies)]
-    return peers
-
-
-def adamw(shape, t, copies):
-    n, = sizes(shape, "n")
-    master = nn.Parameter(randn(torch.float32, n))
-    master.grad = randn(torch.float32, n)
-    optimiser = torch.optim.AdamW([master], lr=1e-4, weight_decay=0.01, fused=True)
-    yield "AdamW fused", "f32 masters alone: 28 bytes a weight", [optimiser.step]
-
-
-def topk(shape, t, copies):
-    Q, M, E, K = sizes(shape, "Q", "M", "E", "K")
-    queries = randn(torch.float32, Q, E)
-    index = randn(t, M, E).t().contiguous()  # (E,M), as the original keeps it
-    chunk = 1 << 18
-
-    def whole():
-        return torch.topk(torch.matmul(queries.to(t), index), K)
-
-    def chunked():
-        parts = [torch.topk(torch.matmul(queries.to(t), index[:, m:m + chunk]), min(K, M - m))
-                 for m in range(0, M, chunk)]
-        return torch.topk(torch.cat([part.values for part in parts], 1), K)
-    yield "matmul+topk", "scores in the type; as the original", [whole]
-    if M > chunk:
-        yield "matmul+topk in chunks", f"of {chunk} rows", [chunked]
-
-
-# ---- models ----
-def vit(shape, t, copies):
-    B, = sizes(shape, "B")
-    is_training, is_tiny = "fwd+bwd" in shape, not is_gpu
-    size = {"img_size": 32, "embed_dim": 64, "depth": 2, "num_heads": 4} if is_tiny else {}
-
-    def build(name):
-        if name == "timm":
-            import timm
-            return timm.create_model("vit_base_patch16_224", num_classes=512, **size)
-        from transformers import ViTConfig, ViTModel
-        config = ViTConfig(attn_implementation="sdpa")
-        if is_tiny:
-            config = ViTConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
-                               intermediate_size=128, image_size=32)
-        return ViTModel(config, add_pooling_layer=False)
-
-    def problem(name, mode):
-        model = build(name).to(device, t)
-        pixels = randn(t, B, 3, 32 if is_tiny else 224, 32 if is_tiny else 224)
-        run = torch.compile(model, mode=mode) if mode else model
-
-        def forward():
-            out = run(pixels)
-            return out if torch.is_tensor(out) else out.last_hidden_state[:, 0]
-        if not is_training:
-            model.eval()
-
-            def infer():
-                with torch.inference_mode():
-                    forward()
-            return [infer]
-        dout = torch.randn_like(forward())
-
-        def train():
-            model.zero_grad(set_to_none=True)
-            forward().backward(dout)
-        return [train]
-    for name in ("timm", "transformers"):
-        yield f"{name} eager", "pure type", lambda n=name: problem(n, None)
-        if is_gpu:
-            mode = "max-autotune-no-cudagraphs" if is_training else "max-autotune"
-            yield f"{name} compiled", mode, lambda n=name, m=mode: problem(n, m)
-
-
-def reader_new(T, t):
-    """Qwen2-VL-7B by its published sizes, with random weights; tiny where T is."""
-    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
-    vision = {"depth": 32, "embed_dim": 1280, "num_heads": 16, "hidden_size": 3584,
-              "mlp_ratio": 4, "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2}
-    text = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
-            "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064,
-            "rope_theta": 1e6, "rms_norm_eps": 1e-6, "tie_word_embeddings": False,
-            "max_position_embeddings": 32768,
-            "rope_scaling": {"type": "mrope", "rope_type": "default",
-                             "mrope_section": [16, 24, 24], "rope_theta": 1e6}}
-    ids = {"image_token_id": 151655, "video_token_id": 151656, "vision_start_token_id": 151652,
-           "vision_end_token_id": 151653}
-    if T < 350:
-        vision.update(depth=2, embed_dim=32, num_heads=4, hidden_size=64, patch_size=4)
-        text.update(hidden_size=64, intermediate_size=128, num_hidden_layers=2,
-                    num_attention_heads=4, num_key_value_heads=2, vocab_size=80,
-                    rope_scaling={"type": "mrope", "rope_type": "default",
-                                  "mrope_section": [2, 3, 3], "rope_theta": 1e4})
-        ids = dict(zip(ids, (76, 77, 78, 79)))
-    config = Qwen2VLConfig(text_config=text, vision_config=vision, **ids)
-    config._attn_implementation = "sdpa"
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(t)
+def run_peer(row, peer, warm, start):
+    """A peer's row; {"failed": why} among it where it could not."""
+    if settings["device"] == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    said = {"side": "peer", "bench": row["bench"], "shape": row["shape"], "dtype": row["dtype"],
+            "peer": peer.name, "settings": peer.settings}
+    left = float(settings["limit"]) - (time.monotonic() - start)
+    signal.setitimer(signal.ITIMER_REAL, max(left, 1e-3))
     try:
-        with torch.device(device):
-            model = Qwen2VLForConditionalGeneration(config)
+        said |= time_peer(row, peer, warm)
+    except Exception as error:  # a peer that cannot is no reason to lose the others
+        lines = str(error).splitlines() or [""]
+        said["failed"] = f"{type(error).__name__}: {lines[0][:150]}"
     finally:
-        torch.set_default_dtype(before)
-    return model, config
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        gc.collect()  # a model and its compiled forms hold each other
+    return {key: value if key == "shape" else text_of(value) for key, value in said.items()}
 
 
-def prompts_of(config, count, T, t):
-    """A batch of prompts: an image, text, an image, text; all of T tokens, so there is no padding."""
-    vision = config.vision_config
-    side = 18 if T >= 350 else 4
-    tokens, patch = side * side // 4, 3 * vision.temporal_patch_size * vision.patch_size ** 2
-    text = T - 2 * tokens - 4
-    vocabulary = config.text_config.vocab_size
-    start, image, end = (config.vision_start_token_id, config.image_token_id,
-                         config.vision_end_token_id)
-    row, half = [], text // 2
-    for words in (half, text - half):
-        row += [start] + [image] * tokens + [end] + [w * 7 % min(vocabulary, 70)
-                                                      for w in range(words)]
-    ids = torch.tensor([row] * count, device=device)
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids),
-            "mm_token_type_ids": (ids == image).int(),
-            "pixel_values": randn(t, 2 * count * side * side, patch),
-            "image_grid_thw": torch.tensor([[1, side, side]] * (2 * count), device=device)}
+def is_lost(said):
+    """Whether nothing runs on that GPU any more."""
+    why = said.get("failed", "")
+    return "CUDA error" in why and "out of memory" not in why
 
 
-def score(shape, t, copies):
-    count, T = sizes(shape, "prompts", "T")
-
-    def problem():
-        model, config = reader_new(T, t)
-        model.eval()
-        group = max(g for g in range(1, 26) if count % g == 0)
-        batch = prompts_of(config, group, T, t)
-
-        def run():
-            with torch.inference_mode():
-                for _ in range(count // group):
-                    model(**batch, logits_to_keep=1, use_cache=False)
-        return [run]
-    yield "transformers", "SDPA, batches of at most 25, last row's logits, every image encoded", problem
-
-
-def lora(shape, t, copies):
-    count, T, rank = sizes(shape, "prompts", "T", "rank")
-
-    def problem(recomputes):
-        from peft import LoraConfig, get_peft_model
-        model, config = reader_new(T, t)
-        names = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj|qkv|attn.proj|fc1|fc2"
-        model = get_peft_model(model, LoraConfig(r=rank, lora_alpha=16,
-                                                 target_modules=rf".*\.({names})"))
-        if recomputes:
-            model.enable_input_require_grads()
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.train()
-        batch = prompts_of(config, count, T, t)
-        labels = batch["input_ids"].clone()
-        labels[:, :-10] = -100
-        kept = {} if recomputes else {"logits_to_keep": 11}
-
-        def run():
-            model.zero_grad(set_to_none=True)
-            if recomputes:  # LLaMA-Factory's way: logits of every position
-                model(**batch, labels=labels, use_cache=False).loss.backward()
-            else:
-                logits = model(**batch, use_cache=False, **kept).logits[:, :-1].float()
-                F.cross_entropy(logits.flatten(0, 1), labels[:, -10:].flatten()).backward()
-        return [run]
-    yield "PEFT", "checkpointing, all logits", lambda: problem(True)
-    yield "PEFT, kept activations", "no checkpointing, logits of labels", lambda: problem(False)
-
-
-PEERS = {"matmul_fwd": matmul("fwd"), "matmul_bwd_input": matmul("bwd_input"),
-         "matmul_bwd_weight": matmul("bwd_weight"), "attention_fwd": attention(False),
-         "attention_bwd": attention(True), "layernorm_fwd": norm("layernorm", False),
-         "layernorm_bwd": norm("layernorm", True), "rmsnorm_fwd": norm("rmsnorm", False),
-         "rmsnorm_bwd": norm("rmsnorm", True), "adamw": adamw, "topk": topk, "vit_b16": vit,
-         "qwen2vl_7b_score": score, "qwen2vl_7b_lora": lora}
+def versions():
+    said = [f"Python {platform.python_version()}"]
+    for name in ("torch", "triton", "timm", "transformers", "peft"):
+        try:
+            said.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            said.append(f"no {name}")
+    if settings["device"] == "cuda":
+        said += [f"CUDA {torch.version.cuda}", f"cuDNN {torch.backends.cudnn.version()}",
+                 torch.cuda.get_device_name()]
+    return "; ".join(said)
 
 
 # ---- the program ----
-def run_row(row, warm, out):
-    """Runs the peers of a row of ours; returns whether any ran."""
-    done = False
-    peers = PEERS[row["bench"]](row["shape"], DTYPES[row["dtype"]], row.get("copies", 1))
-    while True:
-        if is_gpu:
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-        try:
-            try:
-                name, note, problems = next(peers)
-            except StopIteration:
-                return done
-            runs = problems() if callable(problems) else problems
-            seconds = measure(runs, warm)
-        except Exception as error:  # a peer that cannot is no reason to lose the others
-            print(f"{row['bench']} {row['shape']}: {type(error).__name__}: "
-                  f"{str(error).splitlines()[0][:150] if str(error) else ''}", file=sys.stderr)
-            if is_gpu and "out of memory" not in str(error) and "CUDA error" in str(error):
-                raise  # nothing runs on that GPU any more
-            continue
-        finally:
-            runs = problems = None
-        n = len(seconds)
-        text = {"side": "peer", "bench": row["bench"], "shape": row["shape"], "dtype": row["dtype"],
-                "peer": name, "settings": f"{note}; torch {torch.__version__}", "samples": n,
-                "median_us": round(1e6 * statistics.median(seconds), 3),
-                "p5_us": round(1e6 * seconds[n // 20], 3),
-                "p95_us": round(1e6 * seconds[n - 1 - n // 20], 3),
-                "flops": row["flops"], "bytes": row["bytes"],
-                "memory": torch.cuda.max_memory_allocated() if is_gpu else 0,
-                "machine": torch.cuda.get_device_name() if is_gpu else "cpu"}
-        out.write(json.dumps({k: v.replace(",", ";") if isinstance(v, str) and k != "shape" else v
-                              for k, v in text.items()}, separators=(",", ":")) + "\n")
-        out.flush()
-        print(f"{row['bench']:20} {row['shape']:44} {name:24} {text['median_us']:12.1f} us")
-        done = True
-
-
 def main():
+    for argument in sys.argv[1:]:
+        key, equals, value = argument.partition("=")
+        if not equals or key not in (*settings, "rows", "json"):
+            sys.exit(f"{argument}: not a setting; see the top of {sys.argv[0]}")
+        settings[key] = value
+    if "rows" not in settings or "json" not in settings:
+        sys.exit("rows=FILE and json=FILE are wanted")
+    device, start, warm = settings["device"], time.monotonic(), float(settings["warm"])
+    if device == "cuda" and not torch.cuda.is_available():
+        sys.exit("no GPU for PyTorch")
+    if device == "cpu":
+        torch.set_num_threads(1)
+    torch.manual_seed(1)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    signal.signal(signal.SIGALRM, out_of_time)
     with open(settings["rows"]) as file:
         rows = [row for row in map(json.loads, file) if row.get("bench") in PEERS]
-    warm, first = float(settings["warm"]), True
     with open(settings["json"], "w") as out:
+        print(versions())
+        out.write(json.dumps({"versions": text_of(versions())}, separators=(",", ":")) + "\n")
+        is_first = True
         for row in rows:
-            if settings["only"] in row["bench"] and row.get("side") != "peer":
-                if run_row(row, warm if first else warm / 6, out):
-                    first = False
+            if settings["only"] not in row["bench"] or row.get("side") == "peer":
+                continue
+            t, copies = DTYPES[row["dtype"]], row.get("copies", 1)
+            for peer in PEERS[row["bench"]](row["shape"], t, copies, device):
+                said = run_peer(row, peer, warm if is_first else warm / 6, start)
+                is_first = is_first and "failed" in said
+                out.write(json.dumps(said, separators=(",", ":")) + "\n")
+                out.flush()
+                print(f"{said['bench']:18} {said['shape']:44} {said['peer']:24} "
+                      f"{said.get('failed', str(said.get('median_us')) + ' us')}", flush=True)
+                if is_lost(said):
+                    sys.exit("the GPU is lost")
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(torch.get_num_threads() if is_gpu else 1)
     main()
