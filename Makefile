@@ -225,8 +225,8 @@ record: record-test record-bench record-demo record-real
 	@$(MAKE) --no-print-directory readme
 readme:
 	@tools/readme_numbers.sh
-	@tools/verification_table.sh
 	@tools/bench_bars.sh
+	@tools/verification_table.sh
 
 help:
 	@echo "make            build what this machine allows, and say what it left out"

@@ -1,5 +1,6 @@
 // gpu_script: tools/test_gpu.sh before there is a GPU: its parts on the emulated device, and what
-// it says of parts that fail or never end, with scripts in the programs' place.
+// it says of parts that fail or never end, with scripts in the programs' place. And what the
+// table of the ops makes of a bench on a GPU.
 #define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,8 +20,8 @@ static bool skips(void) {
     return false;
 }
 
-static void write_script(const char *name, const char *text) {
-    char *path = xformat_new("%s/bin/%s", check_tmpdir(), name);
+static void write_file(const char *name, const char *text) {
+    char *path = xformat_new("%s/%s", check_tmpdir(), name);
     FILE *file = fopen(path, "w");
     CHECK(file && fputs(text, file) >= 0 && fclose(file) == 0, "%s", path);
     CHECK(chmod(path, 0755) == 0, "%s", path);
@@ -54,8 +55,8 @@ TEST(gpu_script_failures) {
     const char *dir = check_tmpdir();
     char *output;
     check_run(NULL, "mkdir -p '%s/bin' '%s/out' && echo old >'%s/out/summary.txt'", dir, dir, dir);
-    write_script("jomed", "#!/bin/sh\necho 'ok  GPU  gpu 0, a script'\n");
-    write_script("test", fake_test);
+    write_file("bin/jomed", "#!/bin/sh\necho 'ok  GPU  gpu 0, a script'\n");
+    write_file("bin/test", fake_test);
     if (CASE("a part that fails, one that never ends")) {
         int code = check_run(&output, "BUILD='%s' " SCRIPT " ops models limit=2 out='%s/out'", dir,
                              dir);
@@ -76,7 +77,7 @@ TEST(gpu_script_failures) {
         free(output);
     }
     if (CASE("no GPU")) {
-        write_script("jomed", "#!/bin/sh\necho '--  GPU  no driver'\n");
+        write_file("bin/jomed", "#!/bin/sh\necho '--  GPU  no driver'\n");
         int code = check_run(&output, "BUILD='%s' " SCRIPT " ops out='%s/none'", dir, dir);
         EXPECT(code == EXIT_NO_DEPENDENCY && strstr(output, "test_gpu: no driver; nothing was run"),
                "code %d: %s", code, output);
@@ -112,4 +113,45 @@ TEST(gpu_script_emulated) {
     }
     free(bin);
     free(emulated);
+}
+
+// ---- the column of speeds ----
+// Two shapes of which one ran twice; not a GPU's; a peer's; an op without a share.
+static const char rows[] =
+    "{\"origin\":\"2026-01-02 at commit abc on H200\"}\n"
+    "{\"round\":1,\"bench\":\"adamw\",\"shape\":\"n=1\",\"peak_share\":0.61,\"backend\":\"cuda\"}\n"
+    "{\"round\":2,\"bench\":\"adamw\",\"shape\":\"n=1\",\"peak_share\":0.58,\"backend\":\"cuda\"}\n"
+    "{\"round\":1,\"bench\":\"adamw\",\"shape\":\"n=2\",\"peak_share\":0.87,\"backend\":\"cuda\"}\n"
+    "{\"round\":1,\"bench\":\"topk\",\"shape\":\"Q=1\",\"peak_share\":0.9,\"backend\":\"cuda\"}\n"
+    "{\"round\":1,\"bench\":\"adamw\",\"shape\":\"n=3\",\"peak_share\":0.99,\"backend\":\"emu\"}\n"
+    "{\"round\":1,\"side\":\"peer\",\"bench\":\"adamw\",\"shape\":\"n=4\",\"peak_share\":0.98,"
+    "\"backend\":\"cuda\"}\n"
+    "{\"round\":1,\"bench\":\"cast\",\"shape\":\"n=1\",\"backend\":\"cuda\"}\n";
+
+TEST(verification_speed) {
+    if (skips()) {
+        return;
+    }
+    const char *dir = check_tmpdir();
+    static const char *const records[] = {"", "Record: `h200-2026-01-02-abc.json`.\n"};
+    static const char *const wants[][3] = {
+        {"| not measured |\n| global_norm", "| not measured |\n| cast |", "| GPU | speed |\n"},
+        {"| 58 to 87 % of the ceiling, 2 shapes |\n| global_norm",
+         "| 90 to 90 % of the ceiling, 1 shape |\n| adamw", "| GPU | speed |\n"}};
+    write_file("h200-2026-01-02-abc.json", rows);
+    for (int i = 0; i < 2; i++) {
+        if (CASE("%s", i ? "the share of the ceiling" : "no record")) {
+            char *output;
+            write_file("README.md", records[i]);
+            const int code = check_run(
+                &output, "cp tests/README.md '%s/table' && tools/verification_table.sh "
+                "'%s/table' '%s' && cat '%s/table'", dir, dir, dir, dir);
+            EXPECT(code == 0, "code %d: %s", code, output);
+            expect_texts(output, wants[i], 3);
+            const char *cast = strstr(output, "\n| cast |");
+            cast = cast ? strchr(cast + 1, '\n') : NULL;
+            EXPECT(cast && memcmp(cast - 14, "not measured |", 14) == 0, "%s", output);
+            free(output);
+        }
+    }
 }

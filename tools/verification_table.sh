@@ -1,9 +1,9 @@
 #!/bin/sh
 # verification_table: writes the tables of tests/README.md from recorded test runs.
 #
-#   tools/verification_table.sh [FILE]         default tests/README.md; rewrites what stands between
-#                                              <!-- numbers:NAME --> and <!-- /numbers:NAME -->
+#   tools/verification_table.sh [FILE] [RECORDS]         default tests/README.md bench/results
 #
+# It rewrites what stands between <!-- numbers:NAME --> and <!-- /numbers:NAME -->.
 # Records are what `build/bin/test record=FILE` writes, kept in tests/results: cpu.txt, emu.txt and
 # gpu.txt hold runs of the three backends, nvcc.txt one line per op that nvcc compiled. A test
 # counts in one row, by its name:
@@ -11,10 +11,12 @@
 #                       precision
 #   <part>, <part>_...  the first part of the lists below that fits; else the first word is the part
 #   ..._reference       of a model: against tensors dumped from PyTorch by tools/dump_reference_*.py
+# The speed of an op is what the record of a GPU's bench that RECORDS/README.md names says.
 # Leaves out: single cases; `test --list NAME/` names them.
 set -u
 cd "$(dirname "$0")/.." || exit 66
-file=${1:-tests/README.md}
+file=${1:-tests/README.md} benches=${2:-bench/results}
+newest=$(sed -n 's/^Record: `\(.*\)`\.$/\1/p' "$benches"/README.md) # bench_bars.sh wrote it
 
 # part|what it is|what else it is compared with
 MODELS='image_tower|image tower (EVA02, CLIP, timm)
@@ -75,9 +77,10 @@ table() {
     for record in cpu emu nvcc gpu; do
         [ ! -f tests/results/$record.txt ] || set -- "$@" tests/results/$record.txt
     done
+    [ -z "$newest" ] || set -- "$@" "$benches/$newest"
     which=$1
     shift
-    OPS=$ops MODELS=$MODELS HOST=$HOST awk -v which="$which" '
+    OPS=$ops MODELS=$MODELS HOST=$HOST awk -v which="$which" "$(cat tools/bench_value.awk)"'
     function part_of(name,    i) {
         if (name in is_op) { return name }
         for (i = 1; i <= parts; i++) {
@@ -101,6 +104,13 @@ table() {
         if (skips[key]) { text = text ", " skips[key] " skipped" }
         return text (record == "gpu" ? ", " origin[key] : "")
     }
+    # Shares of the ceiling over shapes and rounds of a bench on a GPU.
+    function speed(name,    low) {
+        if (!(name in least)) { return "not measured" }
+        low = sprintf("%.0f", 100 * least[name])
+        return low " to " sprintf("%.0f", 100 * most[name]) " % of the ceiling, " shapes[name] \
+            (shapes[name] == 1 ? " shape" : " shapes")
+    }
     BEGIN {
         op_count = split(ENVIRON["OPS"], op, "\n")
         for (i = 1; i <= op_count; i++) { is_op[op[i]] = 1 }
@@ -109,6 +119,14 @@ table() {
         add_parts(ENVIRON["HOST"])
     }
     /^#/ { next }
+    /^\{/ {
+        name = value("bench"); share = value("peak_share") + 0
+        if (value("backend") != "cuda" || value("side") == "peer" || !(share > 0)) { next }
+        shapes[name] += !seen[name, value("shape")]++
+        if (!(name in least) || share < least[name]) { least[name] = share }
+        if (share > most[name]) { most[name] = share }
+        next
+    }
     {
         record = FILENAME; sub(/.*\//, "", record); sub(/\..*/, "", record)
         row = part_of($1)
@@ -118,12 +136,13 @@ table() {
     }
     END {
         if (which == "ops") {
-            print "| op | CPU against f64 | emulator | nvcc | GPU |\n|---|--:|---|---|---|"
+            print "| op | CPU against f64 | emulator | nvcc | GPU | speed |"
+            print "|---|--:|---|---|---|---|"
             for (i = 1; i <= op_count; i++) {
                 print "| " op[i] " | " count("cpu", op[i], "own", "none yet") " | " \
                     count("emu", op[i], "own", "not yet") " | " \
                     count("nvcc", op[i], "own", "not yet") " | " \
-                    count("gpu", op[i], "own", "not yet") " |"
+                    count("gpu", op[i], "own", "not yet") " | " speed(op[i]) " |"
             }
         } else if (which == "models") {
             print "| model | CPU: gradients, batches, shapes | CPU against PyTorch | GPU |"
