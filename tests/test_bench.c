@@ -301,11 +301,17 @@ TEST(bench_bars_peers) {
                 "\"peer\":\"%s\",\"failed\":\"OutOfMemoryError: 9 GB\"}\n",
                 i + 1, search->shape, i ? "faiss" : search->peer);
     }
+    fprintf(file,
+            "{\"round\":1,\"side\":\"peer\",\"bench\":\"topk\",\"shape\":\"%s\",\"peer\":"
+            "\"quick\",\"median_us\":50,\"launch_us\":49}\n",
+            search->shape);
     fclose(file);
     expect_counts(2, 0, BARS - 2);
     char *page = page_new(), want[200];
     snprintf(want, sizeof want, "\n- topk %s, faiss: OutOfMemoryError: 9 GB\n", search->shape);
     EXPECT(strstr(page, want) && count_of(page, "OutOfMemoryError") == 1 &&
+               strstr(page, "cuBLASLt 8192^3 in bf16 not measured.\n\n| bench |") &&
+               strstr(page, "| quick (bound by launches) | 50.0 |") &&
                strstr(page, "Peers: torch 9.") && strstr(page, "First rows: then, there."),
            "%s", page);
     free(page);

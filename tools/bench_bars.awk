@@ -96,7 +96,9 @@ function bars(    attention, search, model) {
 /"bench":/ {
     key = value("bench") " " value("shape")
     if (value("side") == "peer") {
-        add_peer(key, value("peer"), value("median_us"))
+        us = value("median_us")
+        add_peer(key, value("peer"), us)
+        if (is_time(us) && value("launch_us") > 0.9 * us) { bound[key, value("peer")] = 1 }
         if (value("failed") != "") {
             failed[key, value("peer")] = value("failed")
             tried[key] = tried[key] value("peer") "\n"
@@ -137,14 +139,15 @@ END {
     if (!rows) { exit }
     print "\nFirst rows: " origin "."
     if (versions != "") { print "Peers: " versions "." }
-    printf "The ceilings of that machine: a copy of %.2f TB/s, read and written; ", copy / 1e6
-    printf "cuBLASLt 8192^3 in bf16 %s.\n\n",
-           product > 0 ? sprintf("%.0f TFLOP/s", product / 1e6) : "not measured"
+    rate = cell("%.0f TFLOP/s", product / 1e6)
+    printf("The ceilings of that machine: a copy of %.2f TB/s, read and written; ", copy / 1e6)
+    printf("cuBLASLt 8192^3 in bf16 %s.\n\n", rate ? rate : "not measured")
     print "| bench | shape | ours, us | TFLOP/s | TB/s | of the ceiling | fastest peer | us " \
           "| peer / ours |"
     print "|---|---|--:|--:|--:|--:|---|--:|--:|"
     for (k = 1; k <= rows; k++) {
         key = key_of[k]; us = ours[key]; best = best_peer(key, ".")
+        if ((key, best_name) in bound) { best_name = best_name " (bound by launches)" }
         printf("| %s | %s | %.1f (%.1f) | %s | %s | %s | %s | %s | %s |\n", bench[k], shapes[k],
                us, least[key], cell("%.1f", flops[key] / us / 1e6),
                cell("%.2f", bytes[key] / us / 1e6), cell("%.0f %%", 100 * share[key]), best_name,

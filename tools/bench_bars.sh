@@ -18,9 +18,10 @@ newest=$(find "$records" -maxdepth 1 -name '*-20[0-9][0-9]-[0-9][0-9]-[0-9][0-9]
 {
     echo "# Benches"
     echo
-    echo "Written by \`make readme\` (tools/bench_bars.sh) from records; \`bench.json\` holds the"
-    echo "CPU's rows, \`make bench backend=cuda\` makes a GPU's, beside its peers. Ours is the slowest"
-    echo "of the rounds, in brackets the fastest; a peer is its fastest."
+    echo "Written by \`make readme\` (tools/bench_bars.sh) from records; \`bench.json\` holds"
+    echo "the CPU's rows, \`make bench backend=cuda\` makes a GPU's, beside its peers. Ours is"
+    echo "the slowest of the rounds, in brackets the fastest; a peer is its fastest; one that"
+    echo "takes the host as long to launch as the GPU to run is said to be bound by launches."
     echo
     if [ -n "$newest" ]; then
         echo "Record: \`${newest##*/}\`."

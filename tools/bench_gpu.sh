@@ -1,9 +1,10 @@
 #!/bin/sh
 # bench_gpu: our benches on a GPU and their peers, in turns, twice, into one record.
 #
-#   tools/bench_gpu.sh [only=WORD] [seconds=S] [warm=S] [limit=S] [rounds=N] [peers=yes|no] [out=DIR]
-#   tools/bench_gpu.sh list                                   the groups, one per line
-#   tools/bench_gpu.sh backend=cpu|emu shrink=4096 out=DIR    tries it without a GPU; counts nowhere
+#   tools/bench_gpu.sh [only=WORD] [seconds=S] [warm=S] [limit=S] [rounds=N] [peers=yes|no]
+#                      [out=DIR]
+#   tools/bench_gpu.sh list                                 the groups, one per line
+#   tools/bench_gpu.sh backend=cpu|emu shrink=4096 out=DIR  tries it without a GPU; counts nowhere
 #
 # `make bench backend=cuda` calls it. It works from a source tree and from a bundle (bin/bench or
 # build/bin/bench). Rows are added to DIR/<gpu>-<date>-<commit>.json, one object per line after a

@@ -17,7 +17,7 @@
 set -u
 cd "$(dirname "$0")/.." || exit 66
 # Files where a line over 100 columns is a warning yet.
-wide='^(bench/|tools/bench_|kernels/(attention|matmul)|tests/emu/hopper)'
+wide='^(kernels/(attention|matmul)|tests/emu/hopper)'
 
 out=$(mktemp) && list=$(mktemp) || exit 73
 trap 'rm -f "$out" "$list" "$list.new"' EXIT
@@ -27,7 +27,7 @@ sources() {
 texts() {
     sources '*.[ch]'
     sources '*.cu*'
-    find tools .ci -type f \( -name '*.sh' -o -name '*.py' -o -name run \)
+    find tools .ci -type f \( -name '*.sh' -o -name '*.awk' -o -name '*.py' -o -name run \)
     find configs -type f -name '*.yaml' 2>/dev/null
 }
 
