@@ -25,6 +25,8 @@
     X(ldmatrix, (Device *, int32_t *, const int32_t *, int, int))                                  \
     X(mma, (Device *, DType, int32_t *, const int32_t *, const int32_t *, const int32_t *))        \
     X(tma, (Device *, int32_t *, const int32_t *, int, int, int, int, int, int))                   \
+    X(tma_heads, (Device *, int32_t *, const int32_t *, int, int, int, int, int, int, int, int,    \
+                  int))                                                                            \
     X(wgmma, (Device *, DType, int32_t *, const int32_t *, const int32_t *, int, int, int, int,    \
               int, int))                                                                           \
     X(wgmma_stored, (Device *, int32_t *, const int32_t *, const int32_t *))                       \
@@ -335,6 +337,30 @@ static void tensor_copies(bool is_hopper) {
     }
 }
 
+// Heads of two boxes' width; rows beyond the tensor; heads beyond it, beside other elements.
+static void tensor_copies_of_heads(bool is_hopper) {
+    static const struct {
+        int rows, heads, D, stride, box_heads, box_rows, column, head, row;
+    } cases[] = {{20, 3, 80, 240, 1, 64, 64, 1, 0},
+                 {40, 8, 64, 512, 4, 16, 0, 4, 30},
+                 {30, 6, 64, 400, 4, 16, 0, 4, 10}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const int rows = cases[i].rows, heads = cases[i].heads, D = cases[i].D;
+        const int stride = cases[i].stride, column = cases[i].column, head = cases[i].head;
+        const int box_heads = cases[i].box_heads, box_rows = cases[i].box_rows, row = cases[i].row;
+        if (golden_case(is_hopper, "tma rows=%d heads=%d D=%d stride=%d, box of %d heads, %d rows "
+                        "at (%d,%d,%d)", rows, heads, D, stride, box_heads, box_rows, column, head,
+                        row)) {
+            IntBuf inp = counting_halves(rows * stride / 2);
+            IntBuf out = ibuf_fill(32 * (size_t)(box_heads * box_rows), -1);
+            PICK(tma_heads)(check_device(), out.dev, inp.dev, rows, heads, D, stride, box_heads,
+                            box_rows, column, head, row);
+            expect_golden(BITS, &out);
+            ibuf_free(&inp);
+        }
+    }
+}
+
 static void wgmma(DType t, int width, int a_mn, int b_mn, int rows, int columns, int K) {
     IntBuf a = smalls(t, rows * K, 4), b = smalls(t, columns * K, 5);
     IntBuf out = ibuf_fill(64 * (size_t)width, -1);
@@ -396,6 +422,7 @@ TEST_BODY(conformance, NOT_CPU) { // the CPU has no instructions to test
     async_copies();
     fragments();
     tensor_copies(is_hopper);
+    tensor_copies_of_heads(is_hopper);
     if (golden_case(is_hopper, "wgmma of tiles that threads stored")) {
         wgmma_stored();
     }

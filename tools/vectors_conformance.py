@@ -322,6 +322,20 @@ def cases():
         tensor_copy(shared, 1024, tensor, box_rows, column, row)
         yield (f"tma rows={rows} columns={columns} stride={stride}, box of {box_rows} rows at "
                f"({column},{row})", "bits", shared[1024:].view(u32))
+    for rows, heads, D, stride, box_heads, box_rows, column, head, row in (
+            (20, 3, 80, 240, 1, 64, 64, 1, 0), (40, 8, 64, 512, 4, 16, 0, 4, 30),
+            (30, 6, 64, 400, 4, 16, 0, 4, 10)):
+        lines = box_heads * box_rows
+        shared = np.zeros(1024 + lines * 128, np.uint8)
+        tensor = counting_halves(rows * stride // 2).reshape(rows, stride)[:, : heads * D]
+        tensor = tensor.reshape(rows, heads, D)
+        for line in range(lines):  # the head runs faster than the row
+            y, h = row + line // box_heads, head + line % box_heads
+            inside = y < rows and h < heads
+            one = tensor[y, h : h + 1] if inside else np.zeros((0, D), u16)
+            tensor_copy(shared, 1024 + 128 * line, one, 1, column, 0)
+        yield (f"tma rows={rows} heads={heads} D={D} stride={stride}, box of {box_heads} heads, "
+               f"{box_rows} rows at ({column},{head},{row})", "bits", shared[1024:].view(u32))
     yield "wgmma of tiles that threads stored", "sum", wgmma_stored()
     major = ["K", "MN"]
     for width in (64, 80, 128, 192, 256):

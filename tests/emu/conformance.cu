@@ -180,9 +180,10 @@ static __global__ void __launch_bounds__(384, 1)
 }
 
 // ---- tensor copies and products of a warpgroup ----
-// out (box_rows,32 words): shared memory as a box of the map at (column, row) leaves it. One warp.
+// out (box_rows,32 words): shared memory as a box of the map at (column, row) leaves it, or with
+// head >= 0 one of a map of heads. One warp.
 static __global__ void tma_kernel1(uint32_t *out, const __grid_constant__ TensorMap map,
-                                   int box_rows, int column, int row) {
+                                   int box_rows, int column, int head, int row) {
     SMEM_CARVER(carver);
     SMEM_TAKE(carver, box, uint32_t, box_rows * 32, 1024);
     SMEM_TAKE(carver, full, uint64_t, 1, 8);
@@ -191,7 +192,11 @@ static __global__ void tma_kernel1(uint32_t *out, const __grid_constant__ Tensor
         mbar_init(bar, 1);
         mbar_init_fence();
         mbar_arrive_expect(bar, box_rows * 128);
-        tma_load(smem_u32(box), &map, column, row, bar);
+        if (head < 0) {
+            tma_load(smem_u32(box), &map, column, row, bar);
+        } else {
+            tma_load_heads(smem_u32(box), &map, column, head, row, bar);
+        }
     }
     __syncwarp(); // the barrier is seen by all
     mbar_wait(bar, 0);
@@ -269,7 +274,17 @@ CUDA_OP(conformance_tma)(Device *dev, int32_t *out, const int32_t *inp, int rows
     TensorMap map;
     tensor_map(&map, inp, (size_t)rows, (size_t)columns, (size_t)stride, box_rows);
     LAUNCH(tma_kernel1, 1, 32, box_rows * 128 + 8, device_stream(dev), (uint32_t *)out, map,
-           box_rows, column, row);
+           box_rows, column, -1, row);
+}
+// inp: (rows,heads,D); out (box_rows box_heads,32 words).
+CUDA_OP(conformance_tma_heads)(Device *dev, int32_t *out, const int32_t *inp, int rows, int heads,
+                               int D, int stride, int box_heads, int box_rows, int column, int head,
+                               int row) {
+    const int lines = box_heads * box_rows;
+    TensorMap map;
+    tensor_map_heads(&map, inp, (size_t)rows, heads, D, (size_t)stride, box_heads, box_rows);
+    LAUNCH(tma_kernel1, 1, 32, lines * 128 + 8, device_stream(dev), (uint32_t *)out, map, lines,
+           column, head, row);
 }
 
 CUDA_OP(conformance_wgmma_stored)(Device *dev, int32_t *out, const int32_t *a, const int32_t *b) {
