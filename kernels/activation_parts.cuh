@@ -1,13 +1,13 @@
 // activation_parts: the activations of a few elements of one tensor on CUDA. Only for *.cu.
 //
-// f32 has the functions of the CPU (activation_parts.h), operation by operation, so that both give
-// the same bits: some 65 instructions an element, with branches around the division. As many in the
-// epilogue of a product take longer than the product: 128 sums of a thread, two warps to a
-// scheduler, are 17,000 cycles at best, and a tile of 128 x 256 over 768 l takes 6,100 of the tensor
-// cores. What is rounded to 16 bits has the hardware's 2^x and 1/x instead, in 10 (silu) to 27
-// (gelu) instructions without branches. No rounding error is carried along: e^v has |v| times the
-// 2^-24 of each rounding on the way to v, and |v| < 89 where the gate is not 0, which makes 2^-15
-// (activation.h).
+// f32 has the functions of the CPU (activation_parts.h), operation by operation, so that both
+// give the same bits: some 65 instructions an element, with branches around the division. As many
+// in the epilogue of a product take longer than the product: 128 sums of a thread, two warps to a
+// scheduler, are 17,000 cycles at best, and a tile of 128 x 256 over 768 l takes 6,100 of the
+// tensor cores. What is rounded to 16 bits has the hardware's 2^x and 1/x instead, in 10 (silu)
+// to 27 (gelu) instructions without branches. No rounding error is carried along: e^v has |v|
+// times the 2^-24 of each rounding on the way to v, and |v| < 89 where the gate is not 0, which
+// makes 2^-15 (activation.h).
 #ifndef JOMED_KERNELS_ACTIVATION_PARTS_CUH
 #define JOMED_KERNELS_ACTIVATION_PARTS_CUH
 

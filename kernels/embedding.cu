@@ -1,22 +1,22 @@
 // embedding: rows of a table by id, and the moving of whole rows, on CUDA; see embedding.h.
 //
 // Forward and moving are one thread per 16 bytes of a row, or per element where rows are not whole
-// pieces of 16. The backward adds the rows of an id in order, without atomics: keys id << 32 | n are
-// sorted (runs of BLOCK by counting, then merged two by two, where a key's place is its own plus the
-// number of smaller keys in the other run; no two keys are equal), and then a block takes each id's
-// segment and walks over its rows, n ascending, with the sums in registers. Sorting reads and writes
-// 16 bytes per row and pass, log2(N / BLOCK) passes, against 4 C bytes per row of the rest. An id
-// that nearly all rows have (a text's token types) has one walker for its columns, by the order of
-// the contract: what bounds it is latency, so a thread has four bytes of a row, and AHEAD rows under
-// way.
+// pieces of 16. The backward adds the rows of an id in order, without atomics: keys id << 32 | n
+// are sorted (runs of BLOCK by counting, then merged two by two, where a key's place is its own
+// plus the number of smaller keys in the other run; no two keys are equal), and then a block takes
+// each id's segment and walks over its rows, n ascending, with the sums in registers. Sorting
+// reads and writes 16 bytes per row and pass, log2(N / BLOCK) passes, against 4 C bytes per row of
+// the rest. An id that nearly all rows have (a text's token types) has one walker for its columns,
+// by the order of the contract: what bounds it is latency, so a thread has four bytes of a row,
+// and AHEAD rows under way.
 //
 // An id outside its table stops the program: assert prints the kernel's line, and the next CUDA
 // call dies.
 //
-//   version      idea                               shape  time                  % of peak
-//   *_kernel1    16 bytes per thread, or an element -      not yet run on a GPU  -
+//   version      idea                                shape  time                  % of peak
+//   *_kernel1    16 bytes per thread, or an element  -      not yet run on a GPU  -
 //   add_kernel1  sorted segments, 4 bytes of columns per thread, or one column
-//                                                   -      not yet run on a GPU  -
+//                                                    -      not yet run on a GPU  -
 #include "embedding.h"
 
 #include <assert.h>
@@ -130,8 +130,8 @@ static __global__ void embedding_merge_kernel1(uint64_t *out, const uint64_t *ke
 }
 
 // dtable[id,:] += its rows of dout, by the block of the first key that has the id. EACH: columns of
-// a thread, 1 or those of four bytes. Launch: (N, C / EACH / ADD_BLOCK) blocks of ADD_BLOCK threads.
-// 512 bytes of shared memory.
+// a thread, 1 or those of four bytes. Launch: (N, C / EACH / ADD_BLOCK) blocks of ADD_BLOCK
+// threads. 512 bytes of shared memory.
 static const int ADD_BLOCK = 128;
 static const int AHEAD = 16; // rows whose loads come before the first addition
 template <typename T, int EACH>

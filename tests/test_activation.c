@@ -1,7 +1,8 @@
 // test_activation: the four non-linearities, plain and gated, against the C library in double.
 //
-// The bound is the contract's: 8 ulp of f32 of the exact result (for a slope: of its terms), on a GPU
-// 2^-15 of it for 16-bit types, the rounding to t on top, and 4e-36 where results are that small.
+// The bound is the contract's: 8 ulp of f32 of the exact result (for a slope: of its terms), on a
+// GPU 2^-15 of it for 16-bit types, the rounding to t on top, and 4e-36 where results are that
+// small.
 #include <math.h>
 #include <stdlib.h>
 
