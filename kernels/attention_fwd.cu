@@ -12,20 +12,20 @@
 // packed rows (attention_parts.cuh) and keeps its scores with 256 keys in registers: a sequence of
 // up to 256 keys takes one pass, with the exact maximum and nothing to scale (what the vision tower
 // at 197 tokens is bound by is reading Q, K, V once); a longer one takes tiles of 256, scaled in
-// between. Groups of 32 keys that
-// a strip does not see are left out, so causal sequences cost half. Scores are in units of log 2
-// (the scale has the factor), for one exp2 each. Which kernel runs, and all orders, depend on the
-// head's layout and on the sequence's own keys, never on the rest of the batch. 16 rows per warp ask
-// shared memory for 16 FLOP a byte, which is what an A100's tensor cores need at their peak; a Hopper
-// card wants wgmma, which is left out. So are f16, which no model uses, and splitting the keys of a
-// few long queries over blocks.
+// between. Groups of 32 keys that a strip does not see are left out, so causal sequences cost half.
+// Scores are in units of log 2 (the scale has the factor), for one exp2 each. Which kernel runs, and
+// all orders, depend on the card, on the head's layout and on the sequence's own keys, never on the
+// rest of the batch. 16 rows per warp ask shared memory for 16 FLOP a byte, which is what an A100's
+// tensor cores need at their peak. A Hopper card takes heads of 64, 80 and 128 to kernel3
+// (attention_fwd_sm90.cu). Left out: f16, which no model uses, and splitting the keys of a few long
+// queries over blocks.
 //
 //   version  idea                                    shape  time                  % of peak
 //   kernel1  one block per query                     -      not yet run on a GPU  -
 //   kernel2  strips of 16 rows and 256 keys, mma     -      not yet run on a GPU  -
 #include "attention.h"
 
-#include "attention_sm90.cuh"
+#include "attention_fwd_sm90.cuh"
 #include "device_cuda.cuh"
 
 // ---- kernel 1 ----

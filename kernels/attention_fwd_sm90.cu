@@ -32,7 +32,7 @@
 //
 //   version  idea                                               shape  time                  % of peak
 //   kernel3  TMA, wgmma, 2 consumers of 64 rows and 256 keys    -      not yet run on a GPU  -
-#include "attention_sm90.cuh"
+#include "attention_fwd_sm90.cuh"
 
 #include "device_cuda.cuh"
 #include "ring_hopper.cuh"
@@ -98,14 +98,14 @@ static __device__ int chunks_of(int keys) {
 }
 
 // Calls strip(item, number) and chunk(item, is_v, its first key) for what the block needs, in the
-// order in which it is copied and used.
+// order in which it is copied and used. The last strip may lie behind the item's end.
 template <typename S, typename C>
 static __device__ inline void walk(const AttentionShape *s, const Plan *plan, S strip, C chunk) {
     const int items = s->B * s->Hkv * plan->parts;
     ROLLED for (int index = blockIdx.x; index < items; index += gridDim.x) {
         const Item item = item_at(s, plan, index);
         ROLLED for (int pair = item.first; pair < item.end; pair += CONSUMERS) {
-            ROLLED for (int n = pair; n < min(pair + CONSUMERS, item.end); n++) {
+            ROLLED for (int n = pair; n < pair + CONSUMERS; n++) {
                 strip(item, n);
             }
             const bool is_there = item.stays && pair > item.first;
@@ -179,9 +179,12 @@ static __device__ void produce(const AttentionShape *s, const Plan *plan, const 
         [&](const Item &item, int n) {
             const uint32_t full = memory.full(q);
             mbar_wait(memory.empty(q), q.phase ^ 1);
-            mbar_arrive_expect(full, Slots<D>::BOXES * plan->queries * plan->group * 128);
+            // A consumer without a strip has a turn nevertheless: it must see every phase of its
+            // slots, for a barrier that is one behind looks as if it were one ahead.
+            const int bytes = Slots<D>::BOXES * plan->queries * plan->group * 128;
+            mbar_arrive_expect(full, n < item.end ? bytes : 0);
             const int head = item.hkv * plan->group, row = item.span.q0 + n * plan->queries;
-            ROLLED for (int box = 0; box < Slots<D>::BOXES; box++) {
+            ROLLED for (int box = 0; box < Slots<D>::BOXES && n < item.end; box++) {
                 tma_load_heads(memory.at(q) + box * BOX, &plan->q, 64 * box, head, row, full);
             }
             q = q.after(1);
@@ -397,9 +400,7 @@ static __device__ void consume(const AttentionShape *s, const Plan *plan, bf16 *
             UNROLL for (int i = 0; i < D / 2; i++) {
                 o[i] = 0;
             }
-            if (is_mine) {
-                mbar_wait(memory.full(mine), mine.phase);
-            }
+            mbar_wait(memory.full(mine), mine.phase);
             ROLLED for (int j0 = 0; j0 < reach; j0 += KEYS3) {
                 const int count = chunks_of(reach - j0), my_count = chunks_of(my_reach - j0);
                 const typename Memory<D>::KV v = kv.after(count);
@@ -417,11 +418,11 @@ static __device__ void consume(const AttentionShape *s, const Plan *plan, bf16 *
                     kv = v.after(count);
                 }
             }
+            hand_back(memory.empty(mine));
             if (is_mine) {
-                hand_back(memory.empty(mine));
                 lines_store<D>(out, lse, s, rows, strip.first, strip.end, o, lines);
             }
-            q = q.after(min(CONSUMERS, item.end - pair));
+            q = q.after(CONSUMERS);
         }
     }
 }

@@ -20,7 +20,7 @@ typedef struct {
     DType t;
     AttentionShape shape;
     int host_q[ATTENTION_MOST_B + 1], host_k[ATTENTION_MOST_B + 1];
-    double slopes[16];
+    double slopes[72];
     IntBuf cu_q, cu_k;
     Buf q, k, v, dout, out, lse, dq, dk, dv, delta, alibi;
 } AttentionProblem;

@@ -91,10 +91,10 @@ static void expect_mask_stops_nan(void) {
 
 // The last Tq queries of each sequence over keys in a cache with room for `room` rows, whose unused
 // rows are NaN, against the same rows of the whole pass.
-static void expect_cache(DType t, bool is_causal) {
+static void expect_cache(DType t, int D, bool is_causal) {
     enum { room = 70 };
-    const AttentionCase whole = {3, 4, 2, 24, is_causal, true, {61, 1, 40}, {61, 1, 40}};
-    const AttentionCase part = {3, 4, 2, 24, is_causal, true, {1, 1, 7}, {room, room, room}};
+    const AttentionCase whole = {3, 4, 2, D, is_causal, true, {61, 1, 40}, {61, 1, 40}};
+    const AttentionCase part = {3, 4, 2, D, is_causal, true, {1, 1, 7}, {room, room, room}};
     AttentionProblem a = attention_problem_new(&whole, t, 103);
     AttentionProblem b = attention_problem_new(&part, t, 104);
     Buf *from[] = {&a.k, &a.v, &a.q}, *to[] = {&b.k, &b.v, &b.q};
@@ -123,7 +123,7 @@ static void expect_cache(DType t, bool is_causal) {
             for (int i = 0; i < part.Tq[s]; i++) {
                 const int row = b.host_q[s] + i, n = a.host_q[s] + whole.Tq[s] - part.Tq[s] + i;
                 expect_exact("out", b.out.host + row * b.shape.out_stride,
-                             a.out.host + n * a.shape.out_stride, 4 * 24);
+                             a.out.host + n * a.shape.out_stride, (size_t)(4 * D));
                 for (int h = 0; h < 4; h++) {
                     expect_exact("lse", b.lse.host + h * b.shape.Nq + row,
                                  a.lse.host + h * a.shape.Nq + n, 1);
@@ -191,10 +191,11 @@ TEST_OP(attention_fwd) {
     if (CASE("what is masked or elsewhere does not reach a query, not even as NaN")) {
         expect_mask_stops_nan();
     }
-    for (int n = 0; n < 2 * DT_COUNT; n++) {
-        if (CASE("a cache changes nothing t=%s%s", dtype_name((DType)(n / 2)),
-                 n % 2 ? " causal" : "")) {
-            expect_cache((DType)(n / 2), n % 2);
+    for (int n = 0; n < 4 * DT_COUNT; n++) {
+        const DType t = (DType)(n / 4);
+        const int D = n / 2 % 2 ? 64 : 24;
+        if (CASE("a cache changes nothing t=%s D=%d%s", dtype_name(t), D, n % 2 ? " causal" : "")) {
+            expect_cache(t, D, n % 2);
         }
     }
 }

@@ -20,6 +20,24 @@ static const AttentionCase shapes[] = {
 };
 #define SHAPES ((int)(sizeof shapes / sizeof *shapes))
 
+// Of the forward alone: several tiles of keys, strips with rows of several heads, or of few queries.
+static const AttentionCase forwards[] = {
+    {1, 1, 1, 64, false, false, {257}, {257}},
+    {2, 3, 1, 64, true, false, {70, 200}, {70, 230}},           // three heads share a strip
+    {2, 5, 1, 64, false, true, {30, 3}, {600, 256}},            // five
+    {3, 7, 1, 128, true, false, {20, 1, 9}, {350, 600, 257}},   // seven; decoding
+    {2, 2, 2, 80, true, true, {130, 20}, {350, 512}},
+    {3, 2, 2, 80, false, false, {1, 200, 0}, {1, 20, 5}},
+    {2, 1, 1, 128, true, false, {180, 3}, {150, 0}},            // blind queries
+    {1, 65, 1, 64, false, false, {2}, {40}},                    // heads that no strip holds
+    {1, 1, 1, 64, true, false, {350}, {350}},                   // from here on with large=1
+    {1, 2, 2, 64, false, false, {600}, {600}},
+    {2, 4, 1, 128, true, false, {350, 197}, {350, 197}},
+    {1, 2, 2, 80, false, false, {300}, {300}},
+};
+#define FORWARDS ((int)(sizeof forwards / sizeof *forwards))
+#define LARGE    8
+
 // Head 0 of sequence 0 with NaN in all other heads and sequences, which follow at once.
 static void expect_neighbours_stay_out(int D, int T, bool is_causal) {
     const AttentionCase s = {2, 2, 2, D, is_causal, false, {T, 9}, {T, 9}};
@@ -51,6 +69,27 @@ static void expect_neighbours_stay_out(int D, int T, bool is_causal) {
     attention_problem_free(&b);
 }
 
+// A scale below zero is that of the opposite queries. A bias of zeros takes it the other way.
+static void expect_negative_scale(void) {
+    const AttentionCase s = {1, 2, 1, 64, true, true, {70}, {90}};
+    AttentionProblem a = attention_problem_new(&s, DT_BF16, 301);
+    AttentionProblem b = attention_problem_new(&s, DT_BF16, 301);
+    for (size_t i = 0; i < a.alibi.n; i++) {
+        a.alibi.host[i] = 0;
+    }
+    for (size_t i = 0; i < b.q.n; i++) {
+        b.q.host[i] = -b.q.host[i];
+    }
+    buf_write(&a.alibi), buf_write(&b.q);
+    b.shape.alibi = NULL, b.shape.scale = -a.shape.scale;
+    attention_run_fwd(&a, check_ops()->attention_fwd);
+    attention_run_fwd(&b, check_ops()->attention_fwd);
+    expect_exact("out", b.out.host, a.out.host, a.out.n);
+    expect_exact("lse", b.lse.host, a.lse.host, a.lse.n);
+    attention_problem_free(&a);
+    attention_problem_free(&b);
+}
+
 TEST_DEVICE(attention_tiles) {
     for (int n = 0; n < SHAPES; n++) {
         const AttentionCase *s = &shapes[n];
@@ -58,6 +97,17 @@ TEST_DEVICE(attention_tiles) {
                  s->Tq[0], s->Tk[0], s->is_causal ? " causal" : "", s->has_alibi ? " alibi" : "")) {
             expect_attention(s, DT_BF16, 10 * (uint32_t)n, ATTENTION_OUT, ATTENTION_DV);
         }
+    }
+    for (int n = 0; n < FORWARDS; n++) {
+        const AttentionCase *s = &forwards[n];
+        if (check_affords(n < LARGE ? 0 : 1e9) &&
+            CASE("forward %d B=%d H=%d/%d D=%d Tq=%d Tk=%d%s%s", n, s->B, s->H, s->Hkv, s->D,
+                 s->Tq[0], s->Tk[0], s->is_causal ? " causal" : "", s->has_alibi ? " alibi" : "")) {
+            expect_attention(s, DT_BF16, 10 * (uint32_t)n + 5, ATTENTION_OUT, ATTENTION_LSE);
+        }
+    }
+    if (CASE("a scale below zero")) {
+        expect_negative_scale();
     }
     const int widths[] = {64, 80, 128};
     for (int n = 0; n < 3; n++) {
@@ -68,8 +118,9 @@ TEST_DEVICE(attention_tiles) {
     const AttentionCase batches[] = {
         {2, 2, 1, 64, true, true, {3, 70}, {300, 90}}, // a long one beside a short one
         {2, 2, 2, 128, false, false, {70, 20}, {9, 65}},
+        {2, 3, 1, 80, true, false, {10, 150}, {300, 200}}, // one item of keys that stay, or several
     };
-    for (int n = 0; n < 2; n++) {
+    for (int n = 0; n < 3; n++) {
         if (CASE("the rest of the batch changes nothing, batch %d", n)) {
             expect_attention_alone(&batches[n], DT_BF16);
         }

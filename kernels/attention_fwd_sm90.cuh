@@ -1,6 +1,6 @@
-// attention_sm90: attention on Hopper's own instructions. Only for attention*.cu.
-#ifndef JOMED_KERNELS_ATTENTION_SM90_CUH
-#define JOMED_KERNELS_ATTENTION_SM90_CUH
+// attention_fwd_sm90: the forward on Hopper's own instructions. Only for attention_fwd*.cu.
+#ifndef JOMED_KERNELS_ATTENTION_FWD_SM90_CUH
+#define JOMED_KERNELS_ATTENTION_FWD_SM90_CUH
 
 #include "attention_parts.cuh"
 
