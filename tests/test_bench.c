@@ -311,7 +311,7 @@ TEST(bench_bars_peers) {
     snprintf(want, sizeof want, "\n- topk %s, faiss: OutOfMemoryError: 9 GB\n", search->shape);
     EXPECT(strstr(page, want) && count_of(page, "OutOfMemoryError") == 1 &&
                strstr(page, "cuBLASLt 8192^3 in bf16 not measured.\n\n| bench |") &&
-               strstr(page, "| quick (bound by launches) | 50.0 |") &&
+               strstr(page, "| quick (bound by launches) | 50.0 (50.0) |") &&
                strstr(page, "Peers: torch 9.") && strstr(page, "First rows: then, there."),
            "%s", page);
     free(page);

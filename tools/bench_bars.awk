@@ -5,6 +5,7 @@ function add_peer(key, name, us) {
     if (!is_time(us)) { return }
     peers[key] = peers[key] (((key, name) in peer) ? "" : name "\n")
     if (!((key, name) in peer) || us + 0 < peer[key, name]) { peer[key, name] = us + 0 }
+    if (us + 0 > peer_most[key, name]) { peer_most[key, name] = us + 0 }
 }
 
 # Fastest peer of a row whose name fits; its name in best_name, 0 where there is none.
@@ -147,11 +148,12 @@ END {
     print "|---|---|--:|--:|--:|--:|---|--:|--:|"
     for (k = 1; k <= rows; k++) {
         key = key_of[k]; us = ours[key]; best = best_peer(key, ".")
+        most = peer_most[key, best_name]
         if ((key, best_name) in bound) { best_name = best_name " (bound by launches)" }
         printf("| %s | %s | %.1f (%.1f) | %s | %s | %s | %s | %s | %s |\n", bench[k], shapes[k],
                us, least[key], cell("%.1f", flops[key] / us / 1e6),
                cell("%.2f", bytes[key] / us / 1e6), cell("%.0f %%", 100 * share[key]), best_name,
-               cell("%.1f", best), cell("%.2f", best / us))
+               best ? sprintf("%.1f (%.1f)", best, most) : "", cell("%.2f", best / us))
     }
     print "\nPeers that gave no time:\n"
     for (k = 1; k <= rows; k++) { missing(key_of[k]) }

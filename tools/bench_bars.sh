@@ -20,8 +20,9 @@ newest=$(find "$records" -maxdepth 1 -name '*-20[0-9][0-9]-[0-9][0-9]-[0-9][0-9]
     echo
     echo "Written by \`make readme\` (tools/bench_bars.sh) from records; \`bench.json\` holds"
     echo "the CPU's rows, \`make bench backend=cuda\` makes a GPU's, beside its peers. Ours is"
-    echo "the slowest of the rounds, in brackets the fastest; a peer is its fastest; one that"
-    echo "takes the host as long to launch as the GPU to run is said to be bound by launches."
+    echo "the slowest of the rounds, in brackets the fastest; a peer the fastest, in brackets the"
+    echo "slowest; one that takes the host as long to launch as the GPU to run is said to be"
+    echo "bound by launches. Spread within a round and memory are in the record."
     echo
     if [ -n "$newest" ]; then
         echo "Record: \`${newest##*/}\`."
