@@ -188,7 +188,7 @@ static void write_products(FILE *file, int count) {
     static const char *const pass[] = {"fwd", "bwd_input", "bwd_weight"};
     for (int i = 0; i < count; i++) {
         fprintf(file,
-                "{\"round\":1,\"bench\":\"matmul_%s\",\"shape\":\"ViT M=%d N=768 K=768 bf16\","
+                "{\"round\":1,\"bench\":\"matmul_%s\",\"shape\":\"ViT M=50432 N=768 K=%d bf16\","
                 "\"median_us\":90,\"bytes\":1,\"peer\":\"cuBLASLt\",\"peer_median_us\":81,"
                 GPU "}\n",
                 pass[i % 3], i);
@@ -370,7 +370,7 @@ TEST(bench_driver) {
     }
 }
 
-// What was emulated counts only once it says that it was not.
+// What was emulated counts only once it says that it was not, and even then its sizes reach no bar.
 TEST(bench_driver_emulated) {
     if (access(bench_program("bench-emu"), X_OK) != 0 || access(DRIVER, X_OK) != 0) {
         check_skip("no emulator in this build, or no source tree");
@@ -390,7 +390,7 @@ TEST(bench_driver_emulated) {
     EXPECT(count_of(output, "| layernorm_fwd | N=3 C=768 bf16 |") == 1 &&
                count_of(output, "| rmsnorm_bwd | N=2 C=3584 bf16 |") == 1 &&
                count_of(output, "Record: `emu-") == 2 &&
-               count_of(output, "| norms: 85 % of the copy | not measured |") == 1,
+               count_of(output, "| norms: 85 % of the copy | not measured |") == 2,
            "%s", output);
     free(output);
 }

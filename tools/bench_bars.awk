@@ -61,15 +61,16 @@ function at_most(text, name, shape, milliseconds,    k) {
 function bars(    attention, search, model) {
     print "| bar | measured | |\n|---|---|---|"
     worst("matmul: 90 % of cuBLAS on our own shapes",
-          "matmul_fwd matmul_bwd_input matmul_bwd_weight", "^(ViT|Jina|Qwen) .*bf16$", 48, "peer",
-          0.9, "^(cuBLASLt|torch)")
-    attention = " T=(197|256) .*bf16$"
+          "matmul_fwd matmul_bwd_input matmul_bwd_weight",
+          "^(ViT M=50432|Jina M=65536|Qwen M=(1050|8400|35000)) .*bf16$", 48, "peer", 0.9,
+          "^(cuBLASLt|torch)")
+    attention = "^ViT B=256 T=(197|256) .*bf16$"
     worst("attention forward: cuDNN at T <= 256", "attention_fwd", attention, 2, "peer", 1, "cuDNN")
     worst("attention backward: cuDNN at T <= 256", "attention_bwd", attention, 2, "peer", 1,
           "cuDNN")
-    worst("norms: 85 % of the copy", "layernorm_fwd layernorm_bwd rmsnorm_fwd rmsnorm_bwd", "bf16$",
-          4, "copy", 0.85, "")
-    worst("AdamW: 85 % of the copy", "adamw", "bf16$", 2, "copy", 0.85, "")
+    worst("norms: 85 % of the copy", "layernorm_fwd layernorm_bwd rmsnorm_fwd rmsnorm_bwd",
+          "^N=(50432 C=768|35000 C=3584) bf16$", 4, "copy", 0.85, "")
+    worst("AdamW: 85 % of the copy", "adamw", "^n=(86567656|137368320) bf16$", 2, "copy", 0.85, "")
     search = "^Q=256 M=1600000 E=768 K=50 f16$"
     at_most("top-50 of 256 queries over 1.6M x 768 f16: 1.1 ms", "topk", search, 1.1)
     worst("the same: 1.8 times as fast as matmul + topk", "topk", search, 1, "peer", 1.8,
