@@ -43,8 +43,8 @@ static const int HALF = RING_HALF; // bytes of SIDE rows of 64 columns
 static const int ROW_BYTES = 128;  // of a row of a half
 static const int PIECE = 16;       // bytes that the swizzle leaves together
 static const int STAGES = 2;       // of everything that waits in shared memory
-static const int FEEDER_REGISTERS = 64, MULTIPLIER_REGISTERS = 224;
-static_assert(FEEDER_REGISTERS + 2 * MULTIPLIER_REGISTERS <= 65536 / WARPGROUP, "they exist");
+static const int FEEDER_REGISTERS = 56, MULTIPLIER_REGISTERS = 224;
+static_assert(FEEDER_REGISTERS + 2 * MULTIPLIER_REGISTERS <= ALL_REGISTERS, "they exist");
 // Helpers: the warps beside the producer's. Eight lanes share a row's delta.
 static const int HELPERS = 3, HELPER_THREADS = HELPERS * WARP, EACH_ROW = 8;
 static const int HELPER_ROWS = HELPER_THREADS / EACH_ROW; // that they take at once
@@ -200,7 +200,7 @@ template <int D>
 static __device__ void form_lines(const BwdTensors &x, const AttentionShape &s, const Room &room,
                                   int turn, int h, int row_q, int count, int helper) {
     const int EACH = (D / CHUNK + EACH_ROW - 1) / EACH_ROW; // chunks of a lane
-    const int BATCH = EACH > 1 ? 2 : 3;                     // rows of it at once
+    const int BATCH = EACH > 1 ? 1 : 2;                     // rows of it at once
     const int lane = helper % EACH_ROW;
     const uint8_t *const dout = tile_at<D>(room, turn) + Sizes<D>::TILE;
     Line *const line = room.lines + turn % STAGES;

@@ -17,7 +17,8 @@ static const int WARPGROUP = 128;  // threads
 static const int RING_BLOCK = 3 * WARPGROUP;
 static const int RING_HALF = 64 * RING_DEPTH * 2; // bytes of 64 rows, or 64 columns, of a stage
 static const int PRODUCER_REGISTERS = 40, CONSUMER_REGISTERS = 232;
-static_assert(PRODUCER_REGISTERS + 2 * CONSUMER_REGISTERS <= 65536 / WARPGROUP, "they exist");
+static const int ALL_REGISTERS = 65536 / RING_BLOCK / 8 * 8 * 3; // a thread of each warpgroup
+static_assert(PRODUCER_REGISTERS + 2 * CONSUMER_REGISTERS <= ALL_REGISTERS, "they exist");
 
 // The ring of a tile width, as one thread sees it: stages at a multiple of 1024, and mbarriers.
 template <int COLUMNS> struct Ring {

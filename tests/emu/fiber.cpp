@@ -211,7 +211,8 @@ static void thread_main() {
     abort(); // nobody switches to a thread that ended
 }
 
-// As __launch_bounds__(threads, 1) divides the 64 K registers of a multiprocessor.
+// As __launch_bounds__(threads, 1) divides the 64 K registers of a multiprocessor. What is left over
+// is not the block's: setmaxnreg hands out only what other warpgroups gave back.
 static int registers_at_start() {
     const int each = REGISTERS / (block.warps * LANES) / 8 * 8;
     return each < MOST_REGISTERS ? each : MOST_REGISTERS;
@@ -254,7 +255,7 @@ static void thread_start(int index) {
 static void run_block() {
     block.live = block.threads;
     block.spins = 0;
-    block.registers = REGISTERS - block.warps * LANES * registers_at_start();
+    block.registers = 0;
     barriers_start();
     hopper_start();
     shared_start();
