@@ -29,6 +29,7 @@ void act_chunk(float *value, float *slope, const float *x, int n, Activation act
 // ---- the ops ----
 void activation_fwd_cpu(Device *dev, DType t, void *out, const void *inp, size_t n,
                         Activation act) {
+    CHECK_POINTERS(activation_fwd, out, inp);
 #pragma omp parallel for schedule(static) num_threads(threads_for(dev, n))
     for (size_t at = 0; at < n; at += CHUNK) {
         float x_buffer[CHUNK], y_buffer[CHUNK], slope[CHUNK];
@@ -42,6 +43,7 @@ void activation_fwd_cpu(Device *dev, DType t, void *out, const void *inp, size_t
 
 void activation_bwd_cpu(Device *dev, DType t, void *dinp, const void *dout, const void *inp,
                         size_t n, Activation act) {
+    CHECK_POINTERS(activation_bwd, dinp, dout, inp);
 #pragma omp parallel for schedule(static) num_threads(threads_for(dev, n))
     for (size_t at = 0; at < n; at += CHUNK) {
         float dy_buffer[CHUNK], x_buffer[CHUNK], dx_buffer[CHUNK], value[CHUNK], slope[CHUNK];
@@ -60,6 +62,7 @@ void activation_bwd_cpu(Device *dev, DType t, void *dinp, const void *dout, cons
 
 void gated_fwd_cpu(Device *dev, DType t, void *out, const void *gate, const void *up, size_t n,
                    Activation act) {
+    CHECK_POINTERS(gated_fwd, out, gate, up);
 #pragma omp parallel for schedule(static) num_threads(threads_for(dev, n))
     for (size_t at = 0; at < n; at += CHUNK) {
         float g_buffer[CHUNK], u_buffer[CHUNK], y_buffer[CHUNK], value[CHUNK], slope[CHUNK];
@@ -78,6 +81,7 @@ void gated_fwd_cpu(Device *dev, DType t, void *out, const void *gate, const void
 
 void gated_bwd_cpu(Device *dev, DType t, void *dgate, void *dup, const void *dout, const void *gate,
                    const void *up, size_t n, Activation act) {
+    CHECK_POINTERS(gated_bwd, dgate, dup, dout, gate, up);
 #pragma omp parallel for schedule(static) num_threads(threads_for(dev, n))
     for (size_t at = 0; at < n; at += CHUNK) {
         float dy_buffer[CHUNK], g_buffer[CHUNK], u_buffer[CHUNK], value[CHUNK], slope[CHUNK];

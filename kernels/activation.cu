@@ -78,24 +78,28 @@ static void launch_gated_bwd(Device *dev, T *dgate, T *dup, const T *dout, const
 
 CUDA_OP(activation_fwd)(Device *dev, DType t, void *out, const void *inp, size_t n,
                         Activation act) {
+    CHECK_POINTERS(activation_fwd, out, inp);
     CHECK(act < ACT_COUNT, "act=%d", (int)act);
     FOR_DTYPE(t, T, FOR_ACT(act, A, launch_each<T>(dev, out, inp, inp, ActValue<T, A>(), n)));
 }
 
 CUDA_OP(activation_bwd)(Device *dev, DType t, void *dinp, const void *dout, const void *inp,
                         size_t n, Activation act) {
+    CHECK_POINTERS(activation_bwd, dinp, dout, inp);
     CHECK(act < ACT_COUNT, "act=%d", (int)act);
     FOR_DTYPE(t, T, FOR_ACT(act, A, launch_each<T>(dev, dinp, dout, inp, ActGradient<T, A>(), n)));
 }
 
 CUDA_OP(gated_fwd)(Device *dev, DType t, void *out, const void *gate, const void *up, size_t n,
                    Activation act) {
+    CHECK_POINTERS(gated_fwd, out, gate, up);
     CHECK(act < ACT_COUNT, "act=%d", (int)act);
     FOR_DTYPE(t, T, FOR_ACT(act, A, launch_each<T>(dev, out, gate, up, GatedValue<T, A>(), n)));
 }
 
 CUDA_OP(gated_bwd)(Device *dev, DType t, void *dgate, void *dup, const void *dout,
                    const void *gate, const void *up, size_t n, Activation act) {
+    CHECK_POINTERS(gated_bwd, dgate, dup, dout, gate, up);
     CHECK(act < ACT_COUNT, "act=%d", (int)act);
     FOR_DTYPE(t, T, FOR_ACT(act, A, (launch_gated_bwd<T, A>(
                                         dev, (T *)dgate, (T *)dup, (const T *)dout,

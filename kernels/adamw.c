@@ -4,6 +4,7 @@
 #include "adamw.h"
 
 #include "adamw_parts.h"
+#include "base.h"
 
 #define BLOCK 4096 // elements one thread takes at a time, a multiple of DECAY_SPAN
 
@@ -27,6 +28,7 @@ static bool decays_at(const uint8_t *decays, size_t i) {
 void adamw_cpu(Device *dev, DType t, void *param, float *master, float *m, float *v,
                AdamWCount *count, const float *grad, const float *grad_scale,
                const uint8_t *decays, size_t n, const AdamWConfig *config) {
+    CHECK_POINTERS(adamw, param, master, m, v, count, grad, config);
     CHECK(n >= 1, "n=%zu", n);
     const AdamWFactors factors = adamw_begin(count, grad_scale, config);
     const size_t blocks = factors.is_update ? (n + BLOCK - 1) / BLOCK : 0;

@@ -119,6 +119,7 @@ static void launch(Device *dev, const Tensors<T> &all, const AdamWFactors *facto
 CUDA_OP(adamw)(Device *dev, DType t, void *param, float *master, float *m, float *v,
                AdamWCount *count, const float *grad, const float *grad_scale,
                const uint8_t *decays, size_t n, const AdamWConfig *config) {
+    CHECK_POINTERS(adamw, param, master, m, v, count, grad, config);
     CHECK(n >= 1, "n=%zu", n);
     AdamWFactors *factors = (AdamWFactors *)device_scratch(dev, sizeof *factors);
     LAUNCH(adamw_begin1, 1, 1, 0, device_stream(dev), factors, count, grad_scale, *config);

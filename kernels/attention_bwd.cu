@@ -507,6 +507,7 @@ static bool launch2(Device *dev, const BwdTensors &x, const AttentionShape *s, i
 CUDA_OP(attention_bwd)(Device *dev, DType t, void *dq, void *dk, void *dv, float *delta,
                        const void *dout, const void *out, const float *lse, const void *q,
                        const void *k, const void *v, const AttentionShape *shape) {
+    CHECK_POINTERS(attention_bwd, dq, dk, dv, delta, dout, out, lse, q, k, v, shape);
     check_shape(shape);
     check_all_used(shape);
     if (t == DT_BF16 && has_tiles(shape, q, k, v) && is_tileable(dq, shape->q_stride) &&

@@ -281,8 +281,8 @@ static bool launch2(Device *dev, bf16 *out, float *lse, const bf16 *q, const bf1
 
 CUDA_OP(attention_fwd)(Device *dev, DType t, void *out, float *lse, const void *q, const void *k,
                        const void *v, const AttentionShape *shape) {
+    CHECK_POINTERS(attention_fwd, out, lse, q, k, v, shape);
     check_shape(shape);
-    CHECK(out && lse && q && k && v, "out=%p lse=%p q=%p k=%p v=%p", out, (void *)lse, q, k, v);
     if (t == DT_BF16 && has_tiles(shape, q, k, v) && is_tileable(out, shape->out_stride)) {
         const bool is_wide = shape->D == 64 || shape->D == 80 || shape->D == 128;
         if (device_arch(dev) == 90 && is_wide &&

@@ -49,7 +49,7 @@ static inline void check_shape(const AttentionShape *s) {
               s->v_stride >= s->Hkv * s->D && s->out_stride >= s->H * s->D,
           "H=%d Hkv=%d D=%d, strides %d %d %d %d", s->H, s->Hkv, s->D, s->q_stride, s->k_stride,
           s->v_stride, s->out_stride);
-    CHECK(s->cu_q && s->cu_k, "cu_q=%p cu_k=%p", (const void *)s->cu_q, (const void *)s->cu_k);
+    CHECK_POINTERS(attention, s->cu_q, s->cu_k);
 }
 
 // A backward has no rows of a cache that it may leave alone.

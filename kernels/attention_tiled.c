@@ -395,6 +395,7 @@ static void fwd_task(const Fwd *f, Span span, int hkv, int first, int count) {
 
 void attention_fwd_cpu(Device *dev, DType t, void *out, float *lse, const void *q, const void *k,
                        const void *v, const AttentionShape *shape) {
+    CHECK_POINTERS(attention_fwd, out, lse, q, k, v, shape);
     check_shape(shape);
     const Fwd f = {t, out, lse, q, k, v, shape};
     const double work = 2.0 * shape->Nq * shape->max_Tk * shape->H * shape->D;
@@ -536,6 +537,7 @@ static void bwd_task(const Bwd *f, Span span, int hkv) {
 void attention_bwd_cpu(Device *dev, DType t, void *dq, void *dk, void *dv, float *delta,
                        const void *dout, const void *out, const float *lse, const void *q,
                        const void *k, const void *v, const AttentionShape *shape) {
+    CHECK_POINTERS(attention_bwd, dq, dk, dv, delta, dout, out, lse, q, k, v, shape);
     check_shape(shape);
     check_all_used(shape);
     const Bwd f = {t, dq, dk, dv, delta, dout, out, lse, q, k, v, shape};

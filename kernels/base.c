@@ -101,6 +101,18 @@ void check_failed(const char *file, int line, const char *condition, const char 
     abort();
 }
 
+// names: "out, inp", as many as pointers.
+void check_pointers(const char *file, int line, const char *op, const char *names,
+                    const void *const *pointer, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        const int length = (int)strcspn(names, ",");
+        if (!pointer[i]) {
+            check_failed(file, line, "pointer", "%s: %.*s is null", op, length, names);
+        }
+        names += length + strspn(names + length, ", ");
+    }
+}
+
 // ---- errors ----
 Error error_none(void) {
     Error error = {.code = EXIT_OK};

@@ -56,6 +56,16 @@ void check_failed(const char *file, int line, const char *condition, const char 
             check_failed(__FILE__, __LINE__, #condition, __VA_ARGS__);     \
         }                                                                  \
     } while (0)
+// CHECKs that none of an op's pointers is null; the message names the op and the argument:
+// CHECK_POINTERS(rope_fwd, x, cosine, sine). Arguments that may be null are not named.
+#define CHECK_POINTERS(op, ...)                                            \
+    do {                                                                   \
+        const void *const check_list[] = {__VA_ARGS__};                    \
+        check_pointers(__FILE__, __LINE__, #op, #__VA_ARGS__, check_list,  \
+                       sizeof check_list / sizeof check_list[0]);          \
+    } while (0)
+void check_pointers(const char *file, int line, const char *op, const char *names,
+                    const void *const *pointer, size_t count);
 
 // ---- errors of parsers and readers ----
 // code 0 means success; offset is the byte (or, where the contract says so, the line) of the fault,

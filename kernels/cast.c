@@ -2,9 +2,11 @@
 // f32 rounds once.
 #include "cast.h"
 
+#include "base.h"
 #include "chunk.h"
 
 void cast_cpu(Device *dev, DType to, void *out, DType from, const void *inp, size_t n) {
+    CHECK_POINTERS(cast, out, inp);
 #pragma omp parallel for schedule(static) num_threads(threads_for(dev, n))
     for (size_t at = 0; at < n; at += CHUNK) {
         const int length = chunk_length(n, at);

@@ -60,6 +60,7 @@ static void launch(Device *dev, To *out, const From *inp, size_t n) {
 }
 
 CUDA_OP(cast)(Device *dev, DType to, void *out, DType from, const void *inp, size_t n) {
+    CHECK_POINTERS(cast, out, inp);
     if (to == from) {
         if (out != inp) {
             device_copy(dev, out, inp, n * dtype_size(to));

@@ -19,6 +19,7 @@ static void check_targets(const int32_t *target, int R, int V) {
 
 void cross_entropy_fwd_cpu(Device *dev, DType t, float *loss, float *lse, const void *logits,
                            const int32_t *target, int R, int V) {
+    CHECK_POINTERS(cross_entropy_fwd, loss, lse, logits, target);
     check_targets(target, R, V);
 #pragma omp parallel for num_threads(threads_for(dev, (size_t)R * (size_t)V))
     for (int r = 0; r < R; r++) {
@@ -31,6 +32,7 @@ void cross_entropy_fwd_cpu(Device *dev, DType t, float *loss, float *lse, const 
 void cross_entropy_bwd_cpu(Device *dev, DType t, void *dlogits, const float *dloss,
                            const void *logits, const float *lse, const int32_t *target, int R,
                            int V) {
+    CHECK_POINTERS(cross_entropy_bwd, dlogits, dloss, logits, lse, target);
     check_targets(target, R, V);
 #pragma omp parallel for num_threads(threads_for(dev, (size_t)R * (size_t)V))
     for (int r = 0; r < R; r++) {

@@ -53,6 +53,7 @@ static __global__ void cross_entropy_bwd_kernel2(T *dlogits, const float *dloss,
 
 CUDA_OP(cross_entropy_fwd)(Device *dev, DType t, float *loss, float *lse, const void *logits,
                            const int32_t *target, int R, int V) {
+    CHECK_POINTERS(cross_entropy_fwd, loss, lse, logits, target);
     CHECK(R >= 1 && V >= 1, "R=%d V=%d", R, V);
     FOR_LOGITS(t, T, EACH, is_packable(logits), V,
                LAUNCH((cross_entropy_fwd_kernel2<T, EACH>), R, softmax_block(V, EACH), 0,
@@ -62,6 +63,7 @@ CUDA_OP(cross_entropy_fwd)(Device *dev, DType t, float *loss, float *lse, const 
 CUDA_OP(cross_entropy_bwd)(Device *dev, DType t, void *dlogits, const float *dloss,
                            const void *logits, const float *lse, const int32_t *target, int R,
                            int V) {
+    CHECK_POINTERS(cross_entropy_bwd, dlogits, dloss, logits, lse, target);
     CHECK(R >= 1 && V >= 1, "R=%d V=%d", R, V);
     const bool is_aligned = is_packable(dlogits) && is_packable(logits);
     FOR_LOGITS(t, T, EACH, is_aligned, V, const unsigned each = EACH * BLOCK * PER_THREAD;

@@ -13,6 +13,7 @@ static void check_index(const int32_t *index, int n, int rows) {
 
 void embedding_fwd_cpu(Device *dev, DType t, void *out, const void *table, const int32_t *ids,
                        int N, int C, int V, bool is_accumulated) {
+    CHECK_POINTERS(embedding_fwd, out, table, ids);
     if (!is_accumulated) {
         rows_gather_cpu(dev, t, out, table, ids, N, C, V);
         return;
@@ -39,6 +40,7 @@ void embedding_fwd_cpu(Device *dev, DType t, void *out, const void *table, const
 // Threads share the columns, so that each element's chain runs over n in order.
 void embedding_bwd_cpu(Device *dev, DType t, float *dtable, const void *dout, const int32_t *ids,
                        int N, int C, int V) {
+    CHECK_POINTERS(embedding_bwd, dtable, dout, ids);
     check_index(ids, N, V);
 #pragma omp parallel for schedule(static) num_threads(threads_for(dev, (size_t)N * C))
     for (int c = 0; c < C; c += CHUNK) {
@@ -57,6 +59,7 @@ void embedding_bwd_cpu(Device *dev, DType t, float *dtable, const void *dout, co
 
 void rows_gather_cpu(Device *dev, DType t, void *out, const void *inp, const int32_t *index, int R,
                      int C, int N) {
+    CHECK_POINTERS(rows_gather, out, inp, index);
     check_index(index, R, N);
     const size_t bytes = (size_t)C * dtype_size(t);
 #pragma omp parallel for schedule(static) num_threads(threads_for(dev, (size_t)R * C))
@@ -68,6 +71,7 @@ void rows_gather_cpu(Device *dev, DType t, void *out, const void *inp, const int
 
 void rows_scatter_cpu(Device *dev, DType t, void *out, const void *inp, const int32_t *index, int R,
                       int C, int N) {
+    CHECK_POINTERS(rows_scatter, out, inp, index);
     check_index(index, R, N);
     const size_t bytes = (size_t)C * dtype_size(t);
 #pragma omp parallel for schedule(static) num_threads(threads_for(dev, (size_t)R * C))

@@ -189,6 +189,7 @@ static __global__ void embedding_add_kernel1(float *dtable, const T *dout, const
 
 CUDA_OP(rows_gather)(Device *dev, DType t, void *out, const void *inp, const int32_t *index, int R,
                      int C, int N) {
+    CHECK_POINTERS(rows_gather, out, inp, index);
     FOR_PIECES(t, C, out, inp, Piece, const size_t n = (size_t)R * C;
                LAUNCH((rows_gather_kernel1<Piece>), grid_for(n, BLOCK), BLOCK, 0,
                       device_stream(dev), (Piece *)out, (const Piece *)inp, index, n, C, N));
@@ -196,6 +197,7 @@ CUDA_OP(rows_gather)(Device *dev, DType t, void *out, const void *inp, const int
 
 CUDA_OP(rows_scatter)(Device *dev, DType t, void *out, const void *inp, const int32_t *index,
                       int R, int C, int N) {
+    CHECK_POINTERS(rows_scatter, out, inp, index);
     FOR_PIECES(t, C, out, inp, Piece, const size_t n = (size_t)R * C;
                LAUNCH((rows_scatter_kernel1<Piece>), grid_for(n, BLOCK), BLOCK, 0,
                       device_stream(dev), (Piece *)out, (const Piece *)inp, index, n, C, N));
@@ -218,6 +220,7 @@ static void launch_fwd(Device *dev, T *out, const T *table, const int32_t *ids, 
 
 CUDA_OP(embedding_fwd)(Device *dev, DType t, void *out, const void *table, const int32_t *ids,
                        int N, int C, int V, bool is_accumulated) {
+    CHECK_POINTERS(embedding_fwd, out, table, ids);
     if (is_accumulated) {
         FOR_DTYPE(t, T, launch_fwd(dev, (T *)out, (const T *)table, ids, N, C, V));
     } else {
@@ -235,6 +238,7 @@ static void launch_add(Device *dev, float *dtable, const void *dout, const uint6
 
 CUDA_OP(embedding_bwd)(Device *dev, DType t, float *dtable, const void *dout, const int32_t *ids,
                        int N, int C, int V) {
+    CHECK_POINTERS(embedding_bwd, dtable, dout, ids);
     const unsigned grid = (unsigned)((N + BLOCK - 1) / BLOCK);
     uint64_t *keys = (uint64_t *)device_scratch(dev, 2 * (size_t)N * sizeof *keys);
     uint64_t *merged = keys + N;

@@ -11,6 +11,7 @@
 #define TABLE 256 // block sums held at once
 
 void global_norm_cpu(Device *dev, float *norm, const float *grad, size_t n, float max_norm) {
+    CHECK_POINTERS(global_norm, norm, grad);
     CHECK(n >= 1, "n=%zu", n);
     const size_t blocks = (n + BLOCK - 1) / BLOCK;
     double total = 0;

@@ -77,6 +77,7 @@ static __global__ void global_norm_kernel1(float *norm, const float *sums, int p
 }
 
 CUDA_OP(global_norm)(Device *dev, float *norm, const float *grad, size_t n, float max_norm) {
+    CHECK_POINTERS(global_norm, norm, grad);
     const size_t pieces = (n + PIECE - 1) / PIECE;
     CHECK(n >= 1 && pieces <= INT32_MAX - LAST_BLOCK, "n=%zu", n);
     float *sums = (float *)device_scratch(dev, pieces * sizeof(float));

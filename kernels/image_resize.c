@@ -131,6 +131,7 @@ size_t image_resize_scratch_bytes(int H, int W, int C, int outH, int outW, Resiz
 
 void image_resize_cpu(Device *dev, uint8_t *out, const uint8_t *inp, void *scratch, int H, int W,
                       int C, int outH, int outW, ResizeFilter filter) {
+    CHECK_POINTERS(image_resize, out, inp, scratch);
     CHECK(H >= 1 && W >= 1 && C >= 1 && outH >= 1 && outW >= 1, "%d x %d x %d to %d x %d", H, W, C,
           outH, outW);
     int32_t *words = scratch;

@@ -64,6 +64,7 @@ static void pass(Device *dev, uint8_t *out, const uint8_t *inp, int32_t *words, 
 
 CUDA_OP(image_resize)(Device *dev, uint8_t *out, const uint8_t *inp, void *scratch, int H, int W,
                       int C, int outH, int outW, ResizeFilter filter) {
+    CHECK_POINTERS(image_resize, out, inp, scratch);
     CHECK(H >= 1 && W >= 1 && C >= 1 && outH >= 1 && outW >= 1, "%d x %d x %d to %d x %d", H, W, C,
           outH, outW);
     int32_t *words = (int32_t *)scratch;

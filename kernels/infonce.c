@@ -62,6 +62,7 @@ static void column_lse(float *lse, const float *scores, int B, int j0, int cols)
 
 void infonce_fwd_cpu(Device *dev, DType t, float *loss, float *scores, float *lse, const void *a,
                      const void *b, const float *log_scale, int B, int E) {
+    CHECK_POINTERS(infonce_fwd, loss, scores, lse, a, b, log_scale);
     CHECK(B >= 1 && E >= 1, "B=%d E=%d", B, E);
     const size_t n = (size_t)B * E;
     float *wide = scratch_floats(2 * n);
@@ -117,6 +118,7 @@ static float score_gradient(float *row, const float *lse, int i, int B) {
 void infonce_bwd_cpu(Device *dev, DType t, void *da, void *db, float *dlog_scale, float *scores,
                      const float *lse, const void *a, const void *b, const float *log_scale, int B,
                      int E) {
+    CHECK_POINTERS(infonce_bwd, da, db, scores, lse, a, b, log_scale);
     CHECK(B >= 1 && E >= 1, "B=%d E=%d", B, E);
     float lane[LANES] = {0};
     for (int i0 = 0; i0 < B; i0 += CHUNK) {

@@ -114,6 +114,7 @@ static const float *widened(Device *dev, float *buffer, DType t, const void *x, 
 
 CUDA_OP(infonce_fwd)(Device *dev, DType t, float *loss, float *scores, float *lse, const void *a,
                      const void *b, const float *log_scale, int B, int E) {
+    CHECK_POINTERS(infonce_fwd, loss, scores, lse, a, b, log_scale);
     CHECK(B >= 1 && E >= 1, "B=%d E=%d", B, E);
     const size_t n = (size_t)B * E, pairs = (size_t)B * B;
     float *wide = (float *)device_scratch(dev, 2 * n * sizeof(float));
@@ -134,6 +135,7 @@ CUDA_OP(infonce_fwd)(Device *dev, DType t, float *loss, float *scores, float *ls
 CUDA_OP(infonce_bwd)(Device *dev, DType t, void *da, void *db, float *dlog_scale, float *scores,
                      const float *lse, const void *a, const void *b, const float *log_scale, int B,
                      int E) {
+    CHECK_POINTERS(infonce_bwd, da, db, scores, lse, a, b, log_scale);
     CHECK(B >= 1 && E >= 1, "B=%d E=%d", B, E);
     const size_t n = (size_t)B * E;
     float *sums = (float *)device_scratch(dev, ((size_t)B + 4 * n) * sizeof(float));

@@ -1,6 +1,7 @@
 // l2norm: the CPU definition; see l2norm.h.
 #include "l2norm.h"
 
+#include "base.h"
 #include "chunk.h"
 #include "lanes.h"
 
@@ -19,6 +20,7 @@ static float row_dot(DType t, const void *a, const void *b, size_t row, int C) {
 }
 
 void l2norm_fwd_cpu(Device *dev, DType t, void *out, float *norm, const void *inp, int N, int C) {
+    CHECK_POINTERS(l2norm_fwd, out, norm, inp);
 #pragma omp parallel for schedule(static) num_threads(threads_for(dev, (size_t)N * C))
     for (int n = 0; n < N; n++) {
         const size_t row = (size_t)n * C;
@@ -41,6 +43,7 @@ void l2norm_fwd_cpu(Device *dev, DType t, void *out, float *norm, const void *in
 
 void l2norm_bwd_cpu(Device *dev, DType t, void *dinp, const void *dout, const void *out,
                     const float *norm, int N, int C) {
+    CHECK_POINTERS(l2norm_bwd, dinp, dout, out, norm);
 #pragma omp parallel for schedule(static) num_threads(threads_for(dev, (size_t)N * C))
     for (int n = 0; n < N; n++) {
         const size_t row = (size_t)n * C;

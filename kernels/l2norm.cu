@@ -68,10 +68,12 @@ static void launch_bwd(Device *dev, T *dinp, const T *dout, const T *out, const 
 }
 
 CUDA_OP(l2norm_fwd)(Device *dev, DType t, void *out, float *norm, const void *inp, int N, int C) {
+    CHECK_POINTERS(l2norm_fwd, out, norm, inp);
     FOR_DTYPE(t, T, launch_fwd(dev, (T *)out, norm, (const T *)inp, N, C));
 }
 
 CUDA_OP(l2norm_bwd)(Device *dev, DType t, void *dinp, const void *dout, const void *out,
                     const float *norm, int N, int C) {
+    CHECK_POINTERS(l2norm_bwd, dinp, dout, out, norm);
     FOR_DTYPE(t, T, launch_bwd(dev, (T *)dinp, (const T *)dout, (const T *)out, norm, N, C));
 }

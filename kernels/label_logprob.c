@@ -26,6 +26,7 @@ static int32_t first_equal(DType t, const void *row, int V, float max) {
 void label_logprob_cpu(Device *dev, DType t, float *raw, float *logprob, int32_t *greedy,
                        float *lse, const void *logits, const int32_t *row, const int32_t *token,
                        int S, int R, int V) {
+    CHECK_POINTERS(label_logprob, raw, logprob, greedy, lse, logits, row, token);
     CHECK(S >= 1 && R >= 1 && V >= 1, "S=%d R=%d V=%d", S, R, V);
 #pragma omp parallel for num_threads(threads_for(dev, (size_t)R * (size_t)V))
     for (int r = 0; r < R; r++) {

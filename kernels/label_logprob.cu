@@ -41,6 +41,7 @@ static __global__ void label_picks_kernel1(float *raw, float *logprob, const flo
 CUDA_OP(label_logprob)(Device *dev, DType t, float *raw, float *logprob, int32_t *greedy,
                        float *lse, const void *logits, const int32_t *row, const int32_t *token,
                        int S, int R, int V) {
+    CHECK_POINTERS(label_logprob, raw, logprob, greedy, lse, logits, row, token);
     CHECK(S >= 1 && R >= 1 && V >= 1 && V <= 1 << 24, "S=%d R=%d V=%d", S, R, V);
     cudaStream_t stream = device_stream(dev);
     FOR_LOGITS(t, T, EACH, is_packable(logits), V,

@@ -6,6 +6,7 @@
 // a time, while they are in the second-level cache; several would wait for each other there.
 #include "layernorm.h"
 
+#include "base.h"
 #include "chunk.h"
 #include "lanes.h"
 
@@ -38,6 +39,7 @@ static float row_variance(DType t, const void *inp, size_t row, int C, float mea
 
 void layernorm_fwd_cpu(Device *dev, DType t, void *out, float *mean, float *rstd, const void *inp,
                        const void *weight, const void *bias, int N, int C, float eps) {
+    CHECK_POINTERS(layernorm_fwd, out, mean, rstd, inp, weight, bias);
 #pragma omp parallel for schedule(static) num_threads(threads_for(dev, (size_t)N * C))
     for (int n = 0; n < N; n++) {
         const size_t row = (size_t)n * C;
@@ -129,6 +131,7 @@ static void input_gradient(DType t, void *dinp, const void *residual, const void
 void layernorm_bwd_cpu(Device *dev, DType t, void *dinp, float *dweight, float *dbias,
                        const void *residual, const void *dout, const void *inp,
                        const void *weight, const float *mean, const float *rstd, int N, int C) {
+    CHECK_POINTERS(layernorm_bwd, dinp, dout, inp, weight, mean, rstd);
     const int threads = threads_for(dev, (size_t)N * C);
     const int columns = dweight || dbias ? C : 0; // to sum over
     const int block = threads > 1 ? N : (BLOCK + C - 1) / C;

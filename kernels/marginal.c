@@ -7,6 +7,7 @@
 void marginal_cpu(Device *dev, float *loss, float *posterior, float *ds, const float *s,
                   const float *g, const int32_t *lengths, const float *weight,
                   const int32_t *predicted, int B, int K, int T, const MarginalConfig *config) {
+    CHECK_POINTERS(marginal, loss, posterior, ds, s, g, config);
     check_marginal(B, K, T, lengths, predicted, config);
     const double reduction = marginal_reduction(B, K, config);
     const size_t work = (size_t)B * (size_t)K * (size_t)T; // exponentials, about

@@ -41,6 +41,7 @@ static __global__ void marginal_kernel1(float *loss, float *posterior, float *ds
 CUDA_OP(marginal)(Device *dev, float *loss, float *posterior, float *ds, const float *s,
                   const float *g, const int32_t *lengths, const float *weight,
                   const int32_t *predicted, int B, int K, int T, const MarginalConfig *config) {
+    CHECK_POINTERS(marginal, loss, posterior, ds, s, g, config);
     check_marginal(B, K, T, lengths, predicted, config);
     LAUNCH(marginal_kernel1, grid_for(B, BLOCK), BLOCK, 0, device_stream(dev), loss, posterior, ds,
            s, g, lengths, weight, predicted, B, K, T, marginal_reduction(B, K, config), *config);

@@ -465,6 +465,7 @@ static Factors factors_of(const void *inp, const void *weight, const void *packe
 
 void matmul_pack_cpu(Device *dev, DType t, void *packed, const void *weight, MatmulPack which,
                      int N, int K) {
+    CHECK_POINTERS(matmul_pack, packed, weight);
     check_sizes(1, N, K);
     const Product p = {.kernel = matmul_kernels()[0],
                        .t = t,
@@ -482,6 +483,10 @@ void matmul_pack_cpu(Device *dev, DType t, void *packed, const void *weight, Mat
 void matmul_fwd_cpu(Device *dev, DType t, void *out, const void *inp, const void *weight,
                     const void *packed, const void *bias, int M, int N, int K, bool is_accumulated,
                     const MatmulEpilogue *epilogue) {
+    CHECK_POINTERS(matmul_fwd, out, inp);
+    if (!packed) {
+        CHECK_POINTERS(matmul_fwd, weight);
+    }
     check_sizes(M, N, K);
     CHECK(!(is_accumulated && bias), "bias with is_accumulated");
     MatmulEpilogue e = matmul_epilogue(epilogue, true, N);
@@ -510,6 +515,10 @@ void matmul_fwd_cpu(Device *dev, DType t, void *out, const void *inp, const void
 void matmul_bwd_input_cpu(Device *dev, DType t, void *dinp, const void *dout, const void *weight,
                           const void *packed, int M, int N, int K, bool is_accumulated,
                           const MatmulEpilogue *epilogue) {
+    CHECK_POINTERS(matmul_bwd_input, dinp, dout);
+    if (!packed) {
+        CHECK_POINTERS(matmul_bwd_input, weight);
+    }
     check_sizes(M, N, K);
     const MatmulEpilogue e = matmul_epilogue(epilogue, false, K);
     const MatmulPack bwd = MATMUL_PACK_BWD;
@@ -542,6 +551,7 @@ static void sum_rows(Device *dev, DType t, float *dbias, const void *dout, int M
 
 void matmul_bwd_weight_cpu(Device *dev, DType t, float *dweight, float *dbias, const void *dout,
                            const void *inp, int M, int N, int K) {
+    CHECK_POINTERS(matmul_bwd_weight, dout, inp);
     check_sizes(M, N, K);
     if (dweight) {
         const Factors factors = {.a = dout,

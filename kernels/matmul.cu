@@ -444,7 +444,6 @@ static void launch2(Device *dev, Product p) {
 
 template <typename T, typename Out, bool A_INNER, bool B_INNER>
 static void launch(Device *dev, Product p) {
-    CHECK(p.main.a && p.main.b && p.c, "factors %p and %p, product %p", p.main.a, p.main.b, p.c);
     if constexpr (sizeof(T) == 4) {
         p.has_quads = has_quads(p, sizeof(T), sizeof(Out));
         p.partner = partner_of(p.epilogue, TILE);
@@ -481,6 +480,7 @@ static void check_sizes(int M, int N, int K) {
 // matmul_pack_bytes is 0 on a GPU: there is nothing to do.
 CUDA_OP(matmul_pack)(Device *dev, DType t, void *packed, const void *weight, MatmulPack which,
                      int N, int K) {
+    CHECK_POINTERS(matmul_pack, packed, weight);
     (void)dev, (void)t, (void)packed, (void)weight, (void)which, (void)N, (void)K;
 }
 
@@ -491,6 +491,7 @@ CUDA_OP(matmul_fwd)(Device *dev, DType t, void *out, const void *inp, const void
     CHECK(!(is_accumulated && bias), "bias with is_accumulated");
     const MatmulEpilogue e = matmul_epilogue(epilogue, true, N);
     CHECK(!packed && !e.packed_up, "weights are not packed here");
+    CHECK_POINTERS(matmul_fwd, out, inp, weight);
     const size_t rank = e.rank;
     const Product p = {{inp, weight, (size_t)K, 1, 1, (size_t)K, K},
                        {e.low, e.up, rank, 1, 1, rank, e.rank},
@@ -504,6 +505,7 @@ CUDA_OP(matmul_bwd_input)(Device *dev, DType t, void *dinp, const void *dout, co
     check_sizes(M, N, K);
     const MatmulEpilogue e = matmul_epilogue(epilogue, false, K);
     CHECK(!packed && !e.packed_up, "weights are not packed here");
+    CHECK_POINTERS(matmul_bwd_input, dinp, dout, weight);
     const Product p = {{dout, weight, (size_t)N, 1, (size_t)K, 1, N},
                        {e.low, e.up, (size_t)e.rank, 1, (size_t)K, 1, e.rank},
                        NULL, dinp, M, K, is_accumulated, false, e, 0};
@@ -513,6 +515,7 @@ CUDA_OP(matmul_bwd_input)(Device *dev, DType t, void *dinp, const void *dout, co
 // In f32 without dbias it takes no scratch memory, on which infonce relies.
 CUDA_OP(matmul_bwd_weight)(Device *dev, DType t, float *dweight, float *dbias, const void *dout,
                            const void *inp, int M, int N, int K) {
+    CHECK_POINTERS(matmul_bwd_weight, dout, inp);
     check_sizes(M, N, K);
     const Product p = {{dout, inp, 1, (size_t)N, (size_t)K, 1, M}, {}, NULL, dweight, N, K, true,
                        false, {}, 0};

@@ -6,6 +6,7 @@
 
 void patch_unfold_cpu(Device *dev, DType t, void *out, const float *pixels, int B, int Cin, int Ph,
                       int Pw, int P, int frames, int merge) {
+    CHECK_POINTERS(patch_unfold, out, pixels);
     CHECK(Ph % merge == 0 && Pw % merge == 0, "Ph=%d Pw=%d merge=%d", Ph, Pw, merge);
     const int cell = merge * merge, patches = Ph * Pw;
     const size_t width = (size_t)Cin * frames * P * P, line = (size_t)Pw * P;

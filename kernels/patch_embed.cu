@@ -33,6 +33,7 @@ static __global__ void patch_unfold_kernel1(T *out, const float *pixels, Patches
 
 CUDA_OP(patch_unfold)(Device *dev, DType t, void *out, const float *pixels, int B, int Cin, int Ph,
                       int Pw, int P, int frames, int merge) {
+    CHECK_POINTERS(patch_unfold, out, pixels);
     CHECK(Ph % merge == 0 && Pw % merge == 0, "Ph=%d Pw=%d merge=%d", Ph, Pw, merge);
     const Patches s = {Cin, Ph, Pw, P, frames, merge};
     const size_t n = (size_t)B * Ph * Pw * Cin * frames * P * P;

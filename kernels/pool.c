@@ -14,6 +14,7 @@ static void check_lengths(const int32_t *cu_seqlens, int B, int N) {
 
 void pool_fwd_cpu(Device *dev, DType t, void *out, const void *inp, const int32_t *cu_seqlens,
                   int B, int N, int C) {
+    CHECK_POINTERS(pool_fwd, out, inp, cu_seqlens);
     check_lengths(cu_seqlens, B, N);
     const size_t chunks = chunk_count((size_t)C);
 #pragma omp parallel for schedule(static) num_threads(threads_for(dev, (size_t)N * C))
@@ -38,6 +39,7 @@ void pool_fwd_cpu(Device *dev, DType t, void *out, const void *inp, const int32_
 
 void pool_bwd_cpu(Device *dev, DType t, void *dinp, const void *dout, const int32_t *cu_seqlens,
                   int B, int N, int C) {
+    CHECK_POINTERS(pool_bwd, dinp, dout, cu_seqlens);
     check_lengths(cu_seqlens, B, N);
     const size_t chunks = chunk_count((size_t)C);
 #pragma omp parallel for schedule(static) num_threads(threads_for(dev, (size_t)N * C))

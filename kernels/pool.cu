@@ -87,6 +87,7 @@ static void launch_bwd(Device *dev, T *dinp, const T *dout, const int32_t *cu_se
 
 CUDA_OP(pool_fwd)(Device *dev, DType t, void *out, const void *inp, const int32_t *cu_seqlens,
                   int B, int N, int C) {
+    CHECK_POINTERS(pool_fwd, out, inp, cu_seqlens);
     CHECK(B >= 1 && B <= 65535 && N >= B && C >= 1, "B=%d N=%d C=%d", B, N, C);
     const dim3 grid((C + BLOCK - 1) / BLOCK, B);
     FOR_DTYPE(t, T, LAUNCH((pool_fwd_kernel1<T>), grid, BLOCK, 0, device_stream(dev), (T *)out,
@@ -95,6 +96,7 @@ CUDA_OP(pool_fwd)(Device *dev, DType t, void *out, const void *inp, const int32_
 
 CUDA_OP(pool_bwd)(Device *dev, DType t, void *dinp, const void *dout, const int32_t *cu_seqlens,
                   int B, int N, int C) {
+    CHECK_POINTERS(pool_bwd, dinp, dout, cu_seqlens);
     CHECK(B >= 1 && B <= 65535 && N >= B && C >= 1, "B=%d N=%d C=%d", B, N, C);
     FOR_DTYPE(t, T, launch_bwd(dev, (T *)dinp, (const T *)dout, cu_seqlens, B, C));
 }

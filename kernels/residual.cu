@@ -15,5 +15,6 @@ struct Add {
 };
 
 CUDA_OP(residual_fwd)(Device *dev, DType t, void *out, const void *a, const void *b, size_t n) {
+    CHECK_POINTERS(residual_fwd, out, a, b);
     FOR_DTYPE(t, T, launch_each<T>(dev, out, a, b, Add(), n));
 }

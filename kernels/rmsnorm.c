@@ -1,6 +1,7 @@
 // rmsnorm: the CPU definition; see rmsnorm.h. Built like layernorm.c, without the mean.
 #include "rmsnorm.h"
 
+#include "base.h"
 #include "chunk.h"
 #include "lanes.h"
 
@@ -20,6 +21,7 @@ static float row_mean_square(DType t, const void *inp, size_t row, int C) {
 
 void rmsnorm_fwd_cpu(Device *dev, DType t, void *out, float *rstd, const void *inp,
                      const void *weight, int N, int C, float eps) {
+    CHECK_POINTERS(rmsnorm_fwd, out, rstd, inp, weight);
 #pragma omp parallel for schedule(static) num_threads(threads_for(dev, (size_t)N * C))
     for (int n = 0; n < N; n++) {
         const size_t row = (size_t)n * C;
@@ -104,6 +106,7 @@ static void input_gradient(DType t, void *dinp, const void *residual, const void
 void rmsnorm_bwd_cpu(Device *dev, DType t, void *dinp, float *dweight, const void *residual,
                      const void *dout, const void *inp, const void *weight, const float *rstd,
                      int N, int C) {
+    CHECK_POINTERS(rmsnorm_bwd, dinp, dout, inp, weight, rstd);
     const int threads = threads_for(dev, (size_t)N * C);
     const int columns = dweight ? C : 0; // to sum over
     const int block = threads > 1 ? N : (BLOCK + C - 1) / C;

@@ -6,6 +6,7 @@
 
 CUDA_OP(rmsnorm_fwd)(Device *dev, DType t, void *out, float *rstd, const void *inp,
                      const void *weight, int N, int C, float eps) {
+    CHECK_POINTERS(rmsnorm_fwd, out, rstd, inp, weight);
     FOR_DTYPE(t, T, launch_norm_fwd<RmsNorm>(dev, NormFwd<T>{(T *)out, NULL, rstd, (const T *)inp,
                                                              (const T *)weight, NULL, N, C, eps}));
 }
@@ -13,6 +14,7 @@ CUDA_OP(rmsnorm_fwd)(Device *dev, DType t, void *out, float *rstd, const void *i
 CUDA_OP(rmsnorm_bwd)(Device *dev, DType t, void *dinp, float *dweight, const void *residual,
                      const void *dout, const void *inp, const void *weight, const float *rstd,
                      int N, int C) {
+    CHECK_POINTERS(rmsnorm_bwd, dinp, dout, inp, weight, rstd);
     FOR_DTYPE(t, T, launch_norm_bwd<RmsNorm>(
                         dev,
                         NormBwd<T>{(T *)dinp, (const T *)residual, (const T *)dout,

@@ -42,8 +42,11 @@ void rope_frequencies(RopeFrequencies *out, int D, RopeLayout layout, double the
                       const int *sections) {
     CHECK(D >= 2 && D <= ROPE_MAX_D && D % 2 == 0, "D=%d", D);
     CHECK((layout != ROPE_2D_HALVES && layout != ROPE_2D_ALTERNATE) || D % 4 == 0, "D=%d", D);
-    CHECK(layout != ROPE_M || sections[0] + sections[1] + sections[2] == D / 2,
-          "sections %d %d %d, D=%d", sections[0], sections[1], sections[2], D);
+    if (layout == ROPE_M) {
+        CHECK_POINTERS(rope_table, sections);
+        CHECK(sections[0] + sections[1] + sections[2] == D / 2, "sections %d %d %d, D=%d",
+              sections[0], sections[1], sections[2], D);
+    }
     for (int j = 0; j < D / 2; j++) {
         out->freq[j] = frequency(j, D, layout, theta, sections, &out->axis[j]);
     }
@@ -51,6 +54,7 @@ void rope_frequencies(RopeFrequencies *out, int D, RopeLayout layout, double the
 
 void rope_table_cpu(Device *dev, float *cosine, float *sine, const int32_t *positions, int N, int D,
                     RopeLayout layout, double theta, const int *sections) {
+    CHECK_POINTERS(rope_table, cosine, sine, positions);
     CHECK(N >= 1, "N=%d", N);
     RopeFrequencies of;
     rope_frequencies(&of, D, layout, theta, sections);
@@ -131,10 +135,12 @@ static void rotate(Device *dev, DType t, void *x, const float *cosine, const flo
 
 void rope_fwd_cpu(Device *dev, DType t, void *x, const float *cosine, const float *sine, int N,
                   int H, int D, int stride, RopePairing pairing) {
+    CHECK_POINTERS(rope_fwd, x, cosine, sine);
     rotate(dev, t, x, cosine, sine, N, H, D, stride, pairing, 1.0f);
 }
 
 void rope_bwd_cpu(Device *dev, DType t, void *dx, const float *cosine, const float *sine, int N,
                   int H, int D, int stride, RopePairing pairing) {
+    CHECK_POINTERS(rope_bwd, dx, cosine, sine);
     rotate(dev, t, dx, cosine, sine, N, H, D, stride, pairing, -1.0f);
 }

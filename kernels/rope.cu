@@ -150,6 +150,7 @@ static void rotate(Device *dev, DType t, void *x, const float *cosine, const flo
 
 CUDA_OP(rope_table)(Device *dev, float *cosine, float *sine, const int32_t *positions, int N,
                     int D, RopeLayout layout, double theta, const int *sections) {
+    CHECK_POINTERS(rope_table, cosine, sine, positions);
     CHECK(N >= 1, "N=%d", N);
     RopeFrequencies of;
     rope_frequencies(&of, D, layout, theta, sections);
@@ -160,10 +161,12 @@ CUDA_OP(rope_table)(Device *dev, float *cosine, float *sine, const int32_t *posi
 
 CUDA_OP(rope_fwd)(Device *dev, DType t, void *x, const float *cosine, const float *sine, int N,
                   int H, int D, int stride, RopePairing pairing) {
+    CHECK_POINTERS(rope_fwd, x, cosine, sine);
     rotate(dev, t, x, cosine, sine, N, H, D, stride, pairing, 1.0f);
 }
 
 CUDA_OP(rope_bwd)(Device *dev, DType t, void *dx, const float *cosine, const float *sine, int N,
                   int H, int D, int stride, RopePairing pairing) {
+    CHECK_POINTERS(rope_bwd, dx, cosine, sine);
     rotate(dev, t, dx, cosine, sine, N, H, D, stride, pairing, -1.0f);
 }

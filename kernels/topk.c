@@ -231,6 +231,7 @@ static void pack_queries(const Search *s, float *packed, const float *queries) {
 void topk_cpu(Device *dev, DType row_type, float *scores, int32_t *ids, const float *queries,
               const void *rows, const int32_t *query_group, const int32_t *row_group, int Q, int M,
               int E, int K, int32_t first_row, bool is_first) {
+    CHECK_POINTERS(topk, scores, ids, queries, rows);
     const Search s = {row_type, rows, query_group, row_group, Q, M, E, K, first_row};
     check_sizes(&s);
     const int threads = (double)Q * M * E < PARALLEL_FROM ? 1 : device_threads(dev);

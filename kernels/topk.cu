@@ -649,6 +649,7 @@ static void search(Device *dev, float *scores, int32_t *ids, const float *querie
 CUDA_OP(topk)(Device *dev, DType row_type, float *scores, int32_t *ids, const float *queries,
               const void *rows, const int32_t *query_group, const int32_t *row_group, int Q, int M,
               int E, int K, int32_t first_row, bool is_first) {
+    CHECK_POINTERS(topk, scores, ids, queries, rows);
     CHECK(Q >= 1 && M >= 1 && E >= 1 && K >= 1 && K <= TOPK_MAX_K, "Q=%d M=%d E=%d K=%d", Q, M, E,
           K);
     CHECK(first_row >= 0 && first_row < INT32_MAX - M, "first_row=%d M=%d", first_row, M);

@@ -267,6 +267,7 @@ extern "C" void matmul_fwd_cublaslt(Device *dev, DType t, void *out, const void 
                                     const MatmulEpilogue *epilogue) {
     CHECK(!(is_accumulated && bias), "bias with is_accumulated");
     CHECK(!packed, "weights are not packed here");
+    CHECK_POINTERS(matmul_fwd, out, inp, weight);
     Key key = key_of(t, t, N, M, K);
     key.is_a_transposed = true;
     Operands x = {weight, inp, bias, NULL, out, 1, 0};
@@ -287,6 +288,7 @@ extern "C" void matmul_bwd_input_cublaslt(Device *dev, DType t, void *dinp, cons
                                           int K, bool is_accumulated,
                                           const MatmulEpilogue *epilogue) {
     CHECK(!packed, "weights are not packed here");
+    CHECK_POINTERS(matmul_bwd_input, dinp, dout, weight);
     const Key key = key_of(t, t, K, M, N);
     Operands x = {weight, dout, NULL, NULL, dinp, 1, 0};
     if (ends_so(&x, is_accumulated, epilogue)) {
@@ -300,6 +302,7 @@ extern "C" void matmul_bwd_input_cublaslt(Device *dev, DType t, void *dinp, cons
 // The library's bias gradient is assigned, not added: that sum stays ours.
 extern "C" void matmul_bwd_weight_cublaslt(Device *dev, DType t, float *dweight, float *dbias,
                                            const void *dout, const void *inp, int M, int N, int K) {
+    CHECK_POINTERS(matmul_bwd_weight, dout, inp);
     if (dweight) {
         Key key = key_of(t, DT_F32, K, N, M);
         key.is_b_transposed = true;

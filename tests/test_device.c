@@ -1,36 +1,10 @@
 // test_device: memory, copies, streams and events of the device under test, and what it says when
 // it must stop.
-#define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "tests/check.h"
-
-// Exit status of a child that runs stop(); text (size bytes) gets what it says on stderr.
-static int status_and_text(void (*stop)(void), char *text, size_t size) {
-    int ends[2];
-    CHECK(pipe(ends) == 0, "pipe");
-    const pid_t pid = fork();
-    CHECK(pid >= 0, "fork");
-    if (pid == 0) {
-        dup2(ends[1], STDERR_FILENO);
-        stop();
-        _exit(0);
-    }
-    close(ends[1]);
-    size_t used = 0;
-    for (ssize_t got; (got = read(ends[0], text + used, size - 1 - used)) > 0;) {
-        used += (size_t)got;
-    }
-    text[used] = '\0';
-    close(ends[0]);
-    int status = 0;
-    waitpid(pid, &status, 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
 
 // ---- memory ----
 static void ask_too_much(void) {
@@ -53,11 +27,11 @@ static void release_twice(void) {
 // Children come first: a GPU's context does not outlive a fork.
 TEST_DEVICE(device_memory) {
     char text[1000];
-    EXPECT(status_and_text(ask_too_much, text, sizeof text) == EXIT_RESOURCE, "%s", text);
+    EXPECT(check_child(ask_too_much, text, sizeof text) == EXIT_RESOURCE, "%s", text);
     EXPECT(strstr(text, "for hopes on") &&
                strstr(text, "in use: gradients 3.0 MiB, index 2.0 MiB, crumbs 0.0 MiB\n"),
            "%s", text);
-    EXPECT(status_and_text(release_twice, text, sizeof text) == 128 + 6 &&
+    EXPECT(check_child(release_twice, text, sizeof text) == CHECK_ABORTED &&
                strstr(text, "released before"),
            "%s", text);
     Device *dev = check_device();
@@ -109,7 +83,7 @@ static void use_no_stream(void) { device_use(check_device(), STREAM_COUNT); }
 
 TEST_DEVICE(device_streams) {
     char text[1000];
-    EXPECT(status_and_text(use_no_stream, text, sizeof text) == 128 + 6, "%s", text);
+    EXPECT(check_child(use_no_stream, text, sizeof text) == CHECK_ABORTED, "%s", text);
     Device *dev = check_device();
     int32_t values[200], got = -1;
     char *memory = device_alloc(dev, sizeof values, "values");
@@ -172,65 +146,12 @@ TEST_DEVICE(device_architecture) {
     device_free(dev);
 }
 
-// ---- arguments that no op can take ----
-static void attend(int D, bool is_null) {
-    Device *dev = check_device();
-    float *rows = device_alloc(dev, 1 << 20, "rows");
-    int32_t *ends = device_alloc(dev, 2 * sizeof *ends, "ends");
-    device_copy_in(dev, ends, (int32_t[]){0, 4}, 2 * sizeof *ends);
-    const AttentionShape shape = {.B = 1, .H = 1, .Hkv = 1, .D = D, .cu_q = ends, .cu_k = ends,
-                                  .Nq = 4, .Nk = 4, .max_Tq = 4, .max_Tk = 4, .q_stride = D,
-                                  .k_stride = D, .v_stride = D, .out_stride = D, .scale = 1};
-    check_ops()->attention_fwd(dev, DT_F32, rows, rows + 8192, rows, is_null ? NULL : rows, rows,
-                               &shape);
-}
-static void attend_wide(void) { attend(257, false); }
-static void attend_nothing(void) { attend(16, true); }
-
-static void multiply_nothing(void) {
-    float *rows = device_alloc(check_device(), 4096, "rows");
-    check_ops()->matmul_fwd(check_device(), DT_F32, rows, NULL, rows, NULL, NULL, 4, 4, 4, false,
-                            NULL);
-}
-
-static void turn_odd(void) {
-    float *rows = device_alloc(check_device(), 4096, "rows");
-    check_ops()->rope_fwd(check_device(), DT_F32, rows, rows, rows, 2, 1, 15, 15, ROPE_HALF);
-}
-
-TEST_DEVICE(device_bad_arguments) {
-    const struct {
-        const char *name;
-        void (*body)(void);
-        const char *want;
-    } cases[] = {{"head width over 256", attend_wide, "D=257"},
-                 {"odd width with rope", turn_odd, "D=15"},
-                 {"no keys", attend_nothing, " k=(nil)"},
-                 {"no input", multiply_nothing, "factors (nil) and"}};
-    enum { COUNT = sizeof cases / sizeof *cases };
-    char text[COUNT][1000];
-    int code[COUNT];
-    for (int i = 0; i < COUNT; i++) { // all children before the device is open here
-        code[i] = status_and_text(cases[i].body, text[i], sizeof text[i]);
-    }
-    for (int i = 0; i < COUNT; i++) {
-        if (CASE("%s", cases[i].name)) {
-            if (strstr(cases[i].want, "(nil)") && device_kind(check_device()) == DEVICE_CPU) {
-                check_skip("a null pointer ends a CPU program by itself");
-                continue;
-            }
-            EXPECT(code[i] == 128 + 6 && strstr(text[i], cases[i].want), "code %d: %s", code[i],
-                   text[i]);
-        }
-    }
-}
-
 // ---- which devices there are ----
 static void open_missing(void) { device_new(DEVICE_CUDA, 1000, 1); }
 
 TEST(device_missing) {
     char why[200] = "", text[1000];
-    const int code = status_and_text(open_missing, text, sizeof text);
+    const int code = check_child(open_missing, text, sizeof text);
     EXPECT(device_is_there(DEVICE_CPU, 0, why, sizeof why), "%s", why);
     EXPECT(!device_is_there(DEVICE_CUDA, 1000, why, sizeof why) && why[0], "a thousandth GPU");
     EXPECT(code == EXIT_NO_DEPENDENCY && strstr(text, why) && strstr(text, "use device=cpu"), "%s",
