@@ -158,7 +158,7 @@ def score(shape, t, copies, device):
         model, config = reader_new(T, t, device)
         model.eval()
         images = count + 2
-        all_ = Prompts(model, config, group, T, images, t, device)
+        prompts = Prompts(model, config, group, T, images, t, device)
         if is_compiled:
             compile_layers(model)
         chosen = [torch.tensor([n for i in range(g, g + group) for n in (2 + i, i % 2)],
@@ -166,13 +166,13 @@ def score(shape, t, copies, device):
 
         def run():
             with torch.inference_mode():
-                features = model.model.visual(all_.pixels, grid_thw=all_.grid)
+                features = model.model.visual(prompts.pixels, grid_thw=prompts.grid)
                 features = features if torch.is_tensor(features) else features.pooler_output
                 features = features.view(images, -1, features.shape[-1])
-                words = model.get_input_embeddings()(all_.ids)
+                words = model.get_input_embeddings()(prompts.ids)
                 for numbers in chosen:
-                    rows = words.masked_scatter(all_.is_image[..., None], features[numbers])
-                    out = model(inputs_embeds=rows, position_ids=all_.places, logits_to_keep=1,
+                    rows = words.masked_scatter(prompts.is_image[..., None], features[numbers])
+                    out = model(inputs_embeds=rows, position_ids=prompts.places, logits_to_keep=1,
                                 use_cache=False).logits
             return out
         return [run], lambda: finite([run()])
@@ -191,16 +191,16 @@ def lora(shape, t, copies, device):
     def adapted(**how):
         from peft import LoraConfig, get_peft_model
         model, config = reader_new(T, t, device)
-        places = Prompts(model, config, count, T, 2 * count, t, device)
-        labels = places.ids.clone()
+        prompts = Prompts(model, config, count, T, 2 * count, t, device)
+        labels = prompts.ids.clone()
         labels[:, :-10] = -100
         model = get_peft_model(
             model, LoraConfig(r=rank, lora_alpha=16, target_modules=rf".*\.({names})"), **how)
-        with torch.no_grad():  # half of them begin as zeros, which would leave the other half's
-            for p in model.parameters():  # gradients zeros
-                if p.requires_grad:
+        with torch.no_grad():
+            for p in model.parameters():
+                if p.requires_grad:  # half begin as zeros, and with them the others' gradients
                     p.normal_(0, 0.02)
-        return model.train(), places, labels
+        return model.train(), prompts, labels
 
     def checked(model, run):
         def check():
