@@ -204,6 +204,8 @@ static __device__ void form_lines(const BwdTensors &x, const AttentionShape &s, 
     const int lane = helper % EACH_ROW;
     const uint8_t *const dout = tile_at<D>(room, turn) + Sizes<D>::TILE;
     Line *const line = room.lines + turn % STAGES;
+    // 2^(x - inf) is 0: not a query, or one that sees nothing.
+    const float own_lse = helper < count ? x.lse[(size_t)h * s.Nq + row_q + helper] : -INFINITY;
     ROLLED for (int n = 0; n < HELPER_TURNS; n += BATCH) {
         const int first = helper / EACH_ROW + n * HELPER_ROWS;
         uint4 own[BATCH][EACH];
@@ -215,12 +217,6 @@ static __device__ void form_lines(const BwdTensors &x, const AttentionShape &s, 
                 const bf16 *const from = x.out + (size_t)(row_q + row) * s.out_stride + h * D;
                 own[k / EACH][k % EACH] = ld16(from + d);
             }
-        }
-        const int row_of_lane = first + lane * HELPER_ROWS; // whose lse it loads
-        float base = INFINITY; // 2^(x - inf) is 0: not a query, or one that sees nothing
-        if (lane < BATCH && row_of_lane < count) {
-            const float lse = x.lse[(size_t)h * s.Nq + row_q + row_of_lane];
-            base = lse == -INFINITY ? INFINITY : lse * LOG2E;
         }
         await(room, TILE_FULL, turn);
         UNROLL for (int b = 0; b < BATCH; b++) {
@@ -239,15 +235,16 @@ static __device__ void form_lines(const BwdTensors &x, const AttentionShape &s, 
             UNROLL for (int step = EACH_ROW / 2; step > 0; step /= 2) {
                 sum += __shfl_xor_sync(0xffffffffu, sum, step, WARP);
             }
-            const float own_base = __shfl_sync(0xffffffffu, base, b, EACH_ROW);
             if (lane == 0 && row < SIDE) {
-                line->lse[row] = own_base;
                 line->delta[row] = sum;
             }
             if (lane == 0 && row < count) {
                 x.delta[(size_t)h * s.Nq + row_q + row] = sum;
             }
         }
+    }
+    if (helper < SIDE) {
+        line->lse[helper] = own_lse == -INFINITY ? INFINITY : own_lse * LOG2E;
     }
 }
 
@@ -285,7 +282,7 @@ struct Pairs {
     const float *slope; // of ALiBi, or NULL
     float scale;        // in units of log 2
     int offset;         // of the tile's first query among the keys, from the strip's first key on
-    int keys, queries;  // that are there
+    int keys;           // that are there
     bool is_causal;
 };
 
@@ -309,11 +306,12 @@ static __device__ void form_plain_p(float (&p)[SIDE / 2], const Pairs &pairs) {
         }
     }
 }
-// In general. The queries that see one of the thread's two keys are those first[] .. last[] - 1,
-// counted from query_column() on.
+// In general. The queries that see one of the thread's two keys are those from first[] on, counted
+// from query_column(). Those that are not there have lse = inf; a key that is not has zeros, whose p
+// could still be infinite.
 static __device__ void form_p(float (&p)[SIDE / 2], const Pairs &pairs) {
     const float slope = pairs.slope ? *pairs.slope * LOG2E : 0;
-    int first[2], last = pairs.queries - query_column();
+    int first[2];
     float ahead[2]; // of the key, the thread's first query
     UNROLL for (int l = 0; l < 2; l++) {
         const int key = key_row() + 8 * l, distance = pairs.offset + query_column() - key;
@@ -327,7 +325,7 @@ static __device__ void form_p(float (&p)[SIDE / 2], const Pairs &pairs) {
             const float start = fmaf(-slope, fabsf(ahead[e / 2] + (float)i),
                                      -(e % 2 ? lse.y : lse.x));
             const float x = exp2_approx(fmaf(p[4 * t + e], pairs.scale, start));
-            p[4 * t + e] = first[e / 2] <= i && i < last ? x : 0.0f;
+            p[4 * t + e] = first[e / 2] <= i ? x : 0.0f;
         }
     }
 }
@@ -386,7 +384,7 @@ template <int D>
 static __device__ void add_strip(float (&dk)[D / 2], float (&dv)[D / 2], uint8_t *ds_strip,
                                  uint32_t k_strip, uint32_t v_strip, uint32_t q_tile,
                                  uint32_t dout_tile, const Pairs &pairs) {
-    const bool is_plain = !pairs.slope && pairs.queries >= SIDE && pairs.keys >= SIDE &&
+    const bool is_plain = !pairs.slope && pairs.keys >= SIDE &&
                           (!pairs.is_causal || pairs.offset >= SIDE - 1);
     float p[SIDE / 2], ds[SIDE / 2];
     set_zero(p);
@@ -489,7 +487,6 @@ static __device__ void consume(const BwdTensors &x, const AttentionShape &s, con
                                          s.scale * LOG2E,
                                          i0 + span.Tk - span.Tq - strip * SIDE,
                                          span.Tk - strip * SIDE,
-                                         count,
                                          s.is_causal};
                     add_strip<D>(dk[n], dv[n], ds + strip * HALF, k + strip * TILE,
                                  v + strip * TILE, q, dout, pairs);
@@ -517,13 +514,8 @@ static __device__ void consume(const BwdTensors &x, const AttentionShape &s, con
 }
 
 // ---- the kernel ----
-// Launch: as many blocks as multiprocessors, or (sequence, key/value head) if fewer; RING_BLOCK
-// threads; smem3 bytes of dynamic shared memory.
 template <int D>
-static __global__ void __launch_bounds__(RING_BLOCK, 1)
-    attention_bwd_kernel3(const __grid_constant__ BwdTensors x,
-                          const __grid_constant__ AttentionShape s,
-                          const __grid_constant__ Plan3 plan) {
+static __device__ void block(const BwdTensors &x, const AttentionShape &s, const Plan3 &plan) {
     SMEM_CARVER(carver);
     SMEM_TAKE(carver, keys, uint8_t, STAGES * 2 * Sizes<D>::ALL_KEYS, 1024);
     SMEM_TAKE(carver, tiles, uint8_t, STAGES * 2 * Sizes<D>::TILE, 1024);
@@ -532,14 +524,15 @@ static __global__ void __launch_bounds__(RING_BLOCK, 1)
     SMEM_TAKE(carver, bars, uint64_t, BARS, 8);
     const Room room = {keys, tiles, ds, lines, bars};
     if (threadIdx.x == 0) {
+        const int consumer = WARPGROUP / WARP; // its warps
         for (int turn = 0; turn < STAGES; turn++) {
-            mbar_init(bar_at(room, KEYS_FULL, turn), 1);        // the producer, and its bytes
-            mbar_init(bar_at(room, KEYS_EMPTY, turn), 8);       // the consumers' warps
-            mbar_init(bar_at(room, TILE_FULL, turn), 1);        // the producer, and its bytes
-            mbar_init(bar_at(room, TILE_READY, turn), HELPERS); // their warps
-            mbar_init(bar_at(room, TILE_EMPTY, turn), 8);       // the consumers' warps
-            mbar_init(bar_at(room, DS_FULL, turn), 8);          // the consumers' warps
-            mbar_init(bar_at(room, DS_EMPTY, turn), 4);         // those of the one that forms dq
+            mbar_init(bar_at(room, KEYS_FULL, turn), 1); // the producer, and its bytes
+            mbar_init(bar_at(room, KEYS_EMPTY, turn), 2 * consumer);
+            mbar_init(bar_at(room, TILE_FULL, turn), 1);
+            mbar_init(bar_at(room, TILE_READY, turn), HELPERS);
+            mbar_init(bar_at(room, TILE_EMPTY, turn), 2 * consumer);
+            mbar_init(bar_at(room, DS_FULL, turn), 2 * consumer);
+            mbar_init(bar_at(room, DS_EMPTY, turn), consumer);
         }
         mbar_init_fence();
     }
@@ -554,6 +547,18 @@ static __global__ void __launch_bounds__(RING_BLOCK, 1)
     } else {
         registers_claim<MULTIPLIER_REGISTERS>();
         consume<D>(x, s, plan, room);
+    }
+}
+
+// Launch: as many blocks as multiprocessors, or heads (sequence, key/value head) if fewer;
+// RING_BLOCK threads; smem3 bytes of dynamic shared memory. One block per multiprocessor.
+template <int D>
+static __global__ void __launch_bounds__(RING_BLOCK, 1)
+    attention_bwd_kernel3(const __grid_constant__ BwdTensors x,
+                          const __grid_constant__ AttentionShape s,
+                          const __grid_constant__ Plan3 plan) {
+    if (IS_HOPPER) {
+        block<D>(x, s, plan);
     }
 }
 

@@ -7,12 +7,12 @@
 
 static const AttentionCase shapes[] = {
     {4, 2, 2, 64, false, false, {65, 1, 63, 64}, {65, 1, 63, 64}},
-    {4, 2, 1, 64, true, false, {128, 1, 65, 0}, {128, 63, 65, 9}},
+    {4, 4, 2, 64, true, false, {128, 1, 65, 0}, {128, 63, 65, 9}},
     {1, 1, 1, 64, false, false, {197}, {197}},
     {1, 1, 1, 64, true, true, {255}, {255}},
     {2, 1, 1, 64, false, true, {256, 40}, {256, 0}},
     {3, 1, 1, 64, false, false, {70, 64, 30}, {129, 300, 192}}, // one for other kernels
-    {3, 4, 1, 64, true, false, {100, 20, 66}, {40, 197, 70}},   // blind queries
+    {3, 4, 1, 64, true, false, {100, 20, 66}, {40, 197, 128}},  // blind queries
     {3, 3, 3, 80, false, false, {65, 1, 127}, {65, 2, 128}},
     {3, 2, 1, 80, true, true, {64, 90, 70}, {130, 63, 70}},
     {2, 4, 1, 128, true, false, {65, 33}, {65, 128}},
@@ -90,6 +90,31 @@ static void expect_negative_scale(void) {
     attention_problem_free(&b);
 }
 
+// All scores far below zero: of a key that is not there, whose row is zeros, 2^(0 - lse) would be
+// infinite.
+static void expect_finite(int T) {
+    const AttentionCase s = {1, 1, 1, 64, false, false, {T}, {T}};
+    AttentionProblem p = attention_problem_new(&s, DT_BF16, 400);
+    for (size_t i = 0; i < p.q.n; i++) {
+        p.q.host[i] = 5;
+    }
+    for (size_t i = 0; i < p.k.n; i++) {
+        p.k.host[i] = -5 + (int)(i % 5) / 32.0;
+    }
+    buf_write(&p.q);
+    buf_write(&p.k);
+    attention_run(&p);
+    const Buf *got[] = {&p.lse, &p.dq, &p.dk, &p.dv};
+    EXPECT(p.lse.host[0] < -180, "lse %g", p.lse.host[0]);
+    for (int x = 0; x < 4; x++) {
+        for (size_t i = 0; i < got[x]->n; i++) {
+            EXPECT(isfinite(got[x]->host[i]), "output %d: element %zu is %g", x, i,
+                   got[x]->host[i]);
+        }
+    }
+    attention_problem_free(&p);
+}
+
 TEST_DEVICE(attention_tiles) {
     for (int n = 0; n < SHAPES; n++) {
         const AttentionCase *s = &shapes[n];
@@ -114,6 +139,9 @@ TEST_DEVICE(attention_tiles) {
         if (CASE("NaN of neighbours stays out, D=%d", widths[n])) {
             expect_neighbours_stay_out(widths[n], 65 + 5 * n, n == 1);
         }
+    }
+    if (CASE("scores far below zero")) {
+        expect_finite(63);
     }
     const AttentionCase batches[] = {
         {2, 2, 1, 64, true, true, {3, 70}, {300, 90}}, // a long one beside a short one

@@ -108,7 +108,7 @@ struct Block {
     uint3 place; // blockIdx
     int threads, warps, live;
     long spins;  // calls of spin since a thread last got on
-    int registers; // of the multiprocessor that no thread holds
+    int registers; // that its threads gave back
 };
 extern Block block;
 enum class Order { FORWARD, REVERSE, RANDOM };
