@@ -73,6 +73,13 @@ static bool cuda_probe(int index, char *why, size_t size) {
         snprintf(why, size, "there is no GPU %d, only %d of them", index, count);
         return false;
     }
+    cudaDeviceProp properties;
+    CUDA_CHECK(cudaGetDeviceProperties(&properties, index));
+    if (properties.major < 8) {
+        snprintf(why, size, "gpu %d, %.64s, is sm_%d%d; the kernels want sm_80 or newer", index,
+                 properties.name, properties.major, properties.minor);
+        return false;
+    }
     return true;
 }
 

@@ -344,6 +344,25 @@ TEST_BODY(programs_device_faults, NOT_CPU) {
     }
 }
 
+// EMU_ARCH: the architecture of the emulated device.
+TEST_BODY(programs_device_too_old, NOT_CPU) {
+    char *output;
+    if (device_kind(check_device()) != DEVICE_EMU) {
+        check_skip("an old card is the emulator's: run with backend=emu");
+        return;
+    }
+    world_with_index();
+    const char *const command = "cd '%s' && EMU_ARCH=sm75 '%s' index search c.yaml device=%s " TOWERS;
+    const int code = check_run(&output, command, world_dir(), check_device_program(), "cuda");
+    EXPECT(code == EXIT_NO_DEPENDENCY, "code %d", code);
+    expect_error_line(output, (const char *[]){"device: ", "is sm_75; the kernels want sm_80 or newer",
+                                               "use device=cpu"}, 3);
+    free(output);
+    check_run(&output, command, world_dir(), check_device_program(), "auto");
+    EXPECT(strstr(output, "device=auto: cpu, ") && strstr(output, "is sm_75"), "%s", output);
+    free(output);
+}
+
 // Without a GPU device=cuda ends in one line, before anything is made; device=auto says why not.
 TEST(programs_no_device) {
     char why[200], *output;

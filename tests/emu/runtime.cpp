@@ -49,15 +49,21 @@ cudaError_t cudaGetDevice(int *device) {
     return cudaSuccess;
 }
 // As an H100, for the limits that launchers ask for, but with so few processors that the blocks of
-// a persistent grid take several tiles of a small case; with EMU_ARCH=sm80 of that architecture.
+// a persistent grid take several tiles of a small case; with EMU_ARCH=sm80 (sm90a, sm75, ...) of that
+// architecture.
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *prop, int device) {
     *prop = {};
     snprintf(prop->name, sizeof prop->name, "emulator");
     size_t free_bytes;
     cudaMemGetInfo(&free_bytes, &prop->totalGlobalMem);
-    const char *const arch = getenv("EMU_ARCH"); // sm80 or sm90a
-    prop->major = arch && strcmp(arch, "sm80") == 0 ? 8 : 9;
-    prop->sharedMemPerBlockOptin = (prop->major == 8 ? 163 : 227) * 1024;
+    const char *const arch = getenv("EMU_ARCH");
+    int number = 90;
+    if (arch) {
+        sscanf(arch, "sm%d", &number);
+    }
+    prop->major = number / 10;
+    prop->minor = number % 10;
+    prop->sharedMemPerBlockOptin = (prop->major < 9 ? 163 : 227) * 1024;
     prop->multiProcessorCount = 2;
     prop->l2CacheSize = 50 << 20;
     return cudaSetDevice(device);
