@@ -13,10 +13,10 @@
 // up to 256 keys takes one pass, with the exact maximum and nothing to scale (what the vision tower
 // at 197 tokens is bound by is reading Q, K, V once); a longer one takes tiles of 256, scaled in
 // between. Groups of 32 keys that a strip does not see are left out, so causal sequences cost half.
-// Scores are in units of log 2 (the scale has the factor), for one exp2 each. Which kernel runs, and
-// all orders, depend on the card, on the head's layout and on the sequence's own keys, never on the
-// rest of the batch. 16 rows per warp ask shared memory for 16 FLOP a byte, which is what an A100's
-// tensor cores need at their peak. A Hopper card takes heads of 64, 80 and 128 to kernel3
+// Scores are in units of log 2 (the scale has the factor), for one exp2 each. Which kernel runs,
+// and all orders, depend on the card, on the head's layout and on the sequence's own keys, never on
+// the rest of the batch. 16 rows per warp ask shared memory for 16 FLOP a byte, which is what an
+// A100's tensor cores need at their peak. A Hopper card takes heads of 64, 80 and 128 to kernel3
 // (attention_fwd_sm90.cu). Left out: f16, which no model uses, and splitting the keys of a few long
 // queries over blocks.
 //

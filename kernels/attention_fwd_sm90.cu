@@ -14,12 +14,12 @@
 // of V of a tile; Q comes through a ring of strips. A sequence of up to 256 keys keeps its chunks
 // until all its strips are done (as many as the launch gives a block). As many blocks as
 // multiprocessors; each takes items (sequence, key/value head, strips) at that distance, and its
-// producer runs ahead into the next item, so that copies go on under the products. What attention at
-// 197 tokens is bound by is reading Q, K, V once: 8 T D bytes for 4 T T D FLOP.
+// producer runs ahead into the next item, so that copies go on under the products. What attention
+// at 197 tokens is bound by is reading Q, K, V once: 8 T D bytes for 4 T T D FLOP.
 //
-// A chunk's box may reach beyond its sequence into the next one's rows. Of K that only makes scores,
-// which are masked; of V a NaN times e = 0 would be a NaN: a warp of the producer's group, the
-// cleaner, waits for such a chunk, sets these rows to zero, and only then passes it on.
+// A chunk's box may reach beyond its sequence into the next one's rows. Of K that only makes
+// scores, which are masked; of V a NaN times e = 0 would be a NaN: a warp of the producer's group,
+// the cleaner, waits for such a chunk, sets these rows to zero, and only then passes it on.
 //
 // Orders of sums depend on the head's layout and on the sequence's own keys alone: which strips a
 // block gets, and what else is in the batch, changes no bit.
@@ -27,11 +27,11 @@
 // Shared memory: 28 slots of 64 rows of 128 bytes at D = 64, 14 of twice that at 80 (the last 48
 // columns are zeros that nobody multiplies) and 128: 224 KB. Registers: the scores are 128 of a
 // consumer's 232, the sums D / 2. No spills; 168 registers at the launch.
-// Left out: f16; D = 32; splitting the keys of a few long queries over blocks; clusters; the products
-// of the next tile under the softmax of this one, for which registers are missing.
+// Left out: f16; D = 32; splitting the keys of a few long queries over blocks; clusters; the
+// products of the next tile under the softmax of this one, for which registers are missing.
 //
-//   version  idea                                               shape  time                  % of peak
-//   kernel3  TMA, wgmma, 2 consumers of 64 rows and 256 keys    -      not yet run on a GPU  -
+//   version  idea                                             shape  time                 % of peak
+//   kernel3  TMA, wgmma, 2 consumers of 64 rows and 256 keys  -      not yet run on a GPU -
 #include "attention_fwd_sm90.cuh"
 
 #include "device_cuda.cuh"
@@ -72,8 +72,8 @@ struct Item {
     bool stays; // its keys, from strip to strip
 };
 
-// An item has two strips; all, where there is one part. Later ones, which see more, come first; turned
-// from head to head, so that no block gets only these.
+// An item has two strips; all, where there is one part. Later ones, which see more, come first;
+// turned from head to head, so that no block gets only these.
 static __device__ Item item_at(const AttentionShape *s, const Plan *plan, int index) {
     const int head = index / plan->parts, b = head / s->Hkv;
     const int part = plan->parts - 1 - (index + head) % plan->parts;
@@ -315,8 +315,8 @@ static __device__ inline void mask(float (&x)[N][32], float (&top)[2], const Lin
     }
 }
 
-// One tile of N chunks, the first of them K's at k and V's at v: adds it to the sums o and to lines.
-// hands_back: nobody needs the chunks again.
+// One tile of N chunks, the first of them K's at k and V's at v: adds it to the sums o and to
+// lines. hands_back: nobody needs the chunks again.
 template <int D, int N>
 static __device__ inline void tile(float (&o)[D / 2], Lines *lines, const AttentionShape *s,
                                    const Strip &strip, const Memory<D> &memory, uint32_t q,

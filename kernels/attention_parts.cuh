@@ -1,7 +1,8 @@
 // attention_parts: what the attention kernels share. Private to attention*.cu.
 //
 // Kernels 1 have a row for each block, and read the rows of the other side one by one. Kernels 2 are
-// for bf16 on tensor cores; of theirs are the tiles in shared memory and the fragments.
+// for bf16 on tensor cores; of theirs are the tiles in shared memory and the fragments. Kernels 3,
+// on Hopper (*_sm90), have their rows and what the forward keeps for each.
 //
 // The query rows of one (sequence, key/value head) are those of all heads of its group, packed:
 // row r is query r / group of head r % group. So the heads that read the same keys share a tile,
@@ -207,8 +208,8 @@ static __device__ inline Lines lines_of(const AttentionShape *s, const Rows &row
     return lines;
 }
 
-// top: of this thread's further scores, in units of log 2. Takes them into the maxima; base: what to
-// subtract from scores before exp2. Returns by what to scale what was summed before; total is.
+// top: of this thread's further scores, in units of log 2. Takes them into the maxima; base: what
+// to subtract from scores before exp2. Returns by what to scale what was summed before; total is.
 static __device__ inline float2 lines_rebase(Lines *lines, const float (&top)[2],
                                              float (&base)[2]) {
     float shrink[2];
@@ -222,8 +223,8 @@ static __device__ inline float2 lines_rebase(Lines *lines, const float (&top)[2]
     return make_float2(shrink[0], shrink[1]);
 }
 
-// Stores out and lse of the warp's rows first .. first + 15 below `end`. sum[4t + e]: row g + 8 (e / 2),
-// column 8t + 2i + e % 2 of the sums over keys, not yet divided by the totals.
+// Stores out and lse of the warp's rows first .. first + 15 below `end`. sum[4t + e]: row
+// g + 8 (e / 2), column 8t + 2i + e % 2 of the sums over keys, not yet divided by the totals.
 template <int W>
 static __device__ inline void lines_store(bf16 *out, float *lse, const AttentionShape *s,
                                           const Rows &rows, int first, int end, const float *sum,
@@ -236,7 +237,8 @@ static __device__ inline void lines_store(bf16 *out, float *lse, const Attention
         const float factor = lines.seen[l] > 0 ? 1 / total : 0.0f;
         bf16 *to = out + row_at(rows, known, s->out_stride, s->D);
         UNROLL for (int d = 0; d < W; d += 16) {
-            store_pair(to, is_inside, d, s->D, &sum[d / 2 + 2 * l], &sum[d / 2 + 4 + 2 * l], factor);
+            const float *left = &sum[d / 2 + 2 * l];
+            store_pair(to, is_inside, d, s->D, left, left + 4, factor);
         }
         if (is_inside && threadIdx.x % 4 == 0) {
             lse[stat_at(s, rows, r)] =

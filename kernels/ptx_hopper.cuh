@@ -178,8 +178,8 @@ template <int N> PTX void registers_claim() {
 #undef PTX
 
 // ---- the map of a tensor, on the host ----
-// Of `rank` dimensions of 16-bit elements, the one whose neighbours are neighbours first; strides in
-// elements, of all dimensions but that.
+// Of `rank` dimensions of 16-bit elements, the one whose neighbours are neighbours first; strides
+// in elements, of all dimensions but that.
 static inline void tensor_map_encode(TensorMap *map, const void *base, int rank,
                                      const cuuint64_t *sizes, const size_t *strides,
                                      const cuuint32_t *box) {
@@ -212,8 +212,9 @@ static inline void tensor_map(TensorMap *map, const void *base, size_t rows, siz
     tensor_map_encode(map, base, 2, sizes, &stride, box);
 }
 
-// (rows, heads, D), `stride` elements from row to row, D from head to head; boxes of box_rows rows of
-// box_heads heads of 64 elements. base, 2 stride and 2 D are multiples of 16.
+// (rows, heads, D), `stride` elements from row to row, D from head to head; boxes of box_rows rows
+// of box_heads heads of 64 elements. base, 2 stride and 2 D are multiples of 16; stride need not be
+// one of D (the manual's example pads so, but FlashAttention-3's maps do not).
 static inline void tensor_map_heads(TensorMap *map, const void *base, size_t rows, int heads, int D,
                                     size_t stride, int box_heads, int box_rows) {
     const cuuint64_t sizes[3] = {(cuuint64_t)D, (cuuint64_t)heads, rows};

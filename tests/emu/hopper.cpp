@@ -169,7 +169,7 @@ static void touch(uint64_t descriptor, bool is_mn, int first, int rows, uintptr_
     }
 }
 
-// Rows g and g + 8 of A for this thread: from shared memory, or from the registers of its four lanes.
+// Rows g and g + 8 of A for this thread: from shared memory, or from registers of its four lanes.
 static void rows_of_a(float (&a)[2][16], const Product &p) {
     const int first = cur->warp->index % 4 * 16, row = first + cur->lane / 4;
     if (!p.fragment) {
@@ -264,7 +264,8 @@ static void act_exchange(uint32_t, void **records, const void *) {
     }
 }
 
-void wgmma(float *acc, int columns, DType t, const uint32_t *a, uint64_t b, bool b_mn, Place place) {
+void wgmma(float *acc, int columns, DType t, const uint32_t *a, uint64_t b, bool b_mn,
+           Place place) {
     Product p = {acc, columns, t, 0, b, false, b_mn, HERE_PC, cur->product_groups, {}};
     p.fragment = const_cast<uint32_t *>(a); // to see who touches it
     memcpy(p.held, a, sizeof p.held);
@@ -389,7 +390,8 @@ void tma_load(uint32_t to, const TensorMap *map, int column, int row, uint32_t b
     }
     load({to, bar, *map, column, 0, row, {}}, HERE_PC);
 }
-void tma_load_heads(uint32_t to, const TensorMap *map, int column, int head, int row, uint32_t bar) {
+void tma_load_heads(uint32_t to, const TensorMap *map, int column, int head, int row,
+                    uint32_t bar) {
     if (!map->heads) {
         fail("tma_load_heads at %s: a map without heads", source_line(HERE_PC).c_str());
     }
