@@ -264,7 +264,10 @@ BENCH_OP(attention_bwd) { bench_small(&pass_bwd); }
 
 static void bench_real(const Pass *pass) {
     for (size_t i = 0; i < sizeof real_shapes / sizeof *real_shapes; i++) {
-        bench_shape(pass, &real_shapes[i], bench_dtype());
+        Shape s = real_shapes[i];
+        s.H /= bench_is_shrunk() ? 4 : 1;
+        s.Hkv /= bench_is_shrunk() ? 4 : 1;
+        bench_shape(pass, &s, bench_dtype());
     }
 }
 BENCH_REAL(attention_fwd) { bench_real(&pass_fwd); }
