@@ -4,14 +4,13 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "models/model.h"
+
 double unit_of(DType t) { return t == DT_F32 ? 0x1p-24 : t == DT_BF16 ? 0x1p-8 : 0x1p-11; }
 
 float *sampled_new(DType t, const void *tensor, size_t first, size_t n) {
     float *wide = xmalloc(n, sizeof *wide);
-    void *narrow = xmalloc(n, dtype_size(t));
-    device_copy_out(bench_device(), narrow, dtype_at_const(t, tensor, first), n * dtype_size(t));
-    dtype_widen(wide, t, narrow, n);
-    free(narrow);
+    values_read(bench_device(), wide, t, dtype_at_const(t, tensor, first), n);
     return wide;
 }
 

@@ -78,10 +78,7 @@ static void encode_texts_as(bool is_unit, float *out, Device *dev, DType t, Text
             if (!pass) {
                 arena_reserve(&arena, dev, "text embedding", plan.peak);
             } else {
-                void *host = xmalloc((size_t)B * E, dtype_size(t));
-                device_copy_out(dev, host, unit, (size_t)B * E * dtype_size(t));
-                dtype_widen(out + (size_t)first * E, t, host, (size_t)B * E);
-                free(host);
+                values_read(dev, out + (size_t)first * E, t, unit, (size_t)B * E);
             }
         }
         packed_texts_free(&packed);
@@ -167,10 +164,7 @@ static void encode_images_as(bool is_unit, float *out, Device *dev, DType t, Ima
             if (!pass) {
                 arena_reserve(&arena, dev, "image embedding", plan.peak);
             } else {
-                void *narrow = xmalloc((size_t)B * E, dtype_size(t));
-                device_copy_out(dev, narrow, unit, (size_t)B * E * dtype_size(t));
-                dtype_widen(out + (size_t)first * E, t, narrow, (size_t)B * E);
-                free(narrow);
+                values_read(dev, out + (size_t)first * E, t, unit, (size_t)B * E);
             }
         }
     }

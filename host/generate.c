@@ -27,21 +27,18 @@ static void pass(Generator *g, Run *run, const ReaderBatch *batch) {
     Reader *reader = g->reader;
     const size_t V = (size_t)reader->config.V, C = (size_t)reader->config.block.C;
     const size_t R = (size_t)batch->R, most = (size_t)reader_head_rows(run, reader, batch->R);
-    const size_t size = dtype_size(run->t);
     const size_t mark = arena_mark(run->arena);
     ReaderState state;
     void *hidden = run_take(run, R, C);
     reader_hidden_fwd_cached(run, reader, &state, hidden, batch, g->cache);
-    void *logits = run_take(run, most, V), *stored = xmalloc(most * V, size);
+    void *logits = run_take(run, most, V);
     for (size_t first = 0, rows; first < R; first += rows) {
         rows = (size_t)reader_head_rows(run, reader, (int)(R - first));
         reader_head_fwd(run, reader, logits, run_at(run, hidden, first * C), (int)rows);
         if (!run->is_planning) {
-            device_copy_out(run->dev, stored, logits, rows * V * size);
-            dtype_widen(g->logits + first * V, run->t, stored, rows * V);
+            values_read(run->dev, g->logits + first * V, run->t, logits, rows * V);
         }
     }
-    free(stored);
     arena_release(run->arena, mark);
 }
 

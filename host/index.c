@@ -85,10 +85,7 @@ void index_get_rows(const Index *index, IndexSide side, const int32_t *ids, int 
     device_copy_in(index->dev, rows_ids, ids, (size_t)n * sizeof *ids);
     device_ops(index->dev)->rows_gather(index->dev, index->dtype, rows, index->rows[side],
                                         rows_ids, n, index->dim, index->count);
-    void *narrow = xmalloc(bytes, 1);
-    device_copy_out(index->dev, narrow, rows, bytes);
-    dtype_widen(out, index->dtype, narrow, values);
-    free(narrow);
+    values_read(index->dev, out, index->dtype, rows, values);
 }
 
 void index_search(const Index *index, IndexSide side, float *scores, int32_t *ids,

@@ -212,15 +212,19 @@ void tensor_write(TensorList *list, Tensor *tensor, DType from, const void *valu
     tensor->packed_fwd = tensor->packed_bwd = NULL;
 }
 
+void values_read(Device *dev, float *values, DType t, const void *from, size_t n) {
+    void *stored = xmalloc(n, dtype_size(t));
+    device_copy_out(dev, stored, from, n * dtype_size(t));
+    dtype_widen(values, t, stored, n);
+    free(stored);
+}
+
 void tensor_read(const TensorList *list, const Tensor *tensor, float *values) {
     if (tensor->master) {
         device_copy_out(list->dev, values, tensor->master, tensor->count * sizeof *values);
         return;
     }
-    void *stored = xmalloc(tensor->count, dtype_size(list->t));
-    device_copy_out(list->dev, stored, tensor->data, tensor->count * dtype_size(list->t));
-    dtype_widen(values, list->t, stored, tensor->count);
-    free(stored);
+    values_read(list->dev, values, list->t, tensor->data, tensor->count);
 }
 
 static bool has_same_shape(const Tensor *a, const Tensor *b) {

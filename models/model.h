@@ -89,6 +89,8 @@ size_t tensors_count(const TensorList *list, bool is_trainable_only); // element
 // values: (count) on the host. Writing sets the master too, and drops the tensor's packed forms.
 void tensor_write(TensorList *list, Tensor *tensor, DType from, const void *values);
 void tensor_read(const TensorList *list, const Tensor *tensor, float *values); // master, else data
+// n elements of type t from the device, as f32.
+void values_read(Device *dev, float *values, DType t, const void *from, size_t n);
 // rows [0, shape[0]) become the slice at row first of a tensor of `rows` rows named file in
 // checkpoints.
 void tensor_set_slice(Tensor *tensor, const char *file, int first, int rows);

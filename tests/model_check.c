@@ -51,8 +51,7 @@ void model_run(const ModelUnderTest *model, float *out, const float *weight, boo
     model->pass(model->ctx, &run, out_dev, weight ? weight_dev : NULL);
     EXPECT(arena.peak == plan.peak, "used %zu of %zu planned bytes", arena.peak, plan.peak);
     EXPECT(weight || arena.used == 0, "a forward alone kept %zu bytes", arena.used);
-    device_copy_out(dev, host, out_dev, bytes);
-    dtype_widen(out, t, host, model->count);
+    values_read(dev, out, t, out_dev, model->count);
     free(host);
     device_release(dev, out_dev);
     device_release(dev, weight_dev);

@@ -69,9 +69,7 @@ static void state_of(const Fixture *f, float out[2 * COUNT + MATRIX]) {
     tensor_read(&f->other, f->other.tensor[0], out + COUNT);
     for (int i = 0, at = COUNT + MATRIX; i < 3; i += 2) {
         const Tensor *tensor = f->list.tensor[i];
-        char stored[MATRIX * sizeof(float)];
-        device_copy_out(f->list.dev, stored, tensor->data, tensor->count * dtype_size(f->list.t));
-        dtype_widen(out + at, f->list.t, stored, tensor->count);
+        values_read(f->list.dev, out + at, f->list.t, tensor->data, tensor->count);
         at += (int)tensor->count;
     }
 }
