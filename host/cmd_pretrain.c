@@ -47,8 +47,9 @@ static void plan_memory(System *system, Pretrainer *trainer, const char **texts,
     for (int i = 0; i < B; i++) {
         texts[i] = longest;
     }
-    const MemoryNeed need = {"pretraining", pretrainer_plan(trainer, texts, B)};
-    memory_plan_training(system->dev, &need, 1);
+    const Arena plan = pretrainer_plan(trainer, texts, B);
+    const MemoryNeed need = {"pretraining", plan.peak};
+    memory_plan_training(system->dev, &need, 1, plan.scratch);
 }
 
 int cmd_pretrain(const Config *config) {

@@ -183,9 +183,9 @@ int cmd_train_reader(const Config *config) {
     Stage stage = stage_begin(config, run, "train-reader", context_of(system, &task),
                               &trainer.optim, NULL, 0, config->reader.steps);
     if (stage_goes_on(&stage, stage.first)) {
-        const MemoryNeed need = {"reader training",
-                                 reader_task_plan(&trainer, &task, stage.first, B)};
-        memory_plan_training(system->dev, &need, 1);
+        const Arena plan = reader_task_plan(&trainer, &task, stage.first, B);
+        const MemoryNeed need = {"reader training", plan.peak};
+        memory_plan_training(system->dev, &need, 1, plan.scratch);
     }
     for (int64_t step = stage.first; stage_goes_on(&stage, step); step++) {
         const double lr = schedule_rate((Schedule)config->reader.schedule, config->reader.lr,

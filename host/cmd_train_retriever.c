@@ -108,10 +108,11 @@ static void train(RetrieverTrainer *trainer, Stage *stage, const Config *config)
 static void plan_memory(System *system, RetrieverTrainer *trainer, Dataset *queries) {
     size_t features;
     const size_t scoring = scorer_plan(&system->scorer, queries, system->corpus, &features);
-    const MemoryNeed need[] = {{"retriever training", retriever_trainer_plan(trainer)},
+    const Arena plan = retriever_trainer_plan(trainer);
+    const MemoryNeed need[] = {{"retriever training", plan.peak},
                                {"scoring", scoring},
                                {"vision features", features}};
-    memory_plan_training(system->dev, need, 3);
+    memory_plan_training(system->dev, need, 3, plan.scratch);
 }
 
 int cmd_train_retriever(const Config *config) {

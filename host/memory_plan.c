@@ -59,10 +59,12 @@ void memory_plan_reader(MemoryPlan *plan, Reader *reader, Device *dev, DType t,
         reader_hidden_bwd(&planning, reader, &state, dhidden);
     }
     plan->activations += arena.peak;
+    plan->scratch = arena.scratch > plan->scratch ? arena.scratch : plan->scratch;
 }
 
 static void keep_largest(MemoryPlan *plan, const Arena *arena) {
     plan->activations = arena->peak > plan->activations ? arena->peak : plan->activations;
+    plan->scratch = arena->scratch > plan->scratch ? arena->scratch : plan->scratch;
 }
 
 void memory_plan_images(MemoryPlan *plan, ImageTower *tower, Device *dev, DType t, int B,
@@ -97,23 +99,30 @@ void memory_plan_texts(MemoryPlan *plan, TextTower *tower, Device *dev, DType t,
 }
 
 // ---- before a training ----
-void memory_plan_training(Device *dev, const MemoryNeed *need, int count) {
+void memory_plan_training(Device *dev, const MemoryNeed *need, int count, size_t scratch) {
     const double MIB = 1 << 20;
-    size_t sum = 0, free_bytes, total, largest = 0;
+    const size_t held_scratch = device_bytes_for(dev, "scratch of ops");
+    const MemoryNeed ops = {"scratch of ops",
+                            scratch > held_scratch ? scratch - held_scratch : 0};
+    size_t sum = 0, free_bytes, total;
+    const MemoryNeed *largest = &ops;
     char held[300], rest[80] = "";
     device_list_largest(dev, held, sizeof held);
     if (device_memory(dev, &free_bytes, &total)) {
         snprintf(rest, sizeof rest, "; %.1f of %.1f MiB are free", (double)free_bytes / MIB,
                  (double)total / MIB);
     }
-    for (int i = 0; i < count; i++) {
-        LOG(INFO, "memory: %.1f MiB to come for %s", (double)need[i].bytes / MIB, need[i].what);
-        sum += need[i].bytes;
-        largest = need[i].bytes > need[largest].bytes ? (size_t)i : largest;
+    for (int i = 0; i <= count; i++) {
+        const MemoryNeed *one = i < count ? &need[i] : &ops;
+        if (one->bytes) {
+            LOG(INFO, "memory: %.1f MiB to come for %s", (double)one->bytes / MIB, one->what);
+        }
+        sum += one->bytes;
+        largest = one->bytes > largest->bytes ? one : largest;
     }
     LOG(INFO, "memory: %.1f MiB to come, %.1f MiB held (%s)%s", (double)sum / MIB,
         (double)device_bytes_in_use(dev) / MIB, held, rest);
-    device_expect(dev, sum, count ? need[largest].what : "training");
+    device_expect(dev, sum, largest->what);
 }
 
 const char *memory_advice(const char *what) {
@@ -124,6 +133,7 @@ const char *memory_advice(const char *what) {
         {"scoring", "lower prompt.max_tokens, or set reader.dtype=bf16"},
         {"generating", "lower generate.batch or prompt.max_tokens"},
         {"keys and values", "lower generate.batch or generate.max_tokens"},
+        {"scratch of ops", "lower retriever.batch, or train an adapter: reader.all_weights=false"},
         {"frozen parameters", "set reader.dtype=bf16 or retriever.dtype=bf16"},
         {"trainable parameters", "train an adapter: reader.all_weights=false"},
         {"gradients", "train an adapter: reader.all_weights=false, or lower reader.lora_rank"},

@@ -20,6 +20,7 @@
     M(gradients, "gradients")                                                                      \
     M(moments, "moments of AdamW")                                                                 \
     M(activations, "activations and scratch of one pass")                                          \
+    M(scratch, "scratch of ops")                                                          \
     M(caches, "vision features kept by the scorer, at most")                                       \
     M(keys, "keys and values of the answers generated at once")
 typedef struct {
@@ -46,13 +47,14 @@ void memory_plan_texts(MemoryPlan *plan, TextTower *tower, Device *dev, DType t,
                        const TextBatch *batch, bool is_training);
 
 // ---- before a training ----
-// What the first step will take besides what is allocated. The log says both; where the device has
-// memory of its own and less of it is free, the run ends here (device_expect).
+// What the first step will take besides what is allocated; `scratch` is all that its ops take for
+// themselves, some of which they may hold by now. The log says what is held and what will come;
+// where the device has memory of its own and less of it is free, the run ends here (device_expect).
 typedef struct {
     const char *what; // as in device_alloc
     size_t bytes;
 } MemoryNeed;
-void memory_plan_training(Device *dev, const MemoryNeed *need, int count);
+void memory_plan_training(Device *dev, const MemoryNeed *need, int count, size_t scratch);
 // For device_set_advice: the keys that make a purpose of device_alloc smaller.
 const char *memory_advice(const char *what);
 

@@ -40,6 +40,7 @@ static const float *pass(Pretrainer *trainer, Run *run, const float *pixels,
     embed_images_fwd(run, &retriever->image, &image_state, a, device_pixels, B);
     embed_texts_fwd(run, &retriever->text, &text_state, b, texts);
     RUN(run, infonce_fwd, loss, scores, lse, a, b, scale->master, B, E);
+    PLAN_SCRATCH(run, infonce_bwd, B, E);
     RUN(run, infonce_bwd, da, db, trainer->learns_temperature ? scale->grad : NULL, scores, lse, a,
         b, scale->master, B, E);
     embed_texts_bwd(run, &retriever->text, &text_state, db);
@@ -47,20 +48,20 @@ static const float *pass(Pretrainer *trainer, Run *run, const float *pixels,
     return loss;
 }
 
-static size_t plan_pass(Pretrainer *trainer, const TextBatch *batch, int B) {
+static Arena plan_pass(Pretrainer *trainer, const TextBatch *batch, int B) {
     Run run = run_new(trainer->dev, trainer->retriever->tensors.t, &trainer->arena, true);
     Arena plan = arena_plan();
     Run planning = run_planning(&run, &plan);
     pass(trainer, &planning, NULL, batch, B);
-    return plan.peak;
+    return plan;
 }
 
-size_t pretrainer_plan(Pretrainer *trainer, const char *const *texts, int B) {
+Arena pretrainer_plan(Pretrainer *trainer, const char *const *texts, int B) {
     PackedTexts packed = pack_texts_new(trainer->tokenizer, texts, B, trainer->max_tokens);
     const TextBatch batch = packed_texts_batch(&packed);
-    const size_t bytes = plan_pass(trainer, &batch, B);
+    const Arena plan = plan_pass(trainer, &batch, B);
     packed_texts_free(&packed);
-    return bytes;
+    return plan;
 }
 
 double pretrainer_step(Pretrainer *trainer, const float *pixels, const char *const *texts, int B,
@@ -68,7 +69,7 @@ double pretrainer_step(Pretrainer *trainer, const float *pixels, const char *con
     PackedTexts packed = pack_texts_new(trainer->tokenizer, texts, B, trainer->max_tokens);
     const TextBatch batch = packed_texts_batch(&packed);
     Run run = run_new(trainer->dev, trainer->retriever->tensors.t, &trainer->arena, true);
-    arena_reserve(&trainer->arena, trainer->dev, "pretraining", plan_pass(trainer, &batch, B));
+    arena_reserve(&trainer->arena, trainer->dev, "pretraining", plan_pass(trainer, &batch, B).peak);
     const float *loss = pass(trainer, &run, pixels, &batch, B);
     optim_step(&trainer->optim, lr);
     packed_texts_free(&packed);

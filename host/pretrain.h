@@ -24,6 +24,6 @@ void pretrainer_free(Pretrainer *trainer);
 double pretrainer_step(Pretrainer *trainer, const float *pixels, const char *const *texts, int B,
                        double lr);
 // Device memory that such a step takes.
-size_t pretrainer_plan(Pretrainer *trainer, const char *const *texts, int B);
+Arena pretrainer_plan(Pretrainer *trainer, const char *const *texts, int B);
 
 #endif

@@ -109,13 +109,13 @@ static double sum_losses(ReaderTrainer *trainer, const float *losses, const int 
 }
 
 // Device memory of a pass over the batch, whatever its targets are.
-static size_t plan_pass(ReaderTrainer *trainer, const int32_t *targets) {
+static Arena plan_pass(ReaderTrainer *trainer, const int32_t *targets) {
     Run run = run_new(trainer->dev, trainer->reader->tensors.t, &trainer->arena, true);
     run.recomputes = trainer->config.recomputes;
     Arena plan = arena_plan();
     Run planning = run_planning(&run, &plan);
     pass(trainer, &planning, NULL, targets, 1);
-    return plan.peak;
+    return plan;
 }
 
 double reader_trainer_step(ReaderTrainer *trainer, const ReaderExample *examples, int B,
@@ -139,7 +139,7 @@ double reader_trainer_step(ReaderTrainer *trainer, const ReaderExample *examples
         Run run = run_new(trainer->dev, trainer->reader->tensors.t, &trainer->arena, true);
         run.recomputes = trainer->config.recomputes;
         arena_reserve(&trainer->arena, trainer->dev, "reader training",
-                      plan_pass(trainer, targets));
+                      plan_pass(trainer, targets).peak);
         pass(trainer, &run, losses + done, targets, share);
         done += R[p];
     }
@@ -248,20 +248,21 @@ double reader_task_step(ReaderTrainer *trainer, const ReaderTask *task, int64_t 
     return loss;
 }
 
-size_t reader_task_plan(ReaderTrainer *trainer, const ReaderTask *task, int64_t step, int B) {
+Arena reader_task_plan(ReaderTrainer *trainer, const ReaderTask *task, int64_t step, int B) {
     ReaderExample *examples = take_examples_new(trainer, task, step, B);
     const int each = trainer->config.micro_batch ? trainer->config.micro_batch : B;
     const int cut_captions = trainer->prompts->cut_captions; // counted when the step is done
     int all = 0;
-    size_t most = 0;
+    Arena most = arena_plan();
     for (int b = 0; b < B; b++) {
         all += target_count(trainer, &examples[b]);
     }
     int32_t *targets = xmalloc((size_t)all, sizeof *targets);
     for (int first = 0; first < B; first += each) {
         fill_batch(trainer, examples + first, B - first < each ? B - first : each, targets);
-        const size_t bytes = plan_pass(trainer, targets);
-        most = bytes > most ? bytes : most;
+        const Arena plan = plan_pass(trainer, targets);
+        most.peak = plan.peak > most.peak ? plan.peak : most.peak;
+        most.scratch = plan.scratch > most.scratch ? plan.scratch : most.scratch;
     }
     trainer->prompts->cut_captions = cut_captions;
     free(targets);

@@ -58,7 +58,7 @@ typedef struct {
 // meanwhile: a trainer serves one task, with one B, and steps that follow each other cost least.
 double reader_task_step(ReaderTrainer *trainer, const ReaderTask *task, int64_t step, int B,
                         double lr);
-// Device memory that this step will take; those of longer prompts take more.
-size_t reader_task_plan(ReaderTrainer *trainer, const ReaderTask *task, int64_t step, int B);
+// Plan of this step; those of longer prompts take more.
+Arena reader_task_plan(ReaderTrainer *trainer, const ReaderTask *task, int64_t step, int B);
 
 #endif

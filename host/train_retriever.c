@@ -290,12 +290,19 @@ static void head_pass(RetrieverTrainer *trainer, Run *run) {
     embed_images_bwd(run, &live->tower, &state, dh);
 }
 
-size_t retriever_trainer_plan(RetrieverTrainer *trainer) {
+Arena retriever_trainer_plan(RetrieverTrainer *trainer) {
+    const RetrieverTrainConfig *config = &trainer->config;
+    const Index *index = trainer->index;
     Run run = run_new(trainer->dev, trainer->live->tensors.t, &trainer->arena, true);
     Arena plan = arena_plan();
     Run planning = run_planning(&run, &plan);
     head_pass(trainer, &planning);
-    return plan.peak;
+    if (run.op->topk_scratch) {
+        run_scratch(&planning, run.op->topk_scratch(index->dev, index->dtype,
+                                                    config->refresh * config->batch, index->count,
+                                                    index->dim, config->K));
+    }
+    return plan;
 }
 
 RetrieverStep retriever_trainer_step(RetrieverTrainer *trainer, double lr) {
@@ -315,7 +322,7 @@ RetrieverStep retriever_trainer_step(RetrieverTrainer *trainer, double lr) {
     take_images(work->pixels, trainer->feed, S, trainer->queries, work->queries, B);
     Run run = run_new(trainer->dev, trainer->live->tensors.t, &trainer->arena, true);
     arena_reserve(&trainer->arena, trainer->dev, "retriever training",
-                  retriever_trainer_plan(trainer));
+                  retriever_trainer_plan(trainer).peak);
     head_pass(trainer, &run);
     optim_step(&trainer->optim, lr);
     trainer->step++;

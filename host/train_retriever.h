@@ -86,8 +86,8 @@ RetrieverTrainer retriever_trainer_new(Device *dev, const RetrieverTrainConfig *
                                        const float *fixed);
 void retriever_trainer_free(RetrieverTrainer *trainer);
 RetrieverStep retriever_trainer_step(RetrieverTrainer *trainer, double lr);
-// Device memory that a step of the head takes; its scorer takes some of its own (scorer_plan).
-size_t retriever_trainer_plan(RetrieverTrainer *trainer);
+// Plan of a step of the head and of its searches; its scorer takes memory of its own (scorer_plan).
+Arena retriever_trainer_plan(RetrieverTrainer *trainer);
 // Mean over the queries used so far of the number of distinct passages they were scored with.
 double retriever_trainer_distinct(const RetrieverTrainer *trainer);
 

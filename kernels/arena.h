@@ -21,6 +21,7 @@ typedef struct {
     const char *name; // what it is for, in messages
     char *base;       // NULL while planning
     size_t used, size, peak; // bytes; size is 0 while planning
+    size_t scratch;   // while planning: the most that an op takes for itself (ops.h)
 } Arena;
 
 #ifdef __cplusplus

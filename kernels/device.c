@@ -78,15 +78,20 @@ typedef struct {
     size_t bytes; // over all blocks of this purpose; 0: no more purposes
 } Consumer;
 
+size_t device_bytes_for(const Device *dev, const char *what) {
+    size_t sum = 0;
+    for (size_t k = 0; k < dev->block_count; k++) {
+        sum += strcmp(dev->block[k].what, what) == 0 ? dev->block[k].bytes : 0;
+    }
+    return sum;
+}
+
 static void find_largest(const Device *dev, Consumer out[LARGEST]) {
     for (int place = 0; place < LARGEST; place++) {
         out[place] = (Consumer){NULL, 0};
         for (size_t i = 0; i < dev->block_count; i++) {
             const char *what = dev->block[i].what;
-            size_t sum = 0;
-            for (size_t k = 0; k < dev->block_count; k++) {
-                sum += strcmp(dev->block[k].what, what) == 0 ? dev->block[k].bytes : 0;
-            }
+            size_t sum = device_bytes_for(dev, what);
             for (int p = 0; p < place; p++) {
                 sum = out[p].what && strcmp(out[p].what, what) == 0 ? 0 : sum;
             }

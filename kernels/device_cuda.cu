@@ -258,6 +258,9 @@ static const Ops ops = {
 #define X(op) CUDA_NAME(op),
     OPS(X)
 #undef X
+#define X(op) CUDA_NAME(op##_scratch),
+    OPS_SCRATCH(X)
+#undef X
 };
 
 extern "C" const DeviceBackend CUDA_NAME(device_backend) = {

@@ -132,13 +132,18 @@ CUDA_OP(infonce_fwd)(Device *dev, DType t, float *loss, float *scores, float *ls
     LAUNCH(infonce_loss1, 2, row_block(B), 0, stream, loss, lse, scores, B);
 }
 
+extern "C" size_t CUDA_NAME(infonce_bwd_scratch)(const Device *dev, DType t, int B, int E) {
+    (void)dev, (void)t;
+    return ((size_t)B + 4 * (size_t)B * E) * sizeof(float);
+}
+
 CUDA_OP(infonce_bwd)(Device *dev, DType t, void *da, void *db, float *dlog_scale, float *scores,
                      const float *lse, const void *a, const void *b, const float *log_scale, int B,
                      int E) {
     CHECK_POINTERS(infonce_bwd, da, db, scores, lse, a, b, log_scale);
     CHECK(B >= 1 && E >= 1, "B=%d E=%d", B, E);
     const size_t n = (size_t)B * E;
-    float *sums = (float *)device_scratch(dev, ((size_t)B + 4 * n) * sizeof(float));
+    float *sums = (float *)device_scratch(dev, CUDA_NAME(infonce_bwd_scratch)(dev, t, B, E));
     float *wide = sums + B;
     cudaStream_t stream = device_stream(dev);
     LAUNCH(infonce_dscores1, B, row_block(B), 0, stream, sums, scores, lse, B);

@@ -23,6 +23,10 @@ typedef void infonce_bwd_fn(Device *dev, DType t, void *da, void *db, float *dlo
                             float *scores, const float *lse, const void *a, const void *b,
                             const float *log_scale, int B, int E);
 
+// Bytes of scratch, more than those of _fwd (ops.h).
+typedef size_t infonce_bwd_scratch_fn(const Device *dev, DType t, int B, int E);
+infonce_bwd_scratch_fn infonce_bwd_scratch_cuda, infonce_bwd_scratch_emu;
+
 infonce_fwd_fn infonce_fwd_cpu, infonce_fwd_cuda, infonce_fwd_emu;
 infonce_bwd_fn infonce_bwd_cpu, infonce_bwd_cuda, infonce_bwd_emu;
 

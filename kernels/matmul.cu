@@ -411,6 +411,14 @@ static int tile_columns(const Device *dev, const Product &p, bool a_inner, bool 
                                                       : 128;
 }
 
+// Parts of the reduction of a bwd_weight by the kernel of sm_80.
+static int splits_of(const Product &p, int columns) {
+    const int tiles = ceil_div(p.rows, ROWS2) * ceil_div(p.columns, columns);
+    const int most = ceil_div(p.main.depth, DEPTH2) / SPLIT_STEPS;
+    const int splits = SPLIT_BLOCKS / tiles < most ? SPLIT_BLOCKS / tiles : most;
+    return splits < 1 ? 1 : splits;
+}
+
 template <typename T, typename Out, int COLUMNS, bool A_INNER, bool B_INNER>
 static void launch2(Device *dev, Product p) {
     const Factors &m = p.main, &a = p.adapter;
@@ -423,9 +431,7 @@ static void launch2(Device *dev, Product p) {
     float *const c = (float *)p.c;
     const size_t n = (size_t)p.rows * p.columns;
     if constexpr (sizeof(Out) > sizeof(T)) { // bwd_weight
-        const int most = ceil_div(m.depth, DEPTH2) / SPLIT_STEPS;
-        plan.splits = SPLIT_BLOCKS / tiles < most ? SPLIT_BLOCKS / tiles : most;
-        plan.splits = plan.splits < 1 ? 1 : plan.splits;
+        plan.splits = splits_of(p, COLUMNS);
         if (plan.splits > 1) {
             p.c = device_scratch(dev, plan.splits * n * sizeof(float));
             p.is_accumulated = false;
@@ -512,19 +518,44 @@ CUDA_OP(matmul_bwd_input)(Device *dev, DType t, void *dinp, const void *dout, co
     FOR_DTYPE(t, T, launch<T, T, true, false>(dev, p));
 }
 
+static Product weight_product(float *dweight, const void *dout, const void *inp, int M, int N,
+                              int K) {
+    return {{dout, inp, 1, (size_t)N, (size_t)K, 1, M}, {}, NULL, dweight, N, K, true, false, {},
+            0};
+}
+
+template <typename T> static int splits_of_weight(const Device *dev, const Product &p) {
+    return sizeof(T) == 4                         ? 1
+           : is_for_sm90<T>(dev, p, false, false) ? matmul_sm90_splits(p)
+                                                  : splits_of(p, p.columns <= 64 ? 64 : 128);
+}
+
+// Of the two sums of bias rows in turn, each over fewer chunks than the one before.
+static size_t bias_bytes(int M, int N) {
+    return 2 * (size_t)ceil_div(M, BIAS_ROWS) * N * sizeof(float);
+}
+
+// Of tensors that TMA can copy, where the sizes allow it; others are split as on sm_80.
+extern "C" size_t CUDA_NAME(matmul_bwd_weight_scratch)(const Device *dev, DType t, int M, int N,
+                                                       int K) {
+    const Product p = weight_product(NULL, NULL, NULL, M, N, K);
+    size_t splits = 1;
+    FOR_DTYPE(t, T, splits = splits_of_weight<T>(dev, p));
+    const size_t sums = splits > 1 ? splits * N * K * sizeof(float) : 0;
+    return sums > bias_bytes(M, N) ? sums : bias_bytes(M, N);
+}
+
 // In f32 without dbias it takes no scratch memory, on which infonce relies.
 CUDA_OP(matmul_bwd_weight)(Device *dev, DType t, float *dweight, float *dbias, const void *dout,
                            const void *inp, int M, int N, int K) {
     CHECK_POINTERS(matmul_bwd_weight, dout, inp);
     check_sizes(M, N, K);
-    const Product p = {{dout, inp, 1, (size_t)N, (size_t)K, 1, M}, {}, NULL, dweight, N, K, true,
-                       false, {}, 0};
+    const Product p = weight_product(dweight, dout, inp, M, N, K);
     if (dweight) {
         FOR_DTYPE(t, T, launch<T, float, false, false>(dev, p));
     }
     if (dbias) {
-        const int chunks = ceil_div(M, BIAS_ROWS); // and those of chunks are fewer
-        float *part = (float *)device_scratch(dev, 2 * (size_t)chunks * N * sizeof(float));
+        float *part = (float *)device_scratch(dev, bias_bytes(M, N));
         FOR_DTYPE(t, T, sum_rows<T>(dev, dbias, (const T *)dout, M, N, part));
     }
 }

@@ -98,6 +98,10 @@ typedef void matmul_bwd_input_fn(Device *dev, DType t, void *dinp, const void *d
 typedef void matmul_bwd_weight_fn(Device *dev, DType t, float *dweight, float *dbias,
                                   const void *dout, const void *inp, int M, int N, int K);
 
+// Bytes of scratch: sums of parts of the rows (ops.h).
+typedef size_t matmul_bwd_weight_scratch_fn(const Device *dev, DType t, int M, int N, int K);
+matmul_bwd_weight_scratch_fn matmul_bwd_weight_scratch_cuda, matmul_bwd_weight_scratch_emu;
+
 matmul_pack_fn matmul_pack_cpu, matmul_pack_cuda, matmul_pack_emu;
 matmul_fwd_fn matmul_fwd_cpu, matmul_fwd_cuda, matmul_fwd_emu;
 matmul_bwd_input_fn matmul_bwd_input_cpu, matmul_bwd_input_cuda, matmul_bwd_input_emu;

@@ -320,27 +320,32 @@ static const int H100_PROCESSORS = 132, SPLITS_MOST = 16;
 static const double STEP_SUMS = 375000; // f32 written and read in the time of a step
 static const double JOIN_STEPS = 4;     // of the second launch
 
-static void weight_product(Device *dev, Product p) {
-    int best_splits = 1, best_width = width_of(p, 1, H100_PROCESSORS);
-    double best = time_of(p, best_width, 1, H100_PROCESSORS);
+extern "C" int matmul_sm90_splits(const Product &p) {
+    int best_splits = 1;
+    double best = time_of(p, width_of(p, 1, H100_PROCESSORS), 1, H100_PROCESSORS);
     for (int splits = 2; splits <= SPLITS_MOST && splits <= steps_of(p); splits++) {
         const int width = width_of(p, splits, H100_PROCESSORS);
         const double time = time_of(p, width, splits, H100_PROCESSORS) + JOIN_STEPS +
                             (splits + 1) * ((double)p.rows * p.columns / STEP_SUMS);
         if (time < best) {
-            best = time, best_splits = splits, best_width = width;
+            best = time, best_splits = splits;
         }
     }
-    if (best_splits == 1) {
-        launch_width<float, true, true>(dev, p, best_width, 1);
+    return best_splits;
+}
+
+static void weight_product(Device *dev, Product p) {
+    const int splits = matmul_sm90_splits(p), width = width_of(p, splits, H100_PROCESSORS);
+    if (splits == 1) {
+        launch_width<float, true, true>(dev, p, width, 1);
         return;
     }
     float *const c = (float *)p.c;
     const size_t n = (size_t)p.rows * p.columns;
-    p.c = device_scratch(dev, best_splits * n * sizeof(float));
+    p.c = device_scratch(dev, splits * n * sizeof(float));
     p.is_accumulated = false;
-    launch_width<float, true, true>(dev, p, best_width, best_splits);
-    join_splits(dev, c, (const float *)p.c, n, best_splits);
+    launch_width<float, true, true>(dev, p, width, splits);
+    join_splits(dev, c, (const float *)p.c, n, splits);
 }
 
 extern "C" void matmul_sm90(Device *dev, const Product &p, bool a_mn, bool b_mn) {

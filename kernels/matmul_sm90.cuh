@@ -10,4 +10,8 @@
 // of 16 bytes, their rows too. Only where device_arch is 90.
 #define matmul_sm90 CUDA_NAME(matmul_sm90)
 extern "C" void matmul_sm90(Device *dev, const Product &p, bool a_mn, bool b_mn);
+// How many parts of the reduction a bwd_weight has sums of in scratch memory, (rows,columns) f32
+// each; 1: none.
+#define matmul_sm90_splits CUDA_NAME(matmul_sm90_splits)
+extern "C" int matmul_sm90_splits(const Product &p);
 #endif

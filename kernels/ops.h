@@ -88,9 +88,20 @@
     X(image_resize)                                                                                \
     X(cast)
 
+// <op>_scratch says how many bytes an op takes on its device besides its arguments, as "scratch of
+// ops", which grows to the largest ever needed: what its launcher asks itself. NULL on a CPU. Left
+// out: what no size makes more than a few MB.
+#define OPS_SCRATCH(X)                                                                             \
+    X(matmul_bwd_weight)                                                                           \
+    X(infonce_bwd)                                                                                 \
+    X(topk)
+
 typedef struct Ops {
 #define X(op) op##_fn *op;
     OPS(X)
+#undef X
+#define X(op) op##_scratch_fn *op##_scratch;
+    OPS_SCRATCH(X)
 #undef X
 } Ops;
 

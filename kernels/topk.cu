@@ -611,23 +611,37 @@ static void search_part(Device *dev, float *scores, int32_t *ids, const Search &
     launch_select(dev, scores, ids, s, s.ranges + 1);
 }
 
-// At most QUERIES_AT_ONCE queries.
-template <typename T>
-static void search(Device *dev, float *scores, int32_t *ids, const float *queries, Search s,
-                   const Shape &shape, bool is_first) {
+// Ranges of tiles and parts of the scratch memory, for a search whose sizes are set; elements of
+// `size` bytes.
+typedef struct {
+    int tiles, ranges;
+    size_t lists, counts, bytes;
+} Layout;
+static Layout layout_of(const Device *dev, const Search &s, const Shape &shape, size_t size) {
     const int query_blocks = ceil_div(s.Q, shape.queries);
     const int blocks = (shape.kernel == 3 ? 1 : 2) * device_processors(dev); // all at work at once
     const size_t list = (size_t)s.Q * s.room;
     const int wanted = blocks / query_blocks, affordable = (int)(LISTS_MOST / (list * 8));
-    s.tiles = ceil_div(s.M, shape.rows);
-    s.ranges = min(min(wanted, affordable), s.tiles);
-    s.ranges = max(s.ranges, 1);
-    const size_t lists = (size_t)(s.ranges + 1) * list;
-    const size_t counts = ((size_t)(s.ranges + 1) * s.Q + 1) / 2 * 2;
-    s.keys = (uint64_t *)device_scratch(dev, lists * sizeof(uint64_t) + counts * sizeof(int32_t) +
-                                                 (size_t)s.Q * s.E * sizeof(T) + 16);
-    s.count = (int32_t *)(s.keys + lists);
-    T *packed = (T *)(((uintptr_t)(s.count + counts) + 15) / 16 * 16);
+    Layout l = {};
+    l.tiles = ceil_div(s.M, shape.rows);
+    l.ranges = max(min(min(wanted, affordable), l.tiles), 1);
+    l.lists = (size_t)(l.ranges + 1) * list;
+    l.counts = ((size_t)(l.ranges + 1) * s.Q + 1) / 2 * 2;
+    l.bytes = l.lists * sizeof(uint64_t) + l.counts * sizeof(int32_t) +
+              (size_t)s.Q * s.E * size + 16; // to begin the queries at a multiple of 16
+    return l;
+}
+
+// At most QUERIES_AT_ONCE queries.
+template <typename T>
+static void search(Device *dev, float *scores, int32_t *ids, const float *queries, Search s,
+                   const Shape &shape, bool is_first) {
+    const Layout l = layout_of(dev, s, shape, sizeof(T));
+    s.tiles = l.tiles;
+    s.ranges = l.ranges;
+    s.keys = (uint64_t *)device_scratch(dev, l.bytes);
+    s.count = (int32_t *)(s.keys + l.lists);
+    T *packed = (T *)(((uintptr_t)(s.count + l.counts) + 15) / 16 * 16);
     s.queries = packed;
     LAUNCH((topk_begin_kernel1<T>), s.Q, BLOCK, 0, device_stream(dev), packed, queries, scores, ids,
            s, is_first);
@@ -646,6 +660,29 @@ static void search(Device *dev, float *scores, int32_t *ids, const float *querie
     }
 }
 
+static Search sizes_of(int Q, int M, int E, int K) {
+    Search s = {};
+    s.Q = min(QUERIES_AT_ONCE, Q);
+    s.M = M;
+    s.E = E;
+    s.K = K;
+    s.room = K + ROOM;
+    return s;
+}
+
+static size_t search_bytes(const Device *dev, DType t, const Search &s) {
+    return layout_of(dev, s, shape_of(dev, t, s), dtype_size(t)).bytes;
+}
+
+// The last of several searches has fewer queries, and perhaps more ranges.
+extern "C" size_t CUDA_NAME(topk_scratch)(const Device *dev, DType row_type, int Q, int M, int E,
+                                          int K) {
+    const size_t first = search_bytes(dev, row_type, sizes_of(Q, M, E, K));
+    const int left = Q > QUERIES_AT_ONCE ? Q % QUERIES_AT_ONCE : 0;
+    const size_t last = left ? search_bytes(dev, row_type, sizes_of(left, M, E, K)) : 0;
+    return first > last ? first : last;
+}
+
 CUDA_OP(topk)(Device *dev, DType row_type, float *scores, int32_t *ids, const float *queries,
               const void *rows, const int32_t *query_group, const int32_t *row_group, int Q, int M,
               int E, int K, int32_t first_row, bool is_first) {
@@ -655,15 +692,10 @@ CUDA_OP(topk)(Device *dev, DType row_type, float *scores, int32_t *ids, const fl
     CHECK(first_row >= 0 && first_row < INT32_MAX - M, "first_row=%d M=%d", first_row, M);
     const bool has_groups = query_group && row_group;
     for (int q = 0; q < Q; q += QUERIES_AT_ONCE) {
-        Search s = {};
+        Search s = sizes_of(Q - q, M, E, K);
         s.rows = rows;
         s.query_group = has_groups ? query_group + q : NULL;
         s.row_group = row_group;
-        s.Q = min(QUERIES_AT_ONCE, Q - q);
-        s.M = M;
-        s.E = E;
-        s.K = K;
-        s.room = K + ROOM;
         s.first_row = first_row;
         const Shape shape = shape_of(dev, row_type, s);
         FOR_DTYPE(row_type, T, search<T>(dev, scores + (size_t)q * K, ids + (size_t)q * K,

@@ -30,6 +30,10 @@ typedef void topk_fn(Device *dev, DType row_type, float *scores, int32_t *ids, c
                      const void *rows, const int32_t *query_group, const int32_t *row_group, int Q,
                      int M, int E, int K, int32_t first_row, bool is_first);
 
+// Bytes of scratch: candidates (ops.h).
+typedef size_t topk_scratch_fn(const Device *dev, DType row_type, int Q, int M, int E, int K);
+topk_scratch_fn topk_scratch_cuda, topk_scratch_emu;
+
 topk_fn topk_cpu, topk_cuda, topk_emu;
 topk_fn topk_naive; // the definition as plain loops on the CPU: same bits as _cpu
 

@@ -79,6 +79,15 @@ void linears_fwd(Run *run, const Linear *const *linear, int count, void *const *
     }
 }
 
+// The gradients of a weight (out,in) and a bias, of which either may be frozen or NULL.
+static void weight_bwd(Run *run, const Tensor *weight, const Tensor *bias, const void *dout,
+                       const void *inp, int N, int out, int in) {
+    if (is_trainable(weight) || is_trainable(bias)) {
+        PLAN_SCRATCH(run, matmul_bwd_weight, N, out, in);
+        RUN(run, matmul_bwd_weight, grad_of(weight), grad_of(bias), dout, inp, N, out, in);
+    }
+}
+
 // The adapters' part: with u = s x A^T,  dB += dy^T u,  du = s dy B,  dA += du^T x. Layers
 // first .. last-1 share A, so their du add up. Returns du, for dx += du A.
 static void *low_bwd(Run *run, const Linear *const *linear, int first, int last,
@@ -89,16 +98,11 @@ static void *low_bwd(Run *run, const Linear *const *linear, int first, int last,
     for (int i = first; i < last; i++) {
         const Linear *l = linear[i];
         const Tensor *b = l->lora_b;
-        if (b->grad) {
-            RUN(run, matmul_bwd_weight, b->grad, NULL, dout[i], lora[i], N, l->out, l->rank);
-        }
+        weight_bwd(run, b, NULL, dout[i], lora[i], N, l->out, l->rank);
         RUN(run, matmul_bwd_input, du, dout[i], b->data, b->packed_bwd, N, l->out, l->rank,
             i > first, i == last - 1 ? &scaled : NULL);
     }
-    if (shared->lora_a->grad) {
-        RUN(run, matmul_bwd_weight, shared->lora_a->grad, NULL, du, inp, N, shared->rank,
-            shared->in);
-    }
+    weight_bwd(run, shared->lora_a, NULL, du, inp, N, shared->rank, shared->in);
     return du;
 }
 
@@ -110,11 +114,8 @@ void linears_bwd(Run *run, const Linear *const *linear, int count, void *dinp,
     for (int i = 0, first = 0; i < count; i++) {
         const Linear *l = linear[i];
         const Tensor *a = l->lora_a;
-        float *dweight = grad_of(l->weight), *dbias = grad_of(l->bias);
         MatmulEpilogue e = i == count - 1 && end ? *end : (MatmulEpilogue){0};
-        if (dweight || dbias) {
-            RUN(run, matmul_bwd_weight, dweight, dbias, dout[i], inp, N, l->out, l->in);
-        }
+        weight_bwd(run, l->weight, l->bias, dout[i], inp, N, l->out, l->in);
         // The last layer with this A takes the sum of all their du.
         if (i == count - 1 || linear[i + 1]->lora_a != a) {
             if (a) {

@@ -337,6 +337,11 @@ void run_zero(Run *run, void *tensor, size_t rows, size_t columns) {
     }
 }
 
+void run_scratch(Run *run, size_t bytes) {
+    Arena *plan = run->arena;
+    plan->scratch = bytes > plan->scratch ? bytes : plan->scratch;
+}
+
 void *run_at(const Run *run, const void *tensor, size_t element) {
     return run->is_planning ? NULL : dtype_at(run->t, (void *)tensor, element);
 }

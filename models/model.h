@@ -118,6 +118,15 @@ Run run_planning(const Run *run, Arena *plan); // the same pass over a planning 
             (run)->op->name((run)->dev, (run)->t, __VA_ARGS__);                                    \
         }                                                                                          \
     } while (0)
+// Before RUN of an op that takes scratch of its own (OPS_SCRATCH): a plan notes how much. The
+// arguments are those of <op>_scratch.
+#define PLAN_SCRATCH(run, name, ...)                                                               \
+    do {                                                                                           \
+        if ((run)->is_planning && (run)->op->name##_scratch) {                                     \
+            run_scratch(run, (run)->op->name##_scratch((run)->dev, (run)->t, __VA_ARGS__));        \
+        }                                                                                          \
+    } while (0)
+void run_scratch(Run *run, size_t bytes);
 
 void *run_take(Run *run, size_t rows, size_t columns);              // (rows,columns) t
 float *run_take_f32(Run *run, size_t count);

@@ -78,8 +78,8 @@ void expect_sum(const char *what, const double *got, const double *f64, const do
 // x (n) is perturbed in place and restored. At most `probes` elements are tried, spread evenly.
 void expect_gradient(const char *what, const double *grad, double *x, size_t n,
                      double (*loss)(void *ctx), void *ctx, int probes);
-// Runs run() in a child; text (size bytes) gets what it says on stderr. Returns its exit code, or 128
-// + the signal that ended it. A GPU's context does not outlive the fork.
+// Runs run() in a child; text (size bytes) gets what it says on stderr. Returns its exit code, or
+// 128 + the signal that ended it. A GPU's context does not outlive the fork.
 int check_child(void (*run)(void), char *text, size_t size);
 #define CHECK_ABORTED (128 + 6) // by a failed CHECK
 void expect_abort(const char *what, void (*run)(void)); // run() ends so

@@ -110,7 +110,7 @@ static double marginal_loss(void *ctx) {
 static RetrieverStep observe_step(Fixture *f) {
     const int step = f->trainer.step;
     const RetrieverStep report = retriever_trainer_step(&f->trainer, 0);
-    EXPECT(f->trainer.arena.size == retriever_trainer_plan(&f->trainer), "%zu bytes",
+    EXPECT(f->trainer.arena.size == retriever_trainer_plan(&f->trainer).peak, "%zu bytes",
            f->trainer.arena.size);
     const int offset = (step - f->trainer.block_start) * BATCH;
     Pair pairs[BATCH * K];
