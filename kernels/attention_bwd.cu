@@ -1,8 +1,8 @@
 // attention_bwd: softmax attention over packed sequences on CUDA, the backward; see attention.h.
 //
-// kernel1: a block has one query (dq) or one key (dk, dv) of one head. Its threads first take a tile
-// of the other side, one row each, and form p and ds; then they share out the head's width and add
-// the tile's rows, ascending. No atomics: each output has one writer, whose chains are those of
+// kernel1: a block has one query (dq) or one key (dk, dv) of one head. Its threads first take a
+// tile of the other side, one row each, and form p and ds; then they share out the head's width and
+// add the tile's rows, ascending. No atomics: each output has one writer, whose chains are those of
 // the contract; only delta is added in another order.
 //
 // kernel2 is for bf16 on tensor cores (mma m16n8k16, sm_80), where the forward has its kernel 2. A
@@ -13,10 +13,10 @@
 //   2. p' = 2^(k q' - lse) and ds' = p' (v dout' - delta), a row for each key: a warp has its own
 //   3. dv += p' dout and dk += ds' q: p', ds' go from accumulators to factors without leaving
 //   4. dq of the tile = ds k over all keys of the block: ds comes from all warps by shared memory
-// So a sequence of up to 256 (128) keys is read once and needs no atomics, no sums in memory, and no
-// other launch. The blocks of a longer one leave step 4 out, and dq_kernel2 forms p and ds anew, by
-// queries: 7 products in place of 5, against writing and reading f32 dq of each block of keys. The
-// scale is applied to the sums. Each is in one thread, in an order that depends on the sequence
+// So a sequence of up to 256 (128) keys is read once and needs no atomics, no sums in memory, and
+// no other launch. The blocks of a longer one leave step 4 out, and dq_kernel2 forms p and ds anew,
+// by queries: 7 products in place of 5, against writing and reading f32 dq of each block of keys.
+// The scale is applied to the sums. Each is in one thread, in an order that depends on the sequence
 // alone. Hopper has these for what attention_bwd_sm90.cu leaves. Left out: f16, f32.
 //
 //   version      idea                                    shape  time                  % of peak
@@ -338,7 +338,7 @@ static __global__ void __launch_bounds__(BLOCK, 1)
     int first = key0 == 0 ? 0 : unseeing / ROWS * ROWS;
     if (first < rows.count) {
         const int turn = STRIP * STRIPS, left = span.Tk - key0;
-        const int count = min((left + turn - 1) / turn * turn, KEYS); // for the warps that have some
+        const int count = min((left + turn - 1) / turn * turn, KEYS); // of warps that have some
         load_tile<W>(k_tile, k + (size_t)span.k0 * s.k_stride + blockIdx.y * s.D, s.k_stride, 1,
                      key0, count, span.Tk, s.D, thread, BLOCK);
         load_tile<W>(v_tile, v + (size_t)span.k0 * s.v_stride + blockIdx.y * s.D, s.v_stride, 1,
@@ -368,8 +368,8 @@ static __global__ void __launch_bounds__(BLOCK, 1)
         const int reach = seen_by(&s, rows, min(first + ROWS, rows.count) - 1);
         if (key0 + strip < reach) {
             float p[STRIPS][ROWS / 8][4] = {}, ds[STRIPS][ROWS / 8][4] = {};
-            key_pairs<W, STRIPS>(p, ds, k_tile + 2 * strip * W, v_tile + 2 * strip * W, q_tile, dout_tile,
-                         lines, &s, rows, key0 + strip);
+            key_pairs<W, STRIPS>(p, ds, k_tile + 2 * strip * W, v_tile + 2 * strip * W, q_tile,
+                                 dout_tile, lines, &s, rows, key0 + strip);
             add_queries<W, STRIPS>(dv_sum, p, dout_tile, NULL);
             add_queries<W, STRIPS>(dk_sum, ds, q_tile, has_dq ? ds_rows + strip * ROWS : NULL);
         }

@@ -29,7 +29,9 @@
 // 7.0. The copies of the next head hide behind the products of this one, one consumer's
 // exponentials behind the other's products.
 // Left out: last tiles narrower than 64; heads of a group that share tiles where queries are few;
-// longest sequences first.
+// longest sequences first; `out` brought to the second-level cache ahead of its use. (The helpers'
+// registers have room for 32 bytes of it a lane, so that they wait for memory three times a tile,
+// wide heads six times: a card will tell whether that holds the consumers up.)
 //
 //   version      idea                                  shape  time                  % of peak
 //   bwd_kernel3  TMA, wgmma, K and V stay, 5 products  -      not yet run on a GPU  -
@@ -307,8 +309,8 @@ static __device__ void form_plain_p(float (&p)[SIDE / 2], const Pairs &pairs) {
     }
 }
 // In general. The queries that see one of the thread's two keys are those from first[] on, counted
-// from query_column(). Those that are not there have lse = inf; a key that is not has zeros, whose p
-// could still be infinite.
+// from query_column(). Those that are not there have lse = inf; a key that is not has zeros, whose
+// p could still be infinite.
 static __device__ void form_p(float (&p)[SIDE / 2], const Pairs &pairs) {
     const float slope = pairs.slope ? *pairs.slope * LOG2E : 0;
     int first[2];
