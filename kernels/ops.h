@@ -90,7 +90,7 @@
 
 // <op>_scratch says how many bytes an op takes on its device besides its arguments, as "scratch of
 // ops", which grows to the largest ever needed: what its launcher asks itself. NULL on a CPU. Left
-// out: what no size makes more than a few MB (partial sums of norms and of the clipping, sorted ids).
+// out: what no size makes more than a few MB (partial sums of norms and clipping, sorted ids).
 //
 // The list is one line, so that scripts which look for the rows of OPS do not take it for more
 // of them.
