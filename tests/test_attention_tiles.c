@@ -20,7 +20,7 @@ static const AttentionCase shapes[] = {
 };
 #define SHAPES ((int)(sizeof shapes / sizeof *shapes))
 
-// Of the forward alone: several tiles of keys; strips with rows of several heads, of few queries.
+// Forward alone: several tiles of keys; strips with rows of several heads, of few queries.
 static const AttentionCase forwards[] = {
     {1, 1, 1, 64, false, false, {257}, {257}},
     {2, 3, 1, 64, true, false, {70, 200}, {70, 230}},           // three heads share a strip
