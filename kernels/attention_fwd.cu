@@ -198,8 +198,8 @@ static __global__ void __launch_bounds__(WARP *warps2<W>(), W <= 80 ? 2 : 1)
     const bool stays = Tk <= KEYS;
     auto load_q = [&](int turn) {
         const bf16 *from = q + (size_t)rows.span.q0 * s.q_stride + rows.head0 * s.D;
-        load_tile<W>(q_strip, from, s.q_stride, rows.group, turn + warp * STRIP, STRIP, rows.count, s.D,
-                     lane, WARP);
+        load_tile<W>(q_strip, from, s.q_stride, rows.group, turn + warp * STRIP, STRIP, rows.count,
+                     s.D, lane, WARP);
     };
     auto load_keys = [&](uint32_t tile, const bf16 *x, int stride, int j0) {
         const int count = min((Tk - j0 + GROUP - 1) / GROUP * GROUP, KEYS);
@@ -274,8 +274,8 @@ static bool launch2(Device *dev, bf16 *out, float *lse, const bf16 *q, const bf1
     const int each = 2 * device_processors(dev) / (s->Hkv * s->B) + 1;
     const dim3 grid(s->max_Tk <= KEYS && each < turns ? each : turns, s->Hkv, s->B);
     SMEM_ALLOW((attention_fwd_kernel2<W>), smem2<W>());
-    LAUNCH((attention_fwd_kernel2<W>), grid, WARP * warps2<W>(), smem2<W>(), device_stream(dev), out,
-           lse, q, k, v, *s);
+    LAUNCH((attention_fwd_kernel2<W>), grid, WARP * warps2<W>(), smem2<W>(), device_stream(dev),
+           out, lse, q, k, v, *s);
     return true;
 }
 
@@ -290,8 +290,9 @@ CUDA_OP(attention_fwd)(Device *dev, DType t, void *out, float *lse, const void *
                                (const bf16 *)v, shape)) {
             return;
         }
-        FOR_WIDTH(shape->D, W, if (launch2<W>(dev, (bf16 *)out, lse, (const bf16 *)q,
-                                              (const bf16 *)k, (const bf16 *)v, shape)) { return; });
+        FOR_WIDTH(shape->D, W,
+                  if (launch2<W>(dev, (bf16 *)out, lse, (const bf16 *)q, (const bf16 *)k,
+                                 (const bf16 *)v, shape)) { return; });
     }
     const dim3 grid(shape->max_Tq, shape->H, shape->B);
     FOR_DTYPE(t, T, LAUNCH((attention_fwd_kernel1<T>), grid, TILE, 0, device_stream(dev), (T *)out,

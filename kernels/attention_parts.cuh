@@ -1,8 +1,8 @@
 // attention_parts: what the attention kernels share. Private to attention*.cu.
 //
-// Kernels 1 have a row for each block, and read the rows of the other side one by one. Kernels 2 are
-// for bf16 on tensor cores; of theirs are the tiles in shared memory and the fragments. Kernels 3,
-// on Hopper (*_sm90), have their rows and what the forward keeps for each.
+// Kernels 1 have a row for each block, and read the rows of the other side one by one. Kernels 2
+// are for bf16 on tensor cores; of theirs are the tiles in shared memory and the fragments. Kernels
+// 3, on Hopper (*_sm90), have their rows and what the forward keeps for each.
 //
 // The query rows of one (sequence, key/value head) are those of all heads of its group, packed:
 // row r is query r / group of head r % group. So the heads that read the same keys share a tile,
@@ -107,8 +107,8 @@ template <int W> static __device__ inline int place_of(int row, int d) {
     return row * W + (d / CHUNK ^ row / (8 / period) % period) * CHUNK;
 }
 
-// Begins to load rows first .. first + count - 1 into a tile. Row r lies at x + r / group * stride +
-// r % group * D; zeros for r >= rows. thread: of `threads` that share the work.
+// Begins to load rows first .. first + count - 1 into a tile. Row r lies at x + r / group * stride
+// + r % group * D; zeros for r >= rows. thread: of `threads` that share the work.
 template <int W>
 static __device__ inline void load_tile(uint32_t tile, const bf16 *x, int stride, int group,
                                         int first, int count, int rows, int D, int thread,

@@ -28,8 +28,8 @@
 // ranges, as many as fill the card; the sizes decide. Their sums wait in scratch memory, and
 // join_splits adds them in order. The forward and bwd_input never split.
 // On Hopper bf16 products whose rows, of the adapter too, begin at multiples of 16 bytes are those
-// of matmul_sm90.cu. Which kernel runs does not depend on the number of rows, so that a row's result
-// does not depend on its batch. Left out: packed weights.
+// of matmul_sm90.cu. Which kernel runs does not depend on the number of rows, so that a row's
+// result does not depend on its batch. Left out: packed weights.
 //
 // EPILOGUE_ROPE. Every kernel finishes C by quads of neighbours, a lane each, so interleaved pairs
 // lie in a quad, and pairs of halves in two quads of one row, which lanes of a warp exchange
