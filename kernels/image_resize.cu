@@ -1,11 +1,14 @@
 // image_resize: Pillow's Image.resize on 8-bit images on CUDA; see image_resize.h.
 //
 // Tables of weights by the text of the CPU (image_resize_parts.h), one thread per output position
-// of an axis, in the caller's scratch; then one thread per sample for each pass. The arithmetic of
-// the tables is f64 without contraction, that of the passes integer: the bits are Pillow's.
+// of an axis, in the caller's scratch; then the passes. The arithmetic of the tables is f64 without
+// contraction, that of the passes integer: the bits are Pillow's. Down a picture four neighbours of
+// a line have the same weights and are one word; along it they do not, and samples of three colours
+// begin at any byte, so that pass stays with version 1.
 //
-//   version  idea                   shape  time                  % of peak bandwidth
-//   kernel1  one sample per thread  -      not yet run on a GPU  -
+//   version  idea                                  shape  time                  % of peak bandwidth
+//   pass1    one sample per thread                 -      not yet run on a GPU  -
+//   pass2    four neighbours of a line per thread  -      not yet run on a GPU  -
 #include "image_resize.h"
 
 #include "cuda_common.cuh"
@@ -52,12 +55,45 @@ static __global__ void resize_pass1(uint8_t *out, const uint8_t *inp, Axis axis,
     }
 }
 
+// The same where `step` counts words of four neighbours, as does `words`.
+static __global__ void resize_pass2(uint32_t *out, const uint32_t *inp, Axis axis, int m, int n,
+                                    size_t step, size_t words) {
+    GRID_STRIDE(i, words) {
+        const size_t inside = i % step, at = i / step % n, picture = i / step / n;
+        const int32_t *weights = axis.weights + at * axis.taps;
+        const uint32_t *from = inp + (picture * m + axis.first[at]) * step + inside;
+        int32_t sum[4];
+        UNROLL
+        for (int c = 0; c < 4; c++) {
+            sum[c] = 1 << (WEIGHT_BITS - 1);
+        }
+        for (int k = 0; k < axis.count[at]; k++) {
+            const uint32_t four = from[k * step];
+            UNROLL
+            for (int c = 0; c < 4; c++) {
+                sum[c] += weights[k] * (int32_t)(four >> 8 * c & 0xff);
+            }
+        }
+        uint32_t four = 0;
+        UNROLL
+        for (int c = 0; c < 4; c++) {
+            four |= (uint32_t)round_clamp(sum[c]) << 8 * c;
+        }
+        out[i] = four;
+    }
+}
+
 // Fills the table at words and takes the pass.
 static void pass(Device *dev, uint8_t *out, const uint8_t *inp, int32_t *words, int m, int n,
                  size_t step, size_t samples, ResizeFilter filter) {
     const Axis axis = axis_at(words, m, n, filter);
     cudaStream_t stream = device_stream(dev);
     LAUNCH(resize_axis1, grid_for(n, BLOCK), BLOCK, 0, stream, axis, m, n, filter);
+    if (step % 4 == 0 && (uintptr_t)out % 4 == 0 && (uintptr_t)inp % 4 == 0) {
+        LAUNCH(resize_pass2, grid_for(samples / 4, BLOCK), BLOCK, 0, stream, (uint32_t *)out,
+               (const uint32_t *)inp, axis, m, n, step / 4, samples / 4);
+        return;
+    }
     LAUNCH(resize_pass1, grid_for(samples, BLOCK), BLOCK, 0, stream, out, inp, axis, m, n, step,
            samples);
 }
