@@ -20,7 +20,7 @@
     M(gradients, "gradients")                                                                      \
     M(moments, "moments of AdamW")                                                                 \
     M(activations, "activations and scratch of one pass")                                          \
-    M(scratch, "scratch of ops")                                                          \
+    M(scratch, "scratch of ops")                                                                   \
     M(caches, "vision features kept by the scorer, at most")                                       \
     M(keys, "keys and values of the answers generated at once")
 typedef struct {
