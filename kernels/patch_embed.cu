@@ -1,9 +1,9 @@
 // patch_embed: images to rows of patch pixels on CUDA; see patch_embed.h.
 //
-// Outputs are written in their order, neighbours by neighbouring threads; reads are runs of P pixels.
-// All memory, 4 bytes in and 2 or 4 out, if the divisions that find a place are shared: version 2
-// takes 16 bytes of the output at a time, which lie in one run where P is a multiple of their number
-// (P = 14 of Qwen2-VL's patches is not; P = 16 and 32 are).
+// Outputs are written in their order, neighbours by neighbouring threads; reads are runs of P
+// pixels. All memory, 4 bytes in and 2 or 4 out, if the divisions that find a place are shared:
+// version 2 takes 16 bytes of the output at a time, which lie in one run where P is a multiple of
+// their number (P = 14 of Qwen2-VL's patches is not; P = 16 and 32 are).
 //
 //   version  idea                           shape  time                  % of peak bandwidth
 //   kernel1  one element per thread         -      not yet run on a GPU  -
